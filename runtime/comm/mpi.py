@@ -1,0 +1,145 @@
+"""Communicator over MPI. The one file that imports mpi4py, and only in a process that was started in parallel."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+
+from ..world import World
+from .base import Comm, ReduceOp
+
+# Larger calls get half the bandwidth, from temporaries that the MPI libraries map and page-fault anew each time.
+PIECE_BYTES = 16 << 20
+
+
+class MpiComm(Comm):
+    """The ranks of an MPI communicator, which belongs to this object alone."""
+
+    backend = "mpi"
+
+    def __init__(self, mpi: Any, comm: Any) -> None:
+        super().__init__(comm.rank, comm.size)
+        self._mpi = mpi
+        self._comm = comm
+        self._ops = {
+            ReduceOp.SUM: mpi.SUM,
+            ReduceOp.PRODUCT: mpi.PROD,
+            ReduceOp.MIN: mpi.MIN,
+            ReduceOp.MAX: mpi.MAX,
+        }
+        # MPI's sum and maximum take no booleans.
+        self._bool_ops = {
+            ReduceOp.SUM: mpi.LOR,
+            ReduceOp.PRODUCT: mpi.LAND,
+            ReduceOp.MIN: mpi.LAND,
+            ReduceOp.MAX: mpi.LOR,
+        }
+        self._sent = np.empty(2, np.int64)
+        self._seen = np.empty(2, np.int64)
+        # Made once: describing a buffer to mpi4py costs more than the message.
+        self._sent_buffer = [self._sent, mpi.INT64_T]
+        self._seen_buffer = [self._seen, mpi.INT64_T]
+
+    @classmethod
+    def from_world(cls, world: World) -> Self:
+        mpi = _load_mpi()
+        found = mpi.COMM_WORLD
+        if (found.rank, found.size) != (world.rank, world.size):
+            library = mpi.Get_library_version().splitlines()[0].strip(" \0")
+            raise RuntimeError(
+                f"{world.launcher} started this process as rank {world.rank} of {world.size}, but the MPI library that "
+                f"mpi4py loaded ({library}) sees rank {found.rank} of {found.size}: the launcher and the library are "
+                "of different MPIs. Start the job with that library's own mpiexec or with `paceline run`; "
+                "`paceline doctor` shows which ones are installed"
+            )
+        # A duplicate, so that the user's own calls on COMM_WORLD cannot be mistaken for ours.
+        return cls(mpi, found.Dup())
+
+    def _same_everywhere(self, digest: int) -> bool:
+        # All equal if and only if the largest is mine and so is the smallest.
+        self._sent[0] = digest
+        self._sent[1] = -digest
+        self._comm.Allreduce(self._sent_buffer, self._seen_buffer, self._mpi.MAX)
+        return bool(self._seen[0] == digest and self._seen[1] == -digest)
+
+    def _all_reduce(self, flat: np.ndarray, op: ReduceOp) -> None:
+        for piece in _pieces(flat):
+            self._comm.Allreduce(self._mpi.IN_PLACE, piece, self._op(op, flat))
+
+    def _broadcast(self, flat: np.ndarray, root: int) -> None:
+        for piece in _pieces(flat.view(np.uint8)):
+            self._comm.Bcast(piece, root)
+
+    def _all_gather(self, rows: np.ndarray, flat: np.ndarray) -> None:
+        self._by_columns(self._comm.Allgather, flat[None].view(np.uint8), rows.view(np.uint8))
+
+    def _reduce_scatter(self, flat: np.ndarray, rows: np.ndarray, op: ReduceOp) -> None:
+        def call(send: np.ndarray, recv: np.ndarray) -> None:
+            self._comm.Reduce_scatter_block(send, recv, self._op(op, flat))
+
+        self._by_columns(call, rows, flat[None])
+
+    def _all_to_all(self, out_rows: np.ndarray, in_rows: np.ndarray) -> None:
+        self._by_columns(self._comm.Alltoall, in_rows.view(np.uint8), out_rows.view(np.uint8))
+
+    def _gather(self, rows: np.ndarray | None, flat: np.ndarray, root: int) -> None:
+        received = None if rows is None else rows.view(np.uint8)
+        self._by_columns(lambda send, recv: self._comm.Gather(send, recv, root), flat[None].view(np.uint8), received)
+
+    def _scatter(self, flat: np.ndarray, rows: np.ndarray | None, root: int) -> None:
+        sent = None if rows is None else rows.view(np.uint8)
+        self._by_columns(lambda send, recv: self._comm.Scatter(send, recv, root), sent, flat[None].view(np.uint8))
+
+    def _send(self, flat: np.ndarray, dst: int, tag: int) -> None:
+        for piece in _pieces(flat.view(np.uint8)):
+            self._comm.Send(piece, dst, tag)
+
+    def _recv(self, flat: np.ndarray, src: int, tag: int) -> None:
+        for piece in _pieces(flat.view(np.uint8)):
+            self._comm.Recv(piece, src, tag)
+
+    def _barrier(self) -> None:
+        pass  # the signature check was one
+
+    def _split(self, color: int | None, key: int) -> MpiComm | None:
+        part = self._comm.Split(self._mpi.UNDEFINED if color is None else color, key)
+        return None if part == self._mpi.COMM_NULL else MpiComm(self._mpi, part)
+
+    def _op(self, op: ReduceOp, flat: np.ndarray) -> Any:
+        return self._bool_ops[op] if flat.dtype == np.bool_ else self._ops[op]
+
+    def _by_columns(self, call: Callable[..., Any], send: np.ndarray | None, recv: np.ndarray | None) -> None:
+        """`call(send, recv)` for ranges of columns, so that no call moves more than PIECE_BYTES."""
+        whole = send if send is not None else recv
+        assert whole is not None
+        columns = max(1, PIECE_BYTES // (self.size * whole.itemsize))
+        if whole.shape[1] <= columns:
+            call(send, recv)
+            return
+        for start in range(0, whole.shape[1], columns):
+            part = slice(start, start + columns)
+            sent = None if send is None else np.ascontiguousarray(send[:, part])
+            received = None if recv is None else np.empty(recv[:, part].shape, recv.dtype)
+            call(sent, received)
+            if recv is not None:
+                recv[:, part] = received
+
+
+def _load_mpi() -> Any:
+    """mpi4py.MPI, whose import starts MPI."""
+    try:
+        return importlib.import_module("mpi4py.MPI")
+    except (ImportError, RuntimeError) as error:
+        raise RuntimeError(
+            f"this process was started as one of several ranks, but MPI cannot be loaded ({error}); "
+            "install one with: pip install 'paceline[mpi]', and see `paceline doctor`"
+        ) from error
+
+
+def _pieces(flat: np.ndarray) -> list[np.ndarray]:
+    """`flat` in pieces of at most PIECE_BYTES."""
+    count = PIECE_BYTES // flat.itemsize
+    return [flat] if flat.size <= count else [flat[start : start + count] for start in range(0, flat.size, count)]

@@ -1,0 +1,220 @@
+"""N ranks as threads of one process: what needs several ranks can be tried and tested without MPI."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import thread_comm
+from .base import Comm, ReduceOp
+
+_COMBINE = {
+    ReduceOp.SUM: np.add,
+    ReduceOp.PRODUCT: np.multiply,
+    ReduceOp.MIN: np.minimum,
+    ReduceOp.MAX: np.maximum,
+}
+
+
+def run_threads(size: int, function: Callable[..., Any], *args: Any, timeout: float = 300.0) -> list[Any]:
+    """Call `function(*args)` on `size` ranks, each a thread whose `world_comm()` is its own.
+
+    Args:
+        size: number of ranks.
+        function: the rank's program.
+        args: its arguments, the same objects for every rank.
+        timeout: seconds after which a collective that some rank has not joined fails.
+
+    Returns:
+        The results in rank order.
+
+    Raises:
+        Exception: that of the rank that failed first, once; the other ranks are ended.
+
+    Example:
+        >>> from paceline.runtime.comm import world_comm
+        >>> run_threads(2, lambda: world_comm().rank)
+        [0, 1]
+    """
+    if size < 1:
+        raise ValueError(f"run_threads(): size should be at least 1, got {size}")
+    job = _Job()
+    world = _Group(job, tuple(range(size)), timeout)
+    results: list[Any] = [None] * size
+
+    def run_rank(rank: int) -> None:
+        try:
+            with thread_comm(ThreadsComm(world, rank)):
+                results[rank] = function(*args)
+        except BaseException as error:  # SystemExit too: whatever ends a rank must end the others
+            job.fail(rank, error)
+        else:
+            job.finish(rank)
+
+    # Daemons, so that a rank that hangs outside a collective cannot keep the process from ending.
+    threads = [threading.Thread(target=run_rank, args=(rank,), daemon=True) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive() and job.failure is None:
+            thread.join(0.05)
+    if job.failure is not None:
+        for thread in threads:
+            thread.join(1.0)
+        raise job.failure
+    return results
+
+
+class _Job:
+    """What the ranks of one run share: a lock, and who has ended."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.failure: BaseException | None = None
+        self.failed_rank = -1
+        self.finished: set[int] = set()
+
+    def fail(self, rank: int, error: BaseException) -> None:
+        """Record the first failure and wake all ranks that wait."""
+        with self.changed:
+            if self.failure is None:
+                self.failure, self.failed_rank = error, rank
+            self.changed.notify_all()
+
+    def finish(self, rank: int) -> None:
+        """Record that a rank's program has returned."""
+        with self.changed:
+            self.finished.add(rank)
+            self.changed.notify_all()
+
+    def wait(self, ready: Callable[[], bool], missing: Callable[[], Sequence[int]], what: str, timeout: float) -> None:
+        """Wait under the lock until `ready()`; raise if the world ranks `missing()` cannot make that true any more."""
+        deadline = time.monotonic() + timeout
+        while not ready():
+            if self.failure is not None:
+                raise RuntimeError(f"{what}: rank {self.failed_rank} failed: {self.failure!r}")
+            if gone := self.finished.intersection(missing()):
+                raise RuntimeError(f"{what}: ranks {sorted(gone)} have returned without calling it")
+            if not self.changed.wait(max(0.0, deadline - time.monotonic())) and not ready():
+                raise TimeoutError(f"{what}: timed out after {timeout:g} s, waiting for ranks {list(missing())}")
+
+
+class _Group:
+    """The place where the ranks of one communicator meet."""
+
+    def __init__(self, job: _Job, members: tuple[int, ...], timeout: float) -> None:
+        self.job = job
+        self.members = members  # world ranks
+        self.timeout = timeout
+        self.meeting = 0
+        self.brought: dict[int, Any] = {}
+        self.result: list[Any] = []
+        self.mail: defaultdict[tuple[int, int, int], deque[np.ndarray]] = defaultdict(deque)
+
+    def exchange(self, rank: int, item: Any, what: str) -> list[Any]:
+        """Every rank brings an item and leaves with all of them, in rank order."""
+        job = self.job
+        with job.changed:
+            meeting = self.meeting
+            self.brought[rank] = item
+            if len(self.brought) == len(self.members):
+                self.result = [self.brought[each] for each in range(len(self.members))]
+                self.brought = {}
+                self.meeting += 1
+                job.changed.notify_all()
+            job.wait(lambda: self.meeting != meeting, self._absent, what, self.timeout)
+            # The next meeting cannot replace it yet: that needs this rank.
+            return self.result
+
+    def _absent(self) -> list[int]:
+        """World ranks that have not come to the meeting."""
+        return [member for each, member in enumerate(self.members) if each not in self.brought]
+
+
+class ThreadsComm(Comm):
+    """One rank's end of a communicator between threads; `run_threads` makes them."""
+
+    backend = "threads"
+
+    def __init__(self, group: _Group, rank: int) -> None:
+        super().__init__(rank, len(group.members))
+        self._group = group
+
+    def _meet(self, item: Any = None) -> list[Any]:
+        return self._group.exchange(self.rank, item, self._kind)
+
+    def _same_everywhere(self, digest: int) -> bool:
+        return len(set(self._meet(digest))) == 1
+
+    # Each collective meets twice: once to show the arrays, once more before anyone may change what he has shown.
+
+    def _all_reduce(self, flat: np.ndarray, op: ReduceOp) -> None:
+        total = functools.reduce(_COMBINE[op], self._meet(flat))
+        self._meet()
+        flat[:] = total
+
+    def _broadcast(self, flat: np.ndarray, root: int) -> None:
+        source = self._meet(flat)[root]
+        if self.rank != root:
+            flat[:] = source
+        self._meet()
+
+    def _all_gather(self, rows: np.ndarray, flat: np.ndarray) -> None:
+        rows[:] = self._meet(flat.copy())  # a copy, since `flat` may be a part of `rows`
+
+    def _reduce_scatter(self, flat: np.ndarray, rows: np.ndarray, op: ReduceOp) -> None:
+        total = functools.reduce(_COMBINE[op], [each[self.rank] for each in self._meet(rows)])
+        self._meet()
+        flat[:] = total
+
+    def _all_to_all(self, out_rows: np.ndarray, in_rows: np.ndarray) -> None:
+        parts = [each[self.rank].copy() for each in self._meet(in_rows)]
+        self._meet()
+        out_rows[:] = parts
+
+    def _gather(self, rows: np.ndarray | None, flat: np.ndarray, root: int) -> None:
+        parts = self._meet(flat.copy())
+        if rows is not None:
+            rows[:] = parts
+
+    def _scatter(self, flat: np.ndarray, rows: np.ndarray | None, root: int) -> None:
+        part = self._meet(rows)[root][self.rank].copy()
+        self._meet()
+        flat[:] = part
+
+    def _send(self, flat: np.ndarray, dst: int, tag: int) -> None:
+        with self._group.job.changed:
+            self._group.mail[self.rank, dst, tag].append(flat.copy())
+            self._group.job.changed.notify_all()
+
+    def _recv(self, flat: np.ndarray, src: int, tag: int) -> None:
+        group = self._group
+        mail = group.mail[src, self.rank, tag]
+        with group.job.changed:
+            sender = [group.members[src]]
+            group.job.wait(lambda: bool(mail), lambda: sender, f"recv(src={src}, tag={tag})", group.timeout)
+            sent = mail.popleft()
+        if sent.size != flat.size or sent.dtype != flat.dtype:
+            raise ValueError(
+                f"recv(): rank {src} sent {sent.size} elements of {sent.dtype}, "
+                f"but array has {flat.size} of {flat.dtype}"
+            )
+        flat[:] = sent
+
+    def _barrier(self) -> None:
+        pass  # the signature check was one
+
+    def _split(self, color: int | None, key: int) -> ThreadsComm | None:
+        wishes = self._meet((color, key))
+        order = sorted((key, rank) for rank, (each, key) in enumerate(wishes) if each == color)
+        ranks = [rank for _, rank in order]
+        members = tuple(self._group.members[rank] for rank in ranks)
+        leads = color is not None and self.rank == ranks[0]
+        groups = self._meet(_Group(self._group.job, members, self._group.timeout) if leads else None)
+        return None if color is None else ThreadsComm(groups[ranks[0]], ranks.index(self.rank))

@@ -1,0 +1,126 @@
+"""One rank that fails ends the job, with its traceback shown first.
+
+Without this every MPI hangs for ever: the failing rank waits in MPI_Finalize for the others, who wait for it in a
+collective.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from types import TracebackType
+from typing import Any, NoReturn
+
+from .world import World, get_world
+
+# The launcher reads from this pipe which rank failed first; it exists only under `paceline run`.
+EVENTS = "PACELINE_EVENTS"
+INTERRUPTED = 128 + signal.SIGINT
+
+
+def install(world: World) -> None:
+    """Make an uncaught exception, in any thread, or an exit with an error on this rank end the whole job."""
+    if world.size == 1:
+        return
+    sys.excepthook = _on_exception
+    threading.excepthook = _on_thread_exception
+    sys.exit = _exit  # type: ignore[assignment]
+    # A rank that hangs inside MPI runs no Python signal handlers; this one is C and prints every thread's stack.
+    faulthandler.register(signal.SIGUSR2)
+
+
+def end_job(error: BaseException) -> NoReturn:
+    """Report what ended this rank, then end every rank of the job with its exit code."""
+    code, report = _describe(error)
+    world = get_world()
+    if world.size > 1 and not isinstance(error, SystemExit):
+        report = f"rank {world.rank} of {world.size} on {socket.gethostname()} failed:\n{report}"
+    with contextlib.suppress(OSError, ValueError):  # a closed stderr must not keep the job alive
+        sys.stdout.flush()
+        sys.stderr.write(report)
+        sys.stderr.flush()
+    summary = "" if isinstance(error, SystemExit) else traceback.format_exception_only(error)[-1].strip()
+    notify_launcher(f"failed {world.rank} {code} {summary}")
+    _abort(code)
+
+
+def exit_code(error: SystemExit) -> int:
+    """The exit status that the interpreter gives for this exception."""
+    code = SystemExit.code.__get__(error)  # type: ignore[attr-defined]
+    if code is None:
+        return 0
+    return code & 0xFF if isinstance(code, int) else 1
+
+
+def notify_launcher(event: str) -> None:
+    """Write one line to `paceline run`, where it is there to read it."""
+    path = os.environ.get(EVENTS)
+    if path is None:
+        return
+    with contextlib.suppress(OSError):  # the launcher may be gone, or on another machine
+        pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        # At most PIPE_BUF bytes go in one piece, so that lines of different ranks do not mix.
+        os.write(pipe, event.replace("\n", " ").encode()[:1000] + b"\n")
+        os.close(pipe)
+
+
+def _describe(error: BaseException) -> tuple[int, str]:
+    """Exit code and text for stderr, both as the interpreter has them."""
+    if isinstance(error, SystemExit):
+        code = SystemExit.code.__get__(error)  # type: ignore[attr-defined]
+        return exit_code(error), "" if isinstance(code, int | None) else f"{code}\n"
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1, "".join(traceback.format_exception(error))
+
+
+def _abort(code: int) -> NoReturn:
+    """End all ranks, by the strongest means that this process has."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+        mpi.COMM_WORLD.Abort(code)
+    # Before MPI_Init the other ranks are ended by the launcher: Hydra on this request (it lets a rank that
+    # merely exits go), Open MPI whenever a rank exits with an error.
+    if "PMI_FD" in os.environ:
+        with contextlib.suppress(OSError, ValueError):
+            os.write(int(os.environ["PMI_FD"]), f"cmd=abort exitcode={code}\n".encode())
+    os._exit(code)
+
+
+def _on_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """sys.excepthook."""
+    end_job(error.with_traceback(trace))
+
+
+def _on_thread_exception(args: threading.ExceptHookArgs) -> None:
+    """threading.excepthook; a thread that ends by SystemExit has merely ended."""
+    if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+        end_job(args.exc_value.with_traceback(args.exc_traceback))
+
+
+class _RankExit(SystemExit):
+    """SystemExit that notices when nobody caught it: no hook runs for SystemExit, but the interpreter reads `code`."""
+
+    @property
+    def code(self) -> Any:  # type: ignore[override]
+        if _called_by_interpreter() and exit_code(self) != 0:
+            end_job(self)
+        return SystemExit.code.__get__(self)  # type: ignore[attr-defined]
+
+
+def _called_by_interpreter() -> bool:
+    """Whether the caller's caller is no Python code."""
+    try:
+        sys._getframe(2)
+    except ValueError:
+        return True
+    return False
+
+
+def _exit(status: Any = None, /) -> NoReturn:
+    """sys.exit."""
+    raise _RankExit(status)
