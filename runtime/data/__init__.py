@@ -1,8 +1,10 @@
 """Datasets, samplers, loaders and readers of data files, on arrays."""
 
+from .cifar import CIFAR10, read_cifar10_binary, read_cifar10_python
 from .collate import collate, default_collate, default_convert, stack
 from .dataset import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
 from .loader import DataLoader
+from .mnist import MNIST, read_idx
 from .sampler import (
     BatchSampler,
     DistributedSampler,
@@ -14,6 +16,8 @@ from .sampler import (
 )
 
 __all__ = [
+    "CIFAR10",
+    "MNIST",
     "BatchSampler",
     "ConcatDataset",
     "DataLoader",
@@ -31,5 +35,8 @@ __all__ = [
     "default_collate",
     "default_convert",
     "random_split",
+    "read_cifar10_binary",
+    "read_cifar10_python",
+    "read_idx",
     "stack",
 ]

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from ..world import get_world
 from .generators import numpy_generator
 
 T_co = TypeVar("T_co", covariant=True)
@@ -256,8 +257,8 @@ class DistributedSampler(_EpochSampler):
 
     Args:
         dataset: anything with a length.
-        num_replicas: number of ranks.
-        rank: this rank, in [0, num_replicas).
+        num_replicas: number of ranks; None is the size of this job.
+        rank: this rank, in [0, num_replicas); None is this process's rank.
         shuffle: deal a new permutation every epoch instead of 0, 1, 2, ...
         seed: seed of the permutations; must be the same on all ranks.
         drop_last: drop the tail instead of padding it.
@@ -275,14 +276,16 @@ class DistributedSampler(_EpochSampler):
     def __init__(
         self,
         dataset: Sized,
-        num_replicas: int,
-        rank: int,
+        num_replicas: int | None = None,
+        rank: int | None = None,
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
         *,
         pad: bool | None = None,
     ):
+        num_replicas = get_world().size if num_replicas is None else num_replicas
+        rank = get_world().rank if rank is None else rank
         check_positive("num_replicas", num_replicas)
         if not 0 <= rank < num_replicas:
             raise ValueError(f"Invalid rank {rank}, rank should be in the interval [0, {num_replicas - 1}]")
