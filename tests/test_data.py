@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_dtypes import bfloat16
 from paceline.runtime import data, rng
 
 SIZES = st.integers(0, 40)
@@ -246,6 +247,7 @@ COLLATED = {
     "float first": ([2.0, 1], np.array([2.0, 1.0])),
     "numpy scalars": ([np.float32(1), np.float32(2)], np.array([1, 2], np.float32)),
     "arrays": ([np.zeros(2, np.uint8), np.ones(2, np.uint8)], np.array([[0, 0], [1, 1]], np.uint8)),
+    "bfloat16": ([np.ones(1, bfloat16), np.zeros(1, bfloat16)], np.array([[1], [0]], bfloat16)),
     "strings": (["a", "b"], ["a", "b"]),
     "bytes": ([b"a", b"b"], [b"a", b"b"]),
     "tuples": ([(1, "a"), (2, "b")], [np.array([1, 2]), ("a", "b")]),

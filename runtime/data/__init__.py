@@ -1,7 +1,7 @@
 """Datasets, samplers, loaders and readers of data files, on arrays."""
 
 from .cifar import CIFAR10, read_cifar10_binary, read_cifar10_python
-from .collate import collate, default_collate, default_convert, stack
+from .collate import default_collate, default_convert
 from .dataset import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
 from .loader import DataLoader
 from .mnist import MNIST, read_idx
@@ -31,12 +31,10 @@ __all__ = [
     "SubsetRandomSampler",
     "TensorDataset",
     "WeightedRandomSampler",
-    "collate",
     "default_collate",
     "default_convert",
     "random_split",
     "read_cifar10_binary",
     "read_cifar10_python",
     "read_idx",
-    "stack",
 ]

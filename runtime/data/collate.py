@@ -8,8 +8,6 @@ import numpy as np
 
 from ..arrays import Array
 
-_NOT_NUMERIC = "OSUMmV"  # dtype kinds: objects, strings, bytes, dates, intervals, records
-
 
 def default_collate(batch: Sequence[Any]) -> Any:
     """Stack samples into a batch, leaf by leaf.
@@ -69,7 +67,7 @@ def stack(leaves: Sequence[Any]) -> Array:
         return np.array(leaves, dtype=np.float64)
     if isinstance(first, int):
         return _stack_ints(leaves)
-    if not hasattr(first, "dtype") or first.dtype.kind in _NOT_NUMERIC:
+    if not hasattr(first, "dtype") or not is_numeric(first.dtype):
         found = getattr(first, "dtype", type(first).__name__)
         raise TypeError(f"default_collate: batch must contain tensors, arrays, numbers, dicts or lists; found {found}")
     for entry, leaf in enumerate(leaves):
@@ -79,6 +77,11 @@ def stack(leaves: Sequence[Any]) -> Array:
                 f"but got {list(first.shape)} at entry 0 and {list(leaf.shape)} at entry {entry}"
             )
     return np.stack(leaves)  # CuPy arrays take this call over and are stacked on their device
+
+
+def is_numeric(dtype: np.dtype) -> bool:
+    """Whether a Tensor can have this dtype: no strings, objects, dates or records, but bfloat16 (of kind V)."""
+    return dtype.kind in "biufc" or dtype.isbuiltin == 2  # 2: registered by a user of NumPy, as ml_dtypes does
 
 
 def _stack_ints(numbers: Sequence[Any]) -> np.ndarray:
