@@ -1,9 +1,11 @@
 """Datasets, samplers and the loader: against closed forms, Python's own containers and each other."""
 
 import collections
+import contextvars
 import itertools
 import threading
 import traceback
+import types
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_dtypes import bfloat16
 from paceline.runtime import data, rng
+from paceline.runtime.data import sampler as sampler_module
 
 SIZES = st.integers(0, 40)
 WORLDS = st.integers(1, 7)
@@ -114,6 +117,11 @@ def test_each_iteration_is_the_next_epoch():
     for epoch in (2, 0, 3, 1, 1):
         careful.set_epoch(epoch)
         assert list(careful) == orders[epoch]
+
+
+def test_ranks_default_to_those_of_the_job(monkeypatch):
+    monkeypatch.setattr(sampler_module, "get_world", lambda: types.SimpleNamespace(size=3, rank=2))
+    assert list(data.DistributedSampler(range(7), shuffle=False)) == [2, 5]
 
 
 def test_order_depends_on_the_seed():
@@ -412,6 +420,13 @@ def test_a_worker_reads_at_most_its_share_ahead():
     assert read == [0, 1, 2, 3, 4]  # one delivered, four ahead
     del iteration
     assert len(read) <= 6
+
+
+def test_the_reading_thread_sees_the_callers_context():
+    variable = contextvars.ContextVar("variable", default="unset")
+    variable.set("set")
+    loader = data.DataLoader(range(1), num_workers=1, collate_fn=lambda samples: variable.get())
+    assert list(loader) == ["set"]
 
 
 def test_worker_init_fn_runs_first_in_the_reading_thread():

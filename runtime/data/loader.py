@@ -95,7 +95,7 @@ class DataLoader:
         self._order: Any = sampler if batch_sampler is None else batch_sampler  # None for a stream
         self._resumable = _resumable(self._order)
         self.collate_fn = collate_fn or (self.default_collate if self._batched else self.default_convert)
-        self._position: dict[str, Any] | None = None  # the sampler's state at the batch delivered last
+        self._position: dict[str, Any] | None = None  # the sampler's at the batch delivered last; None: its own holds
 
     def __len__(self) -> int:
         if self._order is not None:
@@ -162,7 +162,7 @@ class DataLoader:
         for batch, position in batches:
             self._position = position
             yield batch
-        self._position = self._sampler_state()  # past the tail that drop_last kept from being delivered
+        self._position = None  # nothing is read ahead any more, and a tail that drop_last dropped is passed
 
 
 def _resumable(order: Any) -> Any:
