@@ -4,6 +4,7 @@ import collections
 
 import numpy as np
 import pytest
+from paceline.runtime.arrays import device_count
 
 import paceline as torch
 from paceline.utils import data
@@ -37,6 +38,16 @@ def test_batches_are_tensors(make, wrap, num_workers):
         assert (x.tolist(), y.tolist()) == (rows[:2], [7, 8])
         assert (last_x.tolist(), last_y.tolist()) == (rows[2:], [9])
         assert y.dtype == torch.int64
+
+
+@pytest.mark.skipif(device_count() == 0, reason="no CUDA device")
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("wrap", [lambda dataset: dataset, Samples], ids=["whole batches", "sample by sample"])
+def test_batches_stay_on_the_device_of_the_dataset(wrap, num_workers):
+    dataset = wrap(data.TensorDataset(torch.tensor([1.0, 2.0, 3.0], device="cuda")))
+    batches = [batch for (batch,) in data.DataLoader(dataset, batch_size=2, num_workers=num_workers)]
+    assert [batch.device.type for batch in batches] == ["cuda", "cuda"]
+    assert [batch.tolist() for batch in batches] == [[1.0, 2.0], [3.0]]
 
 
 def test_default_collate_follows_the_structure():
