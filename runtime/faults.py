@@ -79,13 +79,17 @@ def _describe(error: BaseException) -> tuple[int, str]:
 
 
 def _abort(code: int) -> NoReturn:
-    """End all ranks, by the strongest means that this process has."""
+    """End all ranks with this exit code.
+
+    Hydra and Open MPI end a job when a rank exits without having finalized MPI. MPI_Abort does the same, but with a page
+    of its own below the traceback, and Hydra then leaves a file in /tmp. Slurm lets the other ranks run on.
+    """
     mpi = sys.modules.get("mpi4py.MPI")
-    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+    started = mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized()
+    if started and get_world().launcher == "slurm":
         mpi.COMM_WORLD.Abort(code)
-    # Before MPI_Init the other ranks are ended by the launcher: Hydra on this request (it lets a rank that
-    # merely exits go), Open MPI whenever a rank exits with an error.
-    if "PMI_FD" in os.environ:
+    if not started and "PMI_FD" in os.environ:
+        # Hydra takes a rank that has not started MPI for an ordinary program, whose exit is no fault, unless it says so.
         with contextlib.suppress(OSError, ValueError):
             os.write(int(os.environ["PMI_FD"]), f"cmd=abort exitcode={code}\n".encode())
     os._exit(code)

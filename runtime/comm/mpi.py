@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -56,7 +58,10 @@ class MpiComm(Comm):
                 "`paceline doctor` shows which ones are installed"
             )
         # A duplicate, so that the user's own calls on COMM_WORLD cannot be mistaken for ours.
-        return cls(mpi, found.Dup())
+        comm = found.Dup()
+        if world.local_rank == 0:
+            _unlink_shared_memory()  # after Dup, for which all ranks must have started MPI
+        return cls(mpi, comm)
 
     def _same_everywhere(self, digest: int) -> bool:
         # All equal if and only if the largest is mine and so is the smallest.
@@ -137,6 +142,18 @@ def _load_mpi() -> Any:
             f"this process was started as one of several ranks, but MPI cannot be loaded ({error}); "
             "install one with: pip install 'paceline[mpi]', and see `paceline doctor`"
         ) from error
+
+
+def _unlink_shared_memory() -> None:
+    """Take the names away from MPICH's segments, which all ranks have mapped by now.
+
+    MPICH does so at a normal end only; each job that is killed would leave megabytes behind.
+    """
+    with open("/proc/self/maps") as maps:
+        files = {line.split()[5] for line in maps if "/dev/shm/mpich_shm" in line and "(deleted)" not in line}
+    for file in files:
+        with contextlib.suppress(OSError):
+            os.unlink(file)
 
 
 def _pieces(flat: np.ndarray) -> list[np.ndarray]:

@@ -1,0 +1,209 @@
+"""`paceline doctor`: what this machine has of what Paceline uses.
+
+Each library is loaded in a process of its own, for a bounded time, so that one that crashes or hangs is a line on the
+page.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+
+from ..runtime import world
+from .mpi import LaunchError, find_mpiexec
+
+CHECK_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the page.
+
+    Attributes:
+        name: what was looked at.
+        state: "ok", "missing" (works without it) or "broken".
+        detail: what was found.
+        advice: what to do; empty if all is well.
+    """
+
+    name: str
+    state: str
+    detail: str
+    advice: str = ""
+
+
+# Each program prints what it found, or "missing" alone; an exception means broken.
+
+_NUMPY = """
+import numpy
+blas = numpy.show_config(mode="dicts")["Build Dependencies"]["blas"]
+print(f"{numpy.__version__}, BLAS {blas['name']} {blas['version']}")
+"""
+
+_NUMBA = """
+import importlib.util, sys
+if importlib.util.find_spec("numba") is None:
+    sys.exit(print("missing"))
+import numba
+assert numba.njit(lambda x: x + 1)(1) == 2
+print(f"{numba.__version__}, up to {numba.config.NUMBA_NUM_THREADS} threads")
+"""
+
+_MPI4PY = """
+import importlib.util, sys
+if importlib.util.find_spec("mpi4py") is None:
+    sys.exit(print("missing"))
+import mpi4py
+mpi4py.rc.initialize = mpi4py.rc.finalize = False
+from mpi4py import MPI
+library = " ".join(MPI.Get_library_version().strip(" \\0").splitlines()[0].split())
+print(f"{mpi4py.__version__}, library {library.partition(', package')[0]}")
+"""
+
+_WORLD = """
+from mpi4py import MPI
+print(f"world {MPI.COMM_WORLD.allreduce(1)}", flush=True)
+"""
+
+_CUPY = """
+import importlib.util, sys
+if importlib.util.find_spec("cupy") is None:
+    sys.exit(print("missing"))
+import cupy
+from cupy.cuda import runtime
+devices = []
+for index in range(runtime.getDeviceCount()):
+    device = runtime.getDeviceProperties(index)
+    memory = device["totalGlobalMem"] / 2**30
+    devices.append(f"{device['name'].decode()} ({memory:.0f} GiB, sm_{device['major']}{device['minor']})")
+version = runtime.runtimeGetVersion()
+print(f"CuPy {cupy.__version__}, CUDA {version // 1000}.{version % 1000 // 10}: {', '.join(devices) or 'no device'}")
+"""
+
+_NCCL = """
+import importlib.util, sys
+if importlib.util.find_spec("cupy") is None:
+    sys.exit(print("missing"))
+from cupy.cuda import nccl
+if not nccl.available:
+    sys.exit(print("missing"))
+version = nccl.get_version()
+print(f"{version // 10000}.{version // 100 % 100}.{version % 100}")
+"""
+
+_CUDNN = """
+import importlib.util, sys
+if importlib.util.find_spec("cudnn") is None:
+    sys.exit(print("missing"))
+import cudnn
+print(f"{cudnn.backend_version()}, frontend {cudnn.__version__}")
+"""
+
+
+def examine() -> list[Check]:
+    """All checks, in the order of the page."""
+    return [
+        _python(),
+        _cores(),
+        _probe("NumPy", _NUMPY, "reinstall it: pip install --force-reinstall numpy"),
+        _probe("Numba", _NUMBA, "pip install numba; without it CPU kernels are plain NumPy, several times slower"),
+        _probe("mpi4py", _MPI4PY, "pip install 'paceline[mpi]', or point MPI4PY_LIBMPI at your MPI's libmpi.so"),
+        _mpiexec(),
+        _two_ranks(),
+        _probe("CUDA", _CUPY, "for NVIDIA GPUs: pip install 'paceline[cuda13]' (driver 580 or later) or [cuda12]"),
+        _probe("NCCL", _NCCL, "for several GPUs: it comes with paceline[cuda13] and [cuda12]"),
+        _probe("cuDNN", _CUDNN, "for fast convolutions on GPUs: pip install nvidia-cudnn-frontend"),
+    ]
+
+
+def page(checks: list[Check]) -> str:
+    """The checks for people."""
+    width = max(len(check.name) for check in checks)
+    lines = []
+    for check in checks:
+        lines.append(f"{check.name:{width}}  {check.state:7}  {check.detail}".rstrip())
+        if check.advice:
+            lines.append(f"{'':{width}}           -> {check.advice}")
+    return "\n".join(lines)
+
+
+def to_json(checks: list[Check]) -> str:
+    """The checks for programs."""
+    return json.dumps({"checks": [asdict(check) for check in checks]})
+
+
+def _python() -> Check:
+    return Check("Python", "ok", f"{platform.python_version()}, {sys.executable}")
+
+
+def _cores() -> Check:
+    usable = len(os.sched_getaffinity(0))
+    threads = f"{usable} threads alone, {max(1, usable // 2)} on each of 2 ranks"
+    if "OMP_NUM_THREADS" in os.environ:
+        threads = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} on every rank"
+    return Check("Cores", "ok", f"{usable} of {os.cpu_count()} usable: {threads}")
+
+
+def _mpiexec() -> Check:
+    try:
+        found = find_mpiexec()
+    except LaunchError as error:
+        problem, _, advice = str(error).partition(": ")
+        return Check("mpiexec", "missing", problem, advice)
+    return Check("mpiexec", "ok", f"{found.version}, {found.path}")
+
+
+def _two_ranks() -> Check:
+    """Whether mpiexec and the library that mpi4py loads are of one MPI; if not, each rank is alone."""
+    name = "2 ranks"
+    try:
+        found = find_mpiexec()
+    except LaunchError:
+        return Check(name, "missing", "cannot run without mpiexec")
+    command = found.command(2, [sys.executable, "-c", _WORLD])
+    code, output = _run(command, found.environment(2))
+    worlds = [line for line in output.splitlines() if line.startswith("world ")]
+    if code == 0 and worlds == ["world 2"] * 2:
+        return Check(name, "ok", "mpiexec -n 2 gives a world of 2")
+    if worlds == ["world 1"] * 2:
+        advice = "mpiexec and mpi4py's library are of different MPIs: use that library's mpiexec, or set MPI4PY_LIBMPI"
+        return Check(name, "broken", "mpiexec -n 2 gives two worlds of 1", advice)
+    problem = _last_line(output) or f"mpiexec ended with code {code}"
+    return Check(name, "broken", problem, f"look at: {found.path} -n 2 {sys.executable} -m mpi4py.bench helloworld")
+
+
+def _probe(name: str, program: str, advice: str) -> Check:
+    """The check that a Python program makes."""
+    code, output = _run([sys.executable, "-c", program], {})
+    found = _last_line(output)
+    if code == 0 and found == "missing":
+        return Check(name, "missing", "not installed", advice)
+    return Check(name, "ok", found) if code == 0 else Check(name, "broken", found or f"ended with code {code}", advice)
+
+
+def _run(command: list[str], variables: dict[str, str]) -> tuple[int, str]:
+    """Exit code and output of a command that has a limited time."""
+    environment = {key: value for key, value in os.environ.items() if key not in (world.RANK_PID, world.EXPECTED_SIZE)}
+    process = subprocess.Popen(
+        command,
+        env=environment | variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=CHECK_SECONDS)
+        return process.returncode, output
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return 1, f"no answer within {CHECK_SECONDS} s"
+
+
+def _last_line(output: str) -> str:
+    """The last line that says something: the result, or an exception's message."""
+    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "")

@@ -1,0 +1,97 @@
+"""What `paceline run` starts on every rank: run the user's program, and see to it that nothing outlives the job.
+
+Called as `python -m paceline.launch.worker SCRIPT ARGS...` or `... -m MODULE ARGS...`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import os
+import runpy
+import signal
+import sys
+from types import TracebackType
+from typing import TextIO
+
+from ..runtime import faults
+from ..runtime.world import get_world
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    die_with_parent()
+    world = get_world()
+    faults.notify_launcher(f"started {world.rank} {os.getpid()}")
+    if world.size > 1:
+        sys.stdout = _line_stream(sys.stdout, world.rank)
+        sys.stderr = _line_stream(sys.stderr, world.rank)
+    try:
+        _run_program(sys.argv[1:])
+    except SystemExit as error:
+        if faults.exit_code(error) != 0 and world.size > 1:
+            faults.end_job(error)  # `raise SystemExit(3)` runs no hook of the interpreter
+        raise
+    except Exception as error:
+        error.__traceback__ = _user_frames(error.__traceback__)
+        sys.excepthook(type(error), error, error.__traceback__)
+        raise SystemExit(1) from None
+    faults.notify_launcher(f"done {world.rank}")
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends, however that ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _run_program(arguments: list[str]) -> None:
+    """Run a script or module as `python` would."""
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        return
+    sys.argv = arguments
+    sys.path[0] = os.path.dirname(os.path.realpath(sys.argv[0]))
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def _user_frames(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback without the frames of this module and of runpy, with which it begins."""
+    ours = {__file__, runpy.run_path.__code__.co_filename}
+    while trace is not None and trace.tb_frame.f_code.co_filename in ours:
+        trace = trace.tb_next
+    return trace
+
+
+def _line_stream(stream: TextIO, rank: int) -> TextIO:
+    """`stream`, made to write whole lines: MPI mixes the ranks' output piece by piece, as it is written.
+
+    Rank 0's lines stay as they are, so that progress bars and results can be read; those of rank r begin with `[r] `.
+    """
+    assert isinstance(stream, io.TextIOWrapper)
+    if rank == 0:
+        stream.reconfigure(line_buffering=True, write_through=False)
+        return stream
+    encoding, errors = stream.encoding, stream.errors
+    return _TaggedStream(stream.detach(), encoding, errors, f"[{rank}] ")
+
+
+class _TaggedStream(io.TextIOWrapper):
+    """Text stream whose every line begins with a tag."""
+
+    def __init__(self, buffer: io.BufferedIOBase, encoding: str, errors: str | None, tag: str) -> None:
+        super().__init__(buffer, encoding, errors, line_buffering=True)
+        self._tag = tag
+        self._at_line_start = True
+
+    def write(self, text: str, /) -> int:
+        if text:
+            tagged = text[:-1].replace("\n", "\n" + self._tag) + text[-1]
+            super().write(self._tag + tagged if self._at_line_start else tagged)
+            self._at_line_start = text.endswith("\n")
+        return len(text)
+
+
+if __name__ == "__main__":
+    main()
