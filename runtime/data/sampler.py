@@ -73,7 +73,6 @@ class _EpochSampler(Sampler[int]):
             progress = self._progress = _Progress(self._epoch_after(progress.epoch))
         progress.epoch = self._begin(progress.epoch)
         progress.begun = True
-        progress.position = progress.start
         # np.resize drops the tail, or pads it by repeating the order from its head.
         order = np.resize(self._order(progress.epoch), self._total(progress.start))
         return self._deal(order[progress.start + self.rank :: self.num_replicas].tolist(), progress)
@@ -89,11 +88,12 @@ class _EpochSampler(Sampler[int]):
         progress = self._progress
         if progress.begun and progress.position >= self._total(progress.start):
             return {"epoch": self._epoch_after(progress.epoch), "position": 0}
-        return {"epoch": progress.epoch, "position": progress.position if progress.begun else progress.start}
+        return {"epoch": progress.epoch, "position": progress.position}
 
     def load_state_dict(self, state: dict[str, int | None]) -> None:
         """Let the next iteration go on where `state` was saved."""
-        self._progress = _Progress(state["epoch"], start=state["position"] or 0)
+        position = state["position"] or 0
+        self._progress = _Progress(state["epoch"], start=position, position=position)
 
 
 class SequentialSampler(_EpochSampler):
