@@ -120,6 +120,8 @@ class MpiComm(Comm):
         """`call(send, recv)` for ranges of columns, so that no call moves more than PIECE_BYTES."""
         whole = send if send is not None else recv
         assert whole is not None
+        if send is not None and recv is not None and np.may_share_memory(send, recv):
+            send = send.copy()  # a rank's part is often a slice of the whole, which MPI refuses
         columns = max(1, PIECE_BYTES // (self.size * whole.itemsize))
         if whole.shape[1] <= columns:
             call(send, recv)

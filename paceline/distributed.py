@@ -1,0 +1,39 @@
+"""torch.distributed's names."""
+
+from .runtime.comm import CollectiveMismatchError, ReduceOp, Work
+from .tensor.distributed import (
+    all_gather,
+    all_gather_object,
+    all_reduce,
+    barrier,
+    broadcast,
+    broadcast_object_list,
+    destroy_process_group,
+    get_backend,
+    get_rank,
+    get_world_size,
+    init_process_group,
+    is_available,
+    is_initialized,
+    reduce,
+)
+
+__all__ = [
+    "CollectiveMismatchError",
+    "ReduceOp",
+    "Work",
+    "all_gather",
+    "all_gather_object",
+    "all_reduce",
+    "barrier",
+    "broadcast",
+    "broadcast_object_list",
+    "destroy_process_group",
+    "get_backend",
+    "get_rank",
+    "get_world_size",
+    "init_process_group",
+    "is_available",
+    "is_initialized",
+    "reduce",
+]

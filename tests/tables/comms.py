@@ -1,0 +1,307 @@
+"""Communicators and what each must do: one row per backend, one list of checks for all of them.
+
+As a script (`mpiexec -n 3 python tests/tables/comms.py`) it runs the checks on the communicator of its world.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+from paceline.runtime.arrays import cupy, device_count, module_of, to_host
+from paceline.runtime.comm import CollectiveMismatchError, Comm, ReduceOp, Work, world_comm
+
+# backend -> numbers of ranks
+COMMS = {"solo": [1], "threads": [1, 2, 3, 4], "mpi": [2, 3]}
+
+DTYPES = [
+    *(np.dtype(name) for name in "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()),
+    *(np.dtype(name) for name in "float16 float32 float64 complex64 complex128 >f4".split()),
+    np.dtype(ml_dtypes.bfloat16),
+]
+SHAPES = [(), (0,), (5,), (2, 0, 3), (4, 6)]
+
+_EXACT = {
+    ReduceOp.SUM: np.add,
+    ReduceOp.PRODUCT: np.multiply,
+    ReduceOp.MIN: np.minimum,
+    ReduceOp.MAX: np.maximum,
+}
+
+
+def finish_job(command: list[str], timeout: float = 60.0, **options) -> subprocess.CompletedProcess[str]:
+    """Run a command that starts processes; if it does not end in time, kill its process group and fail."""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, errors = process.communicate()
+        raise AssertionError(f"{command} hung\n{output}\n{errors}") from None
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+def modules() -> Iterator[ModuleType]:
+    """NumPy, and CuPy where it finds a device."""
+    yield np
+    if device_count():
+        yield cupy()
+
+
+def pattern(rank: int, shape: tuple[int, ...], kind: str) -> np.ndarray:
+    """Small numbers, different for each rank, in a dtype that holds all results exactly."""
+    ramp = np.arange(np.prod(shape, dtype=int)).reshape(shape) % 3 + rank + 1
+    return {"b": ramp % 2 == 0, "c": ramp * (1 + 1j)}.get(kind, ramp)
+
+
+def strided(array: np.ndarray) -> np.ndarray:
+    """The same values, with gaps between them in memory."""
+    room = module_of(array).empty((*array.shape, 2), array.dtype)
+    room[..., 0] = array
+    return room[..., 0]
+
+
+LAYOUTS = {"contiguous": lambda array: array.copy(), "columns": lambda array: array.copy(order="F"), "strided": strided}
+
+
+class Case(NamedTuple):
+    """One kind of array."""
+
+    xp: ModuleType
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    layout: str
+
+    def values(self, rank: int) -> np.ndarray:
+        return pattern(rank, self.shape, self.dtype.kind)
+
+    def make(self, values: np.ndarray) -> np.ndarray:
+        """A new array with these values."""
+        return LAYOUTS[self.layout](self.xp.asarray(np.asarray(values).astype(self.dtype)))
+
+    def expect(self, array: np.ndarray, values: np.ndarray) -> None:
+        """Check an array's values; the dtype rounds or wraps the expected ones just the same."""
+        np.testing.assert_array_equal(to_host(array), values.astype(self.dtype), err_msg=str(self))
+
+
+def cases() -> Iterator[Case]:
+    for xp in modules():
+        for dtype in DTYPES if xp is np else [np.dtype("float32"), np.dtype("int64"), np.dtype("bool")]:
+            for shape in SHAPES:
+                for layout in LAYOUTS:
+                    yield Case(xp, dtype, shape, layout)
+
+
+def check_all_reduce(comm: Comm) -> None:
+    for case in cases():
+        for op, combine in _EXACT.items():
+            if case.dtype.kind == "c" and op in (ReduceOp.MIN, ReduceOp.MAX):
+                continue
+            array = case.make(case.values(comm.rank))
+            assert comm.all_reduce(array, op) is None
+            case.expect(array, functools.reduce(combine, [case.values(rank) for rank in range(comm.size)]))
+
+
+def check_broadcast(comm: Comm) -> None:
+    for case in cases():
+        for src in range(comm.size):
+            array = case.make(case.values(comm.rank))
+            comm.broadcast(array, src)
+            case.expect(array, case.values(src))
+
+
+def check_all_gather(comm: Comm) -> None:
+    for case in cases():
+        everybody = np.stack([case.values(rank) for rank in range(comm.size)])
+        output = case.make(np.zeros_like(everybody))
+        comm.all_gather(output, case.make(case.values(comm.rank)))
+        case.expect(output, everybody)
+
+
+def check_part_inside_the_whole(comm: Comm) -> None:
+    """As an arena uses them: this rank's part is a slice of the whole."""
+    buffer = np.zeros(comm.size * 3)
+    part = buffer[3 * comm.rank : 3 * comm.rank + 3]
+    part[:] = comm.rank + 1
+    comm.all_gather(buffer, part)
+    np.testing.assert_array_equal(buffer, np.repeat(np.arange(comm.size) + 1.0, 3))
+    comm.reduce_scatter(part, buffer)
+    np.testing.assert_array_equal(part, np.full(3, comm.size * (comm.rank + 1.0)))
+
+
+def check_reduce_scatter(comm: Comm) -> None:
+    for case in cases():
+        parts = [[case.values(rank + part) for part in range(comm.size)] for rank in range(comm.size)]
+        output = case.make(np.zeros_like(parts[0][0]))
+        comm.reduce_scatter(output, case.make(np.stack(parts[comm.rank])))
+        case.expect(output, functools.reduce(np.add, [each[comm.rank] for each in parts]))
+
+
+def check_all_to_all(comm: Comm) -> None:
+    for case in cases():
+        sent = [np.stack([case.values(rank + part) for part in range(comm.size)]) for rank in range(comm.size)]
+        output = case.make(np.zeros_like(sent[0]))
+        comm.all_to_all(output, case.make(sent[comm.rank]))
+        case.expect(output, np.stack([each[comm.rank] for each in sent]))
+
+
+def check_gather_and_scatter(comm: Comm) -> None:
+    for case in cases():
+        for root in range(comm.size):
+            everybody = np.stack([case.values(rank) for rank in range(comm.size)])
+            whole = case.make(np.zeros_like(everybody)) if comm.rank == root else None
+            comm.gather(whole, case.make(case.values(comm.rank)), root)
+            if whole is not None:
+                case.expect(whole, everybody)
+            part = case.make(np.zeros_like(everybody[0]))
+            comm.scatter(part, whole, root)
+            case.expect(part, case.values(comm.rank))
+
+
+def check_send_and_recv(comm: Comm) -> None:
+    for case in cases():
+        for peer in range(1, comm.size):  # from rank 0 and back
+            if comm.rank == 0:
+                array = case.make(case.values(peer))
+                comm.send(array, peer, tag=3)
+                comm.recv(array, peer)
+                case.expect(array, case.values(peer + 1))
+            elif comm.rank == peer:
+                array = case.make(case.values(0))
+                comm.recv(array, 0, tag=3)
+                case.expect(array, case.values(peer))
+                comm.send(case.make(case.values(peer + 1)), 0)
+
+
+def check_objects(comm: Comm) -> None:
+    mine = {"rank": comm.rank, "text": "x" * 1000 * comm.rank}
+    everybody = [{"rank": rank, "text": "x" * 1000 * rank} for rank in range(comm.size)]
+    assert comm.all_gather_object(mine) == everybody
+    for root in range(comm.size):
+        assert comm.gather_object(mine, root) == (everybody if comm.rank == root else None)
+        assert comm.broadcast_object(mine, root) == everybody[root]
+    assert comm.all_gather_object(mine)[comm.rank] is not mine  # ranks share nothing, threads neither
+
+
+def check_async(comm: Comm) -> None:
+    array = np.full(3, 1.0)
+    work = comm.all_reduce(array, async_op=True)
+    assert isinstance(work, Work)
+    work.wait()
+    assert work.is_completed()
+    np.testing.assert_array_equal(array, np.full(3, comm.size))
+    barrier = comm.barrier(async_op=True)
+    assert barrier is not None
+    barrier.wait()
+
+
+def check_split(comm: Comm) -> None:
+    part = comm.split(comm.rank % 2, key=-comm.rank)
+    assert part is not None
+    members = [rank for rank in reversed(range(comm.size)) if rank % 2 == comm.rank % 2]
+    assert part.all_gather_object(comm.rank) == members
+    assert members[part.rank] == comm.rank
+    assert (comm.split(None if comm.rank else 0) is None) == (comm.rank != 0)
+
+
+# Calls that do not fit together: what rank 0 does, what the others do, and how the error names both.
+MISMATCHES = {
+    "kind": (
+        lambda comm: comm.barrier(),
+        lambda comm: comm.all_reduce(np.zeros(2)),
+        ("barrier()", "all_reduce(float64 [2], op=sum)"),
+    ),
+    "dtype": (
+        lambda comm: comm.all_reduce(np.zeros(2, np.float32)),
+        lambda comm: comm.all_reduce(np.zeros(2, np.int32)),
+        ("float32 [2]", "int32 [2]"),
+    ),
+    "shape": (
+        lambda comm: comm.broadcast(np.zeros((2, 3))),
+        lambda comm: comm.broadcast(np.zeros((3, 2))),
+        ("[2, 3]", "[3, 2]"),
+    ),
+    "op": (
+        lambda comm: comm.all_reduce(np.zeros(2), "max"),
+        lambda comm: comm.all_reduce(np.zeros(2), "min"),
+        ("op=max", "op=min"),
+    ),
+    "root": (
+        lambda comm: comm.broadcast(np.zeros(2), 0),
+        lambda comm: comm.broadcast(np.zeros(2), 1),
+        ("root=0", "root=1"),
+    ),
+    "object": (
+        lambda comm: comm.all_gather_object("a"),
+        lambda comm: comm.broadcast_object("a"),
+        ("all_gather_object()", "broadcast_object(root=0)"),
+    ),
+}
+
+
+def check_mismatches(comm: Comm) -> None:
+    if comm.size == 1:
+        return
+    for first, others, words in MISMATCHES.values():
+        try:
+            (others if comm.rank else first)(comm)
+        except CollectiveMismatchError as error:
+            message = str(error)
+        else:
+            raise AssertionError(f"{words} went through")
+        assert message.count("comms.py:") == comm.size, message
+        assert all(f"rank {rank}: " in message for rank in range(comm.size)), message
+        assert all(word in message for word in words), message
+        assert comm.all_gather_object(message) == [message] * comm.size  # the communicator still works
+
+
+def check_arguments(comm: Comm) -> None:
+    """Bad arguments, the same on all ranks, are refused before any rank waits."""
+    a = np.zeros(2)
+    refuse(TypeError, "NumPy or CuPy array, got list", lambda: comm.all_reduce([1.0]))
+    refuse(TypeError, "Python objects", lambda: comm.all_reduce(np.array([None])))
+    refuse(ValueError, "op should be one of sum, prod, min, max", lambda: comm.all_reduce(a, "avg"))
+    refuse(TypeError, "op max is not defined for dtype complex64", lambda: comm.all_reduce(a.astype("c8"), "max"))
+    refuse(TypeError, "not defined for dtype datetime64", lambda: comm.all_reduce(a.astype("M8[s]")))
+    refuse(ValueError, f"src should be a rank from 0 to {comm.size - 1}, got 9", lambda: comm.broadcast(a, 9))
+    refuse(ValueError, "dst should be a rank", lambda: comm.gather(None, a, -1))
+    refuse(ValueError, "is this rank itself", lambda: comm.send(a, comm.rank))
+    refuse(ValueError, "times the 2 of array [2]", lambda: comm.all_gather(np.zeros(2 * comm.size + 1), a))
+    refuse(TypeError, "output is float32 but array is float64", lambda: comm.all_gather(np.zeros(2, "f4"), a))
+    refuse(ValueError, "the same shape", lambda: comm.all_to_all(np.zeros(3), a))
+
+
+def refuse(kind: type[Exception], words: str, call: Callable[[], object]) -> None:
+    """Check that a call raises, and says these words."""
+    try:
+        call()
+    except kind as error:
+        assert words in str(error), error
+    else:
+        raise AssertionError(f"expected {kind.__name__} with {words!r}")
+
+
+CHECKS = [value for name, value in list(globals().items()) if name.startswith("check_")]
+
+if __name__ == "__main__":
+    for check in CHECKS:
+        check(world_comm())
+    importlib.import_module("paceline.runtime.comm.mpi").PIECE_BYTES = 32  # so that small arrays go in pieces as well
+    for check in CHECKS:
+        check(world_comm())
+    print("all checks passed", len(CHECKS))
