@@ -1,2 +1,40 @@
+"""The tape: declaring primitives, recording them, and differentiating what was recorded."""
+
 if __name__ != "paceline.autograd":
-    raise ImportError("import paceline.autograd instead of autograd: the bare folder would be a second copy with a second registry")
+    raise ImportError("import paceline.autograd, not autograd: the bare folder would be a second copy of the registry")
+
+from .api import backward, grad
+from .check import GradcheckError, gradcheck, gradgradcheck
+from .function import Function
+from .mode import (
+    detect_anomaly,
+    enable_grad,
+    inference_mode,
+    is_anomaly_enabled,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_detect_anomaly,
+    set_grad_enabled,
+)
+from .variable import Node, Variable
+
+__all__ = [
+    "Function",
+    "GradcheckError",
+    "Node",
+    "Variable",
+    "backward",
+    "detect_anomaly",
+    "enable_grad",
+    "grad",
+    "gradcheck",
+    "gradgradcheck",
+    "inference_mode",
+    "is_anomaly_enabled",
+    "is_grad_enabled",
+    "is_inference_mode_enabled",
+    "no_grad",
+    "set_detect_anomaly",
+    "set_grad_enabled",
+]

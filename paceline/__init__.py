@@ -1,3 +1,249 @@
-"""Paceline: PyTorch's way of working on NumPy, CuPy/NCCL and MPI."""
+"""Paceline: PyTorch's way of working on NumPy, CuPy/NCCL and MPI.
+
+    import paceline as torch
+
+Only re-exports live here; the code is in the packages runtime, autograd, tensor, nn, optim and launch.
+"""
+
+# ruff: noqa: I001  (runtime comes first: it sets the number of BLAS threads before NumPy is loaded)
+from . import runtime as runtime
+
+import warnings as _warnings
+
+from . import autograd as autograd
+from . import tensor as _tensor  # the package; the name `tensor` is the function below
+from .autograd import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from .autograd.mode import is_anomaly_enabled
+from .runtime.device import device, get_default_device, set_default_device
+from .runtime.dtypes import (
+    bfloat16,
+    complex64,
+    complex128,
+    dtype,
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    int8,
+    int16,
+    int32,
+    int64,
+    promote_types,
+    set_default_dtype,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+)
+from .runtime.dtypes import bool_ as bool
+from .runtime.rng import Generator, initial_seed, manual_seed, seed
+from .runtime.threads import get_num_threads, set_num_threads
+from .tensor import Size, Tensor
+from .tensor.creation import (
+    arange,
+    as_tensor,
+    empty,
+    empty_like,
+    eye,
+    from_dlpack,
+    from_numpy,
+    full,
+    full_like,
+    linspace,
+    logspace,
+    meshgrid,
+    ones,
+    ones_like,
+    tensor,
+    tril_indices,
+    triu_indices,
+    zeros,
+    zeros_like,
+)
+from .tensor.ops.arithmetic import (
+    atan2,
+    bitwise_and,
+    bitwise_not,
+    bitwise_or,
+    bitwise_xor,
+    div,
+    eq,
+    floor_divide,
+    fmod,
+    ge,
+    gt,
+    le,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    lt,
+    maximum,
+    minimum,
+    mul,
+    ne,
+    pow,
+    remainder,
+    true_divide,
+    where,
+)
+from .tensor.ops.arithmetic import add_scaled as add
+from .tensor.ops.arithmetic import sub_scaled as sub
+from .tensor.ops.indexing import (
+    argsort,
+    bincount,
+    gather,
+    index_add,
+    index_select,
+    masked_fill,
+    masked_select,
+    max,
+    median,
+    min,
+    nonzero,
+    scatter,
+    scatter_add,
+    sort,
+    topk,
+    unique,
+)
+from .tensor.ops.linalg import addmm, bmm, dot, einsum, matmul, mm, mv, outer
+from .tensor.ops.pointwise import (
+    abs,
+    acos,
+    acosh,
+    addcdiv,
+    addcmul,
+    asin,
+    asinh,
+    atan,
+    atanh,
+    ceil,
+    clamp,
+    cos,
+    cosh,
+    erf,
+    erfc,
+    exp,
+    exp2,
+    expm1,
+    floor,
+    frac,
+    isfinite,
+    isinf,
+    isnan,
+    lerp,
+    log,
+    log1p,
+    log2,
+    log10,
+    nan_to_num,
+    neg,
+    reciprocal,
+    relu,
+    round,
+    rsqrt,
+    sigmoid,
+    sign,
+    sin,
+    sinh,
+    sqrt,
+    square,
+    tan,
+    tanh,
+    trunc,
+)
+from .tensor.ops.reduction import (
+    all,
+    amax,
+    amin,
+    any,
+    argmax,
+    argmin,
+    cumsum,
+    logsumexp,
+    mean,
+    norm,
+    prod,
+    std,
+    sum,
+    var,
+)
+from .tensor.ops.shaping import (
+    broadcast_tensors,
+    broadcast_to,
+    cat,
+    chunk,
+    clone,
+    diag,
+    diagonal,
+    flatten,
+    is_tensor,
+    movedim,
+    narrow,
+    select,
+    split,
+    squeeze,
+    stack,
+    t,
+    transpose,
+    tril,
+    triu,
+    unbind,
+    unflatten,
+    unsqueeze,
+)
+from .tensor.ops.shaping import flip_dims as flip
+from .tensor.ops.shaping import permute_dims as permute
+from .tensor.ops.shaping import reshape_sizes as reshape
+from .tensor.ops.shaping import roll_dims as roll
+from .tensor.ops.shaping import tile_sizes as tile
+from .tensor.ops.softmax import log_softmax, softmax
+from .tensor.printing import set_printoptions
+from .tensor.random import (
+    bernoulli,
+    get_rng_state,
+    multinomial,
+    normal,
+    rand,
+    rand_like,
+    randint,
+    randint_like,
+    randn,
+    randn_like,
+    randperm,
+    set_rng_state,
+)
+from .tensor.inspection import (
+    allclose,
+    can_cast,
+    equal,
+    finfo,
+    iinfo,
+    is_complex,
+    is_floating_point,
+    isclose,
+    numel,
+    result_type,
+)
 
 __version__ = "0.1.0"
+
+half, float, double = float16, float32, float64
+short, int, long = int16, int32, int64
+cfloat, cdouble = complex64, complex128
+concat = concatenate = cat
+swapaxes = swapdims = transpose
+absolute, negative, clip, divide, multiply, subtract = abs, neg, clamp, div, mul, sub
+arccos, arcsin, arctan, arctan2 = acos, asin, atan, atan2
+greater, greater_equal, less, less_equal, not_equal = gt, ge, lt, le, ne
+
+# PyTorch computes nan and inf silently. NumPy warns, but only what our own modules call is silenced here.
+_warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"paceline\.")

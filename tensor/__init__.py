@@ -1,2 +1,8 @@
+"""Tensors: the operations with their derivatives, the Tensor class, creation, printing."""
+
 if __name__ != "paceline.tensor":
-    raise ImportError("import paceline.tensor instead of tensor: the bare folder would be a second copy with a second registry")
+    raise ImportError("import paceline.tensor, not tensor: the bare folder would be a second copy of the registry")
+
+from .tensor import Size, Tensor
+
+__all__ = ["Size", "Tensor"]

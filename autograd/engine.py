@@ -1,0 +1,340 @@
+"""The backward pass.
+
+Nodes wait in a heap and come out by falling creation number; creation order is a topological order, so a node's
+gradient is complete when it comes out. No recursion, no counting of dependencies.
+
+A gradient that arrives first is borrowed (rules may hand out `g` itself, or a view of it); only a sum that the engine
+made is its own, and added to in place.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from heapq import heappop, heappush
+from typing import Any
+
+import numpy
+
+from ..runtime import arrays
+from .declaration import Pick
+from .mode import anomaly, enable_grad, no_grad
+from .primitive import RAW_NUMPY, RECORDED, raw_namespace
+from .variable import LEAF, Node, Variable, box, changed, counter_of, fresh_node
+
+_ndarray = numpy.ndarray
+_callbacks: ContextVar[list | None] = ContextVar("callbacks at the end of the running backward pass", default=None)
+
+
+def backward(roots: Sequence[Variable], gradients: Sequence[Variable | None], retain_graph: bool, create_graph: bool,
+             inputs: Sequence[Variable] | None = None) -> None:  # fmt: skip
+    """Add the gradients of the roots to `.grad` of the leaves they depend on, or only of `inputs` if given."""
+    run = _Backward(retain_graph, create_graph, inputs)
+    run.start(roots, gradients)
+    for x in inputs or ():
+        gradient = run.found.get(_target(x))
+        if gradient is not None:
+            _accumulate(x, gradient, False, create_graph)
+
+
+def gradients_of(roots: Sequence[Variable], gradients: Sequence[Variable | None], inputs: Sequence[Variable],
+                 retain_graph: bool, create_graph: bool) -> list:  # fmt: skip
+    """The gradients of the roots with respect to `inputs`, as tensors, or None where there is no path."""
+    run = _Backward(retain_graph, create_graph, inputs)
+    run.start(roots, gradients)
+    found = [run.found.get(_target(x)) for x in inputs]
+    return [g if g is None or create_graph else box(_as_array(g)) for g in found]
+
+
+def queue_callback(callback: Callable[[], None]) -> None:
+    """Call `callback()` at the end of the backward pass that is running in this thread."""
+    queue = _callbacks.get()
+    if queue is None:
+        raise RuntimeError("queue_callback(): there is no backward pass running in this thread")
+    queue.append(callback)
+
+
+def _target(x: Variable) -> Any:
+    """What stands for a tensor in the graph: its node, or itself if it is a leaf."""
+    node = fresh_node(x)
+    if node is None:
+        raise RuntimeError("One of the differentiated Tensors does not require grad")
+    return x if node is LEAF else node
+
+
+class _Backward:
+    """One backward pass."""
+
+    def __init__(self, retain_graph: bool, create_graph: bool, inputs: Iterable[Variable] | None) -> None:
+        self.retain_graph = retain_graph or create_graph
+        self.create_graph = create_graph
+        self.targets = None if inputs is None else {_target(x) for x in inputs}
+        self.wanted: set | None = None  # what lies on a path to a target; None means everything
+        self.found: dict[Any, Any] = {}  # target -> its gradient
+        self.pending: dict[int, tuple] = {}  # number -> (node, gradient, owned)
+        self.heap: list[int] = []  # the numbers in `pending`, negative
+        self.held: dict[Variable, tuple] = {}  # leaf with hooks -> (gradient so far, owned)
+        self.completes: dict[int, list[Variable]] = {}  # number -> leaves with hooks that no later node uses
+
+    def start(self, roots: Sequence[Variable], gradients: Sequence[Variable | None]) -> None:
+        self.explore([node for node in map(fresh_node, roots) if isinstance(node, Node)])
+        callbacks: list[Callable] = []
+        token = _callbacks.set(callbacks)
+        try:
+            with enable_grad() if self.create_graph else no_grad():
+                for root, gradient in zip(roots, gradients, strict=True):
+                    if gradient is None:
+                        xp = arrays.module_of(root.array)
+                        gradient = box(xp.ones(root.array.shape, root.array.dtype))
+                    self.pass_to(_target(root), gradient if self.create_graph else gradient.array, False)
+                self.run()
+                for leaf in tuple(self.held):  # roots that are leaves themselves
+                    self.finish_leaf(leaf)
+                for callback in callbacks:  # one may queue another
+                    callback()
+        finally:
+            _callbacks.reset(token)
+
+    def explore(self, roots: list[Node]) -> None:
+        """Walk the graph beforehand, only where somebody asks: hooks on leaves, or gradients of chosen tensors."""
+        if not Variable.any_leaf_hooks and self.targets is None:
+            return
+        nodes = sorted(_reachable(roots), key=lambda node: node.number)
+        done: set[Variable] = set()
+        for node in nodes:
+            for edge in node.edges:
+                if isinstance(edge, Variable) and (edge.hooks or edge.grad_ready_hooks) and edge not in done:
+                    done.add(edge)
+                    self.completes.setdefault(node.number, []).append(edge)
+        if self.targets is not None:
+            self.wanted = set(self.targets)
+            self.wanted.update(node for node in self.targets if isinstance(node, Node))
+            for node in nodes:
+                if not self.wanted.isdisjoint(node.edges):
+                    self.wanted.add(node)
+
+    def run(self) -> None:
+        heap, pending, wanted = self.heap, self.pending, self.wanted
+        create_graph, retain_graph, completes = self.create_graph, self.retain_graph, self.completes
+        while heap:
+            node, g, _ = pending.pop(-heappop(heap))
+            if node.hooks is not None:
+                g = self.call_hooks(node.hooks, g)
+            if self.targets is not None and node in self.targets:
+                self.found[node] = g
+            plan, edges, saved = node.plan, node.edges, node.saved
+            if plan.__class__ is Pick:
+                self.pass_output(edges[0], plan.index, g)
+                continue
+            if saved is None:
+                raise RuntimeError(_FREED.format(plan.title))
+            for counter, count in node.versions:
+                if counter[0] != count:
+                    raise RuntimeError(_MODIFIED.format(plan.title, count, *counter))
+            if plan.multiple:
+                g = self.fill_outputs(node.shape, g)
+            if create_graph:
+                F: Any = RECORDED
+                saved = plan.lift(node)
+            else:
+                F = RAW_NUMPY if g.__class__ is _ndarray else _namespace(g)
+            try:
+                if plan.simple:
+                    for i, rule, pick in plan.rules:
+                        edge = edges[i]
+                        if wanted is not None and edge not in wanted:
+                            continue
+                        gradient = rule(F, g) if pick is None else rule(F, g, *pick(saved))
+                        if edge.__class__ is Node and edge.number not in pending and gradient.shape == edge.shape:
+                            pending[edge.number] = (edge, gradient, False)  # pass_to() for the usual case
+                            heappush(heap, -edge.number)
+                        else:
+                            self.pass_to(edge, gradient, gradient is not g)
+                else:
+                    for edge, gradient in zip(edges, plan.gradients(F, g, saved, create_graph), strict=True):
+                        if edge is not None and gradient is not None and (wanted is None or edge in wanted):
+                            self.pass_to(edge, gradient, gradient is not g and g.__class__ is not tuple)
+            except Exception as error:
+                error.add_note(f"in the backward of {plan.title}")
+                if anomaly.enabled:
+                    error.add_note("its forward was called here:\n" + node.origin())
+                raise
+            if anomaly.enabled:
+                self.check_finite(node)
+            if saved and not retain_graph:
+                node.saved = None
+            if completes:
+                for leaf in completes.pop(node.number, ()):
+                    self.finish_leaf(leaf)
+
+    # -- passing gradients on ----------------------------------------------------------------------------------------
+
+    def pass_to(self, edge: Any, gradient: Any, fresh: bool) -> None:
+        """Hand a gradient to a node or a leaf, summed over the dimensions that its forward was broadcast along.
+
+        `fresh` says that nobody else has this array, so that a leaf may keep it.
+        """
+        is_node = edge.__class__ is Node
+        shape = edge.shape if is_node else edge.array.shape
+        if gradient.shape != shape:
+            gradient = (RECORDED if self.create_graph else _namespace(gradient)).sum_to_size(gradient, shape)
+        if not is_node:
+            self.reach_leaf(edge, gradient, fresh)
+        elif edge.number not in self.pending:
+            self.pending[edge.number] = (edge, gradient, False)
+            heappush(self.heap, -edge.number)
+        else:
+            node, old, owned = self.pending[edge.number]
+            self.pending[edge.number] = (node, *self.sum(old, owned, gradient))
+
+    def sum(self, old: Any, owned: bool, gradient: Any) -> tuple[Any, bool]:
+        if not owned or self.create_graph or old.__class__ is not gradient.__class__:
+            return old + gradient, True
+        old += gradient  # of NumPy numbers (0-d results) this makes a new one, which is as good
+        return old, True
+
+    def reach_leaf(self, leaf: Variable, gradient: Any, fresh: bool) -> None:
+        if not (leaf.hooks or leaf.grad_ready_hooks):
+            self.give_leaf(leaf, gradient, fresh)
+        elif leaf in self.held:
+            self.held[leaf] = self.sum(*self.held[leaf], gradient)
+        else:
+            self.held[leaf] = (gradient, fresh)
+
+    def finish_leaf(self, leaf: Variable) -> None:
+        """The gradient of a leaf with hooks is complete."""
+        if leaf not in self.held:
+            return  # the rules on the way passed it nothing
+        gradient, owned = self.held.pop(leaf)
+        if leaf.hooks:
+            gradient = self.call_hooks(leaf.hooks, gradient)
+        self.give_leaf(leaf, gradient, owned and not leaf.hooks)
+        if self.targets is None:
+            for hook in tuple((leaf.grad_ready_hooks or {}).values()):
+                hook(leaf)
+
+    def give_leaf(self, leaf: Variable, gradient: Any, fresh: bool) -> None:
+        if self.targets is None:
+            _accumulate(leaf, gradient, fresh, self.create_graph)
+        elif leaf in self.targets:
+            old = self.found.get(leaf)
+            self.found[leaf] = gradient if old is None else old + gradient
+
+    def pass_output(self, common: Node, index: int, g: Any) -> None:
+        """Put the gradient of one of several outputs in its place at their common node."""
+        if common.number not in self.pending:
+            self.pending[common.number] = (common, [None] * len(common.shape), True)
+            heappush(self.heap, -common.number)
+        gradients = self.pending[common.number][1]
+        gradients[index] = g if gradients[index] is None else gradients[index] + g
+
+    def fill_outputs(self, outputs: tuple, gradients: list) -> tuple:
+        """Zeros for the outputs that got no gradient."""
+        filled = []
+        for (shape, dtype, kind), g in zip(outputs, gradients, strict=True):
+            if g is None:
+                xp: Any = numpy if kind is _ndarray else arrays.cupy()
+                g = xp.zeros(shape, dtype)
+                g = box(g) if self.create_graph else g
+            filled.append(g)
+        return tuple(filled)
+
+    def call_hooks(self, hooks: dict[int, Callable], g: Any) -> Any:
+        for hook in tuple(hooks.values()):
+            result = hook(g if self.create_graph else box(_as_array(g)))
+            if result is not None:
+                if not isinstance(result, Variable):
+                    raise TypeError(f"a gradient hook must return a tensor or None, got {type(result).__name__}")
+                g = result if self.create_graph else result.array
+        return g
+
+    def check_finite(self, node: Node) -> None:
+        """Under anomaly detection: refuse NaN in what a node has just passed on."""
+        for i, edge in enumerate(node.edges):
+            entry = self.pending.get(edge.number) if edge.__class__ is Node else None
+            g = entry[1] if entry is not None else getattr(edge, "gradient", None)
+            g = g.array if isinstance(g, Variable) else g
+            if hasattr(g, "dtype") and bool((g != g).any()):
+                error = RuntimeError(f"Function '{node.plan.title}' returned nan values in its {i}th output.")
+                error.add_note("its forward was called here:\n" + node.origin())
+                raise error
+
+
+def _reachable(roots: list[Node]) -> set[Node]:
+    seen = set(roots)
+    stack = list(seen)
+    while stack:
+        for edge in stack.pop().edges:
+            if edge.__class__ is Node and edge not in seen:
+                seen.add(edge)
+                stack.append(edge)
+    return seen
+
+
+def _as_array(g: Any) -> Any:
+    """NumPy's numbers, which its operations on 0-d arrays return, as 0-d arrays."""
+    return numpy.asarray(g) if isinstance(g, numpy.generic) else g
+
+
+def _namespace(g: Any) -> Any:
+    return raw_namespace(next(x for x in g if x is not None) if isinstance(g, tuple | list) else g)
+
+
+_FREED = (
+    "Trying to backward through the graph a second time (or directly access saved tensors after they have already been "
+    "freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify "
+    "retain_graph=True if you need to backward through the graph a second time. (In {}.)"
+)
+_MODIFIED = (
+    "one of the variables needed for gradient computation has been modified by an inplace operation: {} saved it at "
+    "version {}, it is at version {} since {}. Hint: use the out-of-place form of that operation, or clone() before it; "
+    "set_detect_anomaly(True) shows where the forward was called."
+)
+
+
+# -- leaves --------------------------------------------------------------------------------------------------------------
+
+
+def _accumulate(leaf: Variable, gradient: Any, fresh: bool, create_graph: bool) -> None:
+    """Add a gradient to `leaf.grad`, in the leaf's place in its arena if it has one."""
+    old = leaf.gradient
+    if create_graph:
+        leaf.gradient = gradient if old is None else old + gradient
+        return
+    if old is not None:
+        if old.node is not None:  # made under create_graph: part of a graph, so not to be written to
+            leaf.gradient = old + box(_as_array(gradient))
+        else:
+            old.array += gradient
+            changed(old, "gradient accumulation")
+        return
+    slot = leaf.grad_slot
+    if slot is not None and slot.array.shape == gradient.shape and _references(leaf) == _UNSHARED:
+        slot.array[...] = gradient
+        changed(slot, "gradient accumulation")
+        leaf.gradient = slot
+    elif fresh and getattr(gradient, "base", gradient) is None:
+        leaf.gradient = box(gradient)
+    else:
+        leaf.gradient = box(arrays.module_of(gradient).array(gradient))
+
+
+def _references(leaf: Variable) -> tuple[int, int, int]:
+    """How many hold the gradient slot, its array and its counter: more than usual if a user kept last step's gradient,
+    which must then stay as it is."""
+    slot = leaf.grad_slot
+    return sys.getrefcount(slot), sys.getrefcount(slot.array), sys.getrefcount(slot.counter)  # type: ignore[union-attr]
+
+
+def _unshared() -> tuple[int, int, int]:
+    """What `_references` finds when nobody but the leaf holds its slot; depends on the Python version."""
+    leaf, slot = Variable(), Variable()
+    slot.array = numpy.zeros(1)
+    counter_of(slot)
+    leaf.grad_slot = slot
+    del slot
+    return _references(leaf)
+
+
+_UNSHARED = _unshared()

@@ -1,0 +1,181 @@
+"""Whether operations are recorded: `no_grad`, `enable_grad`, `inference_mode`, anomaly detection.
+
+The switch is a context variable: each thread (and each asyncio task) has its own, and reading one is cheaper than
+reading a thread-local attribute.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+_grad: ContextVar[bool] = ContextVar("gradients are recorded", default=True)
+_inference: ContextVar[bool] = ContextVar("inference mode", default=False)
+
+is_grad_enabled = _grad.get
+is_inference_mode_enabled = _inference.get
+
+
+class _Switch:
+    """Sets a context variable for the time of a `with` block, or of each call of a decorated function."""
+
+    def __init__(self, variable: ContextVar[bool], value: bool) -> None:
+        self._variable = variable
+        self._value = value
+        self._outer: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._outer.append(self._variable.get())
+        self._variable.set(self._value)
+
+    def __exit__(self, *exc: object) -> None:
+        self._variable.set(self._outer.pop())
+
+    def _again(self) -> _Switch:
+        """A fresh switch for one call: a decorated function may run in several threads at once."""
+        return _Switch(self._variable, self._value)
+
+    def __call__(self, function: Callable) -> Callable:
+        if inspect.isgeneratorfunction(function):
+            return self._wrap_generator(function)
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with self._again():
+                return function(*args, **kwargs)
+
+        return wrapped
+
+    def _wrap_generator(self, function: Callable) -> Callable:
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            generator = function(*args, **kwargs)
+            while True:
+                with self._again():  # only while the generator itself runs, not while its caller does
+                    try:
+                        item = next(generator)
+                    except StopIteration as stop:
+                        return stop.value
+                yield item
+
+        return wrapped
+
+
+class no_grad(_Switch):
+    """Do not record operations: results do not require gradients.
+
+    Example:
+        >>> import paceline as torch
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> with torch.no_grad():
+        ...     y = x * 2
+        >>> y.requires_grad
+        False
+    """
+
+    def __new__(cls, function: Callable | None = None) -> Any:
+        if function is None:
+            return super().__new__(cls)
+        return cls()(function)  # @no_grad without parentheses
+
+    def __init__(self) -> None:
+        super().__init__(_grad, False)
+
+
+class enable_grad(_Switch):
+    """Record operations again inside `no_grad`."""
+
+    def __new__(cls, function: Callable | None = None) -> Any:
+        if function is None:
+            return super().__new__(cls)
+        return cls()(function)
+
+    def __init__(self) -> None:
+        super().__init__(_grad, True)
+
+
+class set_grad_enabled(_Switch):
+    """Switch recording on or off at once, and back at the end when used in a `with` statement.
+
+    Args:
+        mode: True to record operations.
+    """
+
+    def __init__(self, mode: bool) -> None:
+        super().__init__(_grad, bool(mode))
+        self._outer.append(_grad.get())
+        _grad.set(bool(mode))
+
+    def __enter__(self) -> None:
+        pass  # switched on creation, as PyTorch does
+
+    def __call__(self, function: Callable) -> Callable:
+        _grad.set(self._outer[-1])  # a decorator switches only while the function runs
+        return super().__call__(function)
+
+
+class inference_mode(_Switch):
+    """`no_grad` for code that will never be differentiated; `is_inference_mode_enabled()` is true inside."""
+
+    def __new__(cls, mode: bool | Callable = True) -> Any:
+        if callable(mode):
+            return cls()(mode)
+        return super().__new__(cls)
+
+    def __init__(self, mode: bool = True) -> None:
+        super().__init__(_inference, bool(mode))
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self._outer.append(_grad.get())
+        if self._value:
+            _grad.set(False)
+
+    def __exit__(self, *exc: object) -> None:
+        _grad.set(self._outer.pop())
+        super().__exit__(*exc)
+
+    def _again(self) -> inference_mode:
+        return inference_mode(self._value)
+
+
+class _Anomaly:
+    """Process-wide: backward checks every gradient for NaN, forward keeps where each node was made."""
+
+    enabled = False
+
+
+anomaly = _Anomaly()
+
+
+class set_detect_anomaly:
+    """Make backward raise at the first NaN gradient, showing where its forward operation was called.
+
+    Args:
+        mode: True to switch it on.
+    """
+
+    def __init__(self, mode: bool = True) -> None:
+        self._outer = anomaly.enabled
+        anomaly.enabled = bool(mode)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc: object) -> None:
+        anomaly.enabled = self._outer
+
+
+class detect_anomaly(set_detect_anomaly):
+    """`set_detect_anomaly(True)` for a `with` block."""
+
+    def __init__(self) -> None:
+        super().__init__(True)
+
+
+def is_anomaly_enabled() -> bool:
+    """Whether `set_detect_anomaly(True)` is in force."""
+    return anomaly.enabled

@@ -1,0 +1,172 @@
+"""What the tape knows of a tensor, and of the operations that made it."""
+
+from __future__ import annotations
+
+import itertools
+import traceback
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from ..runtime.arrays import Array
+from .mode import anomaly, enable_grad
+
+
+class _Leaf:
+    """The mark in `Variable.node` of a tensor that requires a gradient and was not computed from others."""
+
+    def __repr__(self) -> str:
+        return "leaf"
+
+
+LEAF = _Leaf()
+
+
+class Variable:
+    """A raw array with its place on the tape. `Tensor` adds the operations and is the class of all results.
+
+    Most tensors live for a moment, so what few of them need is a class attribute until it is set.
+
+    Attributes:
+        array: the raw NumPy or CuPy array.
+        node: None (no gradient wanted), LEAF, or the Node whose operation computed this tensor.
+        counter: None, or `[changes, last in-place operation]`, shared by all tensors over the same memory.
+        view_of: None, or the View that says how this tensor was cut from another one.
+    """
+
+    array: Array
+    node: Any = None
+    counter: list | None = None
+    view_of: View | None = None
+    hooks: dict[int, Callable] | None = None  # of a leaf: called with its gradient, may replace it
+    grad_ready_hooks: dict[int, Callable] | None = None  # of a leaf: called after its gradient was accumulated
+    grad_slot: Variable | None = None  # of a leaf in an arena: the tensor to write the gradient into
+    gradient: Variable | None = None  # what `.grad` shows
+
+    box: type  # the class of results; Tensor registers itself with `class Tensor(Variable, box=True)`
+    any_leaf_hooks = False  # true for good once a leaf got a hook: backward need not look for them before
+
+    def __init_subclass__(cls, box: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if box:
+            Variable.box = cls
+
+
+class View:
+    """How a tensor was cut from another one, to derive its node again after the shared memory was changed."""
+
+    __slots__ = ("attributes", "parent", "primitive", "version")
+
+    def __init__(self, parent: Variable, primitive: Any, attributes: tuple, version: int) -> None:
+        self.parent = parent
+        self.primitive = primitive
+        self.attributes = attributes
+        self.version = version
+
+
+_numbers = itertools.count().__next__
+_origins: weakref.WeakKeyDictionary[Node, list[str]] = weakref.WeakKeyDictionary()
+
+
+class Node:
+    """One recorded operation.
+
+    Attributes:
+        number: creation number; every input's node has a smaller one, so descending order is a backward order.
+        plan: which rules to run and what they are given.
+        edges: for each input the Node or leaf Variable to pass a gradient to, or None.
+        saved: the raw values that the plan's rules name; None once they were freed.
+        shape: of the output.
+        versions: (counter, count) pairs to verify that saved memory was not changed since.
+        hooks: called with the output's gradient, may replace it.
+    """
+
+    __slots__ = ("__weakref__", "edges", "hooks", "number", "plan", "saved", "shape", "versions")
+
+    def __init__(self, plan: Any, edges: tuple, saved: tuple, shape: tuple, versions: tuple) -> None:
+        self.number = _numbers()
+        self.plan = plan
+        self.edges = edges
+        self.saved: tuple | None = saved
+        self.shape = shape
+        self.versions = versions
+        self.hooks: dict[int, Callable] | None = None
+        if anomaly.enabled:
+            _origins[self] = traceback.format_stack()[:-2]
+
+    def name(self) -> str:
+        """PyTorch's name of the node, e.g. AddBackward0."""
+        return self.plan.title
+
+    @property
+    def next_functions(self) -> tuple:
+        """The nodes (or leaves) that this one passes gradients to."""
+        return tuple((edge, 0) for edge in self.edges)
+
+    def register_hook(self, hook: Callable) -> HookHandle:
+        """Call `hook(gradient of the output)` in backward; a value it returns replaces the gradient."""
+        if self.hooks is None:
+            self.hooks = {}
+        return HookHandle(self.hooks, hook)
+
+    def origin(self) -> str:
+        """Where the operation was called, if anomaly detection was on then."""
+        return "".join(_origins.get(self, ["(switch on detect_anomaly before forward to see where)\n"]))
+
+    def __repr__(self) -> str:
+        return f"<{self.plan.title}>"
+
+
+class HookHandle:
+    """Takes a registered hook away again: call `remove()`, or use it in a `with` statement."""
+
+    _ids = itertools.count()
+
+    def __init__(self, hooks: dict[int, Callable], hook: Callable) -> None:
+        self._hooks = hooks
+        self.id = next(HookHandle._ids)
+        hooks[self.id] = hook
+
+    def remove(self) -> None:
+        """Forget the hook; removing twice does nothing."""
+        self._hooks.pop(self.id, None)
+
+    def __enter__(self) -> HookHandle:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+
+def box(array: Array) -> Any:
+    """A tensor around a raw array, off the tape."""
+    result = object.__new__(Variable.box)
+    result.array = array
+    return result
+
+
+def fresh_node(variable: Variable) -> Any:
+    """The node of a view, derived again from its parent if the shared memory was changed since."""
+    view = variable.view_of
+    if view is not None and view.version != variable.counter[0]:
+        view.version = variable.counter[0]
+        variable.node = None
+        if fresh_node(view.parent) is not None:
+            with enable_grad():
+                variable.node = view.primitive(view.parent, *view.attributes).node
+    return variable.node
+
+
+def counter_of(variable: Variable) -> list:
+    """The change counter of a tensor's memory, made at first need."""
+    counter = variable.counter
+    if counter is None:
+        counter = variable.counter = [0, None]
+    return counter
+
+
+def changed(variable: Variable, operation: str) -> None:
+    """Note that a tensor's memory was changed in place."""
+    counter = counter_of(variable)
+    counter[0] += 1
+    counter[1] = operation

@@ -1,0 +1,41 @@
+"""The number of threads of BLAS and of compiled kernels, set together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import world
+
+_count: int | None = None
+_followers: list[Callable[[int], None]] = []  # compiled kernels, once they are loaded
+
+
+def get_num_threads() -> int:
+    """How many threads a computation on the CPU may use."""
+    return world.get_world().threads if _count is None else _count
+
+
+def set_num_threads(count: int) -> None:
+    """Use so many threads for computations on the CPU.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.set_num_threads(1)
+        >>> torch.get_num_threads()
+        1
+    """
+    global _count
+    if not isinstance(count, int) or count < 1:
+        raise RuntimeError(f"set_num_threads expects a positive integer, got {count!r}")
+    import threadpoolctl  # here: it looks through all loaded libraries, which nobody needs at start-up
+
+    threadpoolctl.threadpool_limits(count, user_api="blas")
+    _count = count
+    for follow in _followers:
+        follow(count)
+
+
+def on_change(follow: Callable[[int], None]) -> None:
+    """Call `follow(count)` now and whenever the number of threads changes."""
+    _followers.append(follow)
+    follow(get_num_threads())

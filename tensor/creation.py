@@ -1,0 +1,335 @@
+"""Making tensors: from data, filled, ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy
+
+from ..autograd.variable import LEAF, Variable, box
+from ..runtime import device as devices
+from ..runtime import dtypes
+from ..runtime.arrays import Array
+from .ops.shaping import as_size
+
+
+def finish(array: Array, requires_grad: bool = False) -> Any:
+    """A tensor around a new array, a leaf if it requires a gradient."""
+    result = box(array)
+    if requires_grad:
+        result.requires_grad_()
+    return result
+
+
+def _numpy_dtype(dtype: dtypes.dtype | None, default: dtypes.dtype | None = None) -> numpy.dtype:
+    return (dtypes.of(dtype) if dtype is not None else default or dtypes.get_default_dtype()).numpy
+
+
+def as_array(data: Any, dtype: dtypes.dtype | None, name: str = "tensor") -> Array:
+    """Data of any kind as a new host (or, from a CuPy array, device) array with PyTorch's choice of dtype."""
+    if isinstance(data, Variable):
+        data = data.array
+    if hasattr(data, "__cuda_array_interface__"):
+        return data.astype(_numpy_dtype(dtype)) if dtype is not None else data.copy()
+    if isinstance(data, list | tuple):
+        data = _unwrapped(data)
+    try:
+        array = numpy.array(data, dtype=None if dtype is None else dtypes.of(dtype).numpy)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise _explained(error, data, name) from None
+    if dtype is None:
+        array = _with_default_dtype(array, data, name)
+    return array
+
+
+def _unwrapped(data: Any) -> Any:
+    """Nested lists with tensors in them as nested lists of arrays and numbers."""
+    if isinstance(data, list | tuple):
+        return [_unwrapped(x) for x in data]
+    if isinstance(data, Variable):
+        return data.item() if data.array.ndim == 0 else data.tolist()
+    return data
+
+
+def _with_default_dtype(array: numpy.ndarray, data: Any, name: str) -> numpy.ndarray:
+    """Python floats give the default dtype; NumPy's arrays and numbers keep theirs."""
+    if isinstance(data, numpy.ndarray | numpy.generic):
+        if array.dtype.kind not in "OSUM" and array.dtype in {d.numpy for d in dtypes.ALL}:
+            return array.astype(array.dtype.newbyteorder("=")) if not array.dtype.isnative else array
+    elif array.dtype.kind == "f":
+        return array if _holds_numpy(data) else array.astype(dtypes.get_default_dtype().numpy)
+    elif array.dtype.kind == "c":
+        return array.astype(dtypes.of_scalar(0j).numpy)
+    elif array.dtype.kind in "bi":
+        return array
+    elif array.dtype.kind == "u":
+        return array.astype(numpy.int64)
+    raise TypeError(f"{name}(): can't convert data of type {type(data).__name__} ({array.dtype}) to a tensor")
+
+
+def _holds_numpy(data: Any) -> bool:
+    """Whether a nested list holds NumPy values, whose dtype is kept."""
+    while isinstance(data, list | tuple) and data:
+        data = data[0]
+    return isinstance(data, numpy.ndarray | numpy.generic)
+
+
+def _explained(error: Exception, data: Any, name: str) -> Exception:
+    shapes: list[int] = []
+    while isinstance(data, list) and data:
+        lengths = {len(x) if isinstance(x, list) else -1 for x in data}
+        if len(lengths) > 1:
+            return ValueError(
+                f"{name}(): expected sequences of equal length at dim {len(shapes) + 1}, got lengths "
+                f"{sorted(n for n in lengths if n >= 0)}" + (" and numbers" if -1 in lengths else "")
+            )
+        shapes.append(len(data))
+        data = data[0]
+    return TypeError(f"{name}(): can't convert {type(data).__name__} to a tensor: {error}")
+
+
+def tensor(
+    data: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False
+) -> Any:
+    """A new tensor with a copy of the data.
+
+    Args:
+        data: a number, nested lists, an array or a tensor.
+        dtype: default: int64 for ints, bool for bools, the default dtype for floats, an array's own.
+        device: default: the default device.
+        requires_grad: record operations on it.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.tensor([7, 9.0])
+        tensor([7., 9.])
+    """
+    array = as_array(data, dtype)
+    where = devices.device_of(array) if device is None and isinstance(data, Variable) else devices.resolve(device)
+    return finish(devices.move(array, where), requires_grad)
+
+
+def as_tensor(data: Any, dtype: dtypes.dtype | None = None, device: Any = None) -> Any:
+    """The data as a tensor, sharing memory where that is possible."""
+    if isinstance(data, Variable):
+        return data.to(device=device, dtype=dtype)  # type: ignore[attr-defined]
+    if isinstance(data, numpy.ndarray) and data.dtype in {d.numpy for d in dtypes.ALL}:
+        shared = from_numpy(data)
+        return shared if dtype is None and device is None else shared.to(device=device, dtype=dtype)
+    return tensor(data, dtype=dtype, device=device)
+
+
+def from_numpy(ndarray: numpy.ndarray) -> Any:
+    """A tensor that shares the array's memory.
+
+    Example:
+        >>> import numpy, paceline as torch
+        >>> torch.from_numpy(numpy.array([1, 2]))
+        tensor([1, 2])
+    """
+    if not isinstance(ndarray, numpy.ndarray):
+        raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
+    if ndarray.dtype not in {d.numpy for d in dtypes.ALL}:
+        raise TypeError(f"can't convert np.ndarray of type {ndarray.dtype}; the supported types are {list(dtypes.ALL)}")
+    return box(ndarray)
+
+
+def from_dlpack(ext_tensor: Any) -> Any:
+    """A tensor over the memory of another library's array, through the DLPack protocol."""
+    if isinstance(ext_tensor, Variable):
+        return box(ext_tensor.array)
+    kind = ext_tensor.__dlpack_device__()[0]
+    if kind in (1, 3):  # host, pinned host
+        return box(numpy.from_dlpack(ext_tensor))
+    with devices.using(devices.resolve("cuda")) as xp:
+        return box(xp.from_dlpack(ext_tensor))
+
+
+def _filled(
+    size: tuple, value: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: bool, default: Any = None
+) -> Any:
+    if any(n < 0 for n in size):
+        raise RuntimeError(f"Trying to create tensor with negative dimension: {list(size)}")
+    with devices.using(devices.resolve(device)) as xp:
+        array = xp.empty(size, _numpy_dtype(dtype, default))
+        if value is not None:
+            array.fill(value)
+    return finish(array, requires_grad)
+
+
+def zeros(*size: Any, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False) -> Any:
+    """A tensor of zeros.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.zeros(2, 2)
+        tensor([[0., 0.],
+                [0., 0.]])
+    """
+    return _filled(as_size(*size), 0, dtype, device, requires_grad)
+
+
+def ones(*size: Any, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False) -> Any:
+    """A tensor of ones."""
+    return _filled(as_size(*size), 1, dtype, device, requires_grad)
+
+
+def empty(*size: Any, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False) -> Any:
+    """A tensor with whatever was in the memory."""
+    return _filled(as_size(*size), None, dtype, device, requires_grad)
+
+
+def full(
+    size: Sequence[int],
+    fill_value: Any,
+    *,
+    dtype: dtypes.dtype | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Any:
+    """A tensor filled with one value, whose type gives the dtype."""
+    if isinstance(fill_value, Variable):
+        fill_value = fill_value.item()  # type: ignore[attr-defined]
+    return _filled(as_size(size), fill_value, dtype, device, requires_grad, dtypes.of_scalar(fill_value))
+
+
+def _like(input: Any, value: Any, dtype: Any, device: Any, requires_grad: bool) -> Any:
+    where = input.device if device is None else device
+    return _filled(input.array.shape, value, dtype, where, requires_grad, dtypes.of(input.array.dtype))
+
+
+def zeros_like(
+    input: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False
+) -> Any:
+    """Zeros with the input's shape, dtype and device."""
+    return _like(input, 0, dtype, device, requires_grad)
+
+
+def ones_like(
+    input: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False
+) -> Any:
+    """Ones with the input's shape, dtype and device."""
+    return _like(input, 1, dtype, device, requires_grad)
+
+
+def empty_like(
+    input: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False
+) -> Any:
+    """Uninitialized memory with the input's shape, dtype and device."""
+    return _like(input, None, dtype, device, requires_grad)
+
+
+def full_like(
+    input: Any,
+    fill_value: Any,
+    *,
+    dtype: dtypes.dtype | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Any:
+    """One value with the input's shape, dtype and device."""
+    return _like(input, fill_value, dtype, device, requires_grad)
+
+
+def arange(
+    start: float,
+    end: float | None = None,
+    step: float = 1,
+    *,
+    dtype: dtypes.dtype | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Any:
+    """The numbers start, start + step, ... below end; int64 if all three are ints.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.arange(1, 4)
+        tensor([1, 2, 3])
+    """
+    if end is None:
+        start, end = 0, start
+    start, end, step = (x.item() if isinstance(x, Variable) else x for x in (start, end, step))  # type: ignore[attr-defined]
+    if step == 0:
+        raise RuntimeError("step must be nonzero")
+    if (end - start) / step < 0:
+        raise RuntimeError(f"upper bound and lower bound inconsistent with step sign: [{start}, {end}) by {step}")
+    whole = all(isinstance(x, int) for x in (start, end, step))
+    with devices.using(devices.resolve(device)) as xp:
+        array = xp.arange(start, end, step, _numpy_dtype(dtype, dtypes.int64 if whole else None))
+    return finish(array, requires_grad)
+
+
+def linspace(
+    start: float,
+    end: float,
+    steps: int,
+    *,
+    dtype: dtypes.dtype | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Any:
+    """`steps` numbers evenly spaced from start to end, both included."""
+    if steps < 0:
+        raise RuntimeError(f"number of steps must be non-negative, got {steps}")
+    with devices.using(devices.resolve(device)) as xp:
+        array = xp.linspace(start, end, steps).astype(_numpy_dtype(dtype))
+    return finish(array, requires_grad)
+
+
+def logspace(
+    start: float,
+    end: float,
+    steps: int,
+    base: float = 10.0,
+    *,
+    dtype: dtypes.dtype | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Any:
+    """`steps` numbers evenly spaced on a logarithmic scale from base**start to base**end."""
+    exponents = linspace(start, end, steps, dtype=dtypes.float64, device=device)
+    return finish((base**exponents.array).astype(_numpy_dtype(dtype)), requires_grad)
+
+
+def eye(
+    n: int, m: int | None = None, *, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False
+) -> Any:
+    """Ones on the diagonal, zeros elsewhere."""
+    with devices.using(devices.resolve(device)) as xp:
+        array = xp.eye(n, m, dtype=_numpy_dtype(dtype))
+    return finish(array, requires_grad)
+
+
+def tril_indices(row: int, col: int, offset: int = 0, *, device: Any = None) -> Any:
+    """Row and column numbers of the lower triangle, shape [2, count]."""
+    pairs = numpy.stack(numpy.tril_indices(row, offset, col)).astype(numpy.int64)
+    return box(devices.move(pairs, devices.resolve(device)))
+
+
+def triu_indices(row: int, col: int, offset: int = 0, *, device: Any = None) -> Any:
+    """Row and column numbers of the upper triangle, shape [2, count]."""
+    pairs = numpy.stack(numpy.triu_indices(row, offset, col)).astype(numpy.int64)
+    return box(devices.move(pairs, devices.resolve(device)))
+
+
+def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple:
+    """Coordinate grids of vectors; "xy" exchanges the first two dimensions."""
+    if indexing not in ("ij", "xy"):
+        raise RuntimeError(f'meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}')
+    vectors = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], list | tuple) else tensors
+    if indexing == "xy" and len(vectors) > 1:
+        vectors = (vectors[1], vectors[0], *vectors[2:])
+    shape = tuple(v.array.size for v in vectors)
+    grids = [v.reshape((1,) * i + (-1,) + (1,) * (len(shape) - i - 1)).expand(shape) for i, v in enumerate(vectors)]
+    if indexing == "xy" and len(grids) > 1:
+        grids = [g.transpose(0, 1) for g in (grids[1], grids[0], *grids[2:])]
+    return tuple(grids)
+
+
+def leaf(array: Array) -> Any:
+    """A tensor that requires a gradient, around an array."""
+    result = box(array)
+    result.node = LEAF
+    return result

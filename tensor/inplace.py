@@ -1,0 +1,141 @@
+"""In-place operations: the twin `add_` of every operation `add`, and assignment.
+
+The value is computed by the ordinary operation, then written into the memory. On the tape the tensor then stands for
+the new value; if it is a view, so does that part of the tensor it was cut from.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..autograd.mode import is_grad_enabled
+from ..autograd.variable import LEAF, Node, Variable, View, changed, fresh_node
+from ..runtime import dtypes
+
+
+def inplace(function: Callable) -> Callable:
+    """The in-place twin of an operation: writes its result into the first argument and returns that."""
+    name = function.__name__ + "_"
+
+    @functools.wraps(function, assigned=("__doc__",))
+    def twin(self: Any, *args: Any, **kwargs: Any) -> Any:
+        check_writable(self)
+        return assign(self, function(self, *args, **kwargs), name)
+
+    twin.__name__ = twin.__qualname__ = name
+    return twin
+
+
+def check_writable(tensor: Any) -> None:
+    """Refuse to change what backward needs unchanged: leaves that require gradients, and their views."""
+    if not is_grad_enabled():
+        return
+    if tensor.node is LEAF:
+        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+    root = tensor
+    while root.view_of is not None:
+        root = root.view_of.parent
+    if root.node is LEAF:
+        raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
+
+
+def assign(tensor: Any, value: Any, operation: str) -> Any:
+    """Write `value` (a tensor that broadcasts to the shape, or a number) into the tensor's memory and place."""
+    check_writable(tensor)
+    array = tensor.array
+    if isinstance(value, Variable):
+        value = _fitted(tensor, value, operation)
+        raw = value.array
+    else:
+        raw = value
+    if not isinstance(raw, int | float | complex) and raw.__class__ is not array.__class__:
+        raise RuntimeError(f"{operation}: expected all tensors on one device; move the value to {tensor.device} first")
+    if getattr(array, "flags", None) is not None and not getattr(array.flags, "writeable", True):
+        raise RuntimeError(
+            "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
+            f"Please clone() the tensor before performing the operation. ({operation})"
+        )
+    array[...] = raw
+    changed(tensor, operation)
+    if is_grad_enabled():
+        _move_on_tape(tensor, fresh_node(value) if isinstance(value, Variable) else None, value)
+    else:
+        _mark_current(tensor)
+    return tensor
+
+
+def _fitted(tensor: Any, value: Any, operation: str) -> Any:
+    """The value with the tensor's dtype and shape, recorded."""
+    have, want = dtypes.of(value.array.dtype), dtypes.of(tensor.array.dtype)
+    if have.category > want.category and operation not in ("copy_", "setitem"):
+        raise RuntimeError(f"result type {have.name} can't be cast to the desired output type {want.name} ({operation})")
+    value = value.to(want)
+    shape = tensor.array.shape
+    if value.array.shape != shape:
+        try:
+            value = value.expand(shape)
+        except RuntimeError:
+            raise RuntimeError(
+                f"{operation}: output with shape {list(shape)} doesn't match the broadcast shape "
+                f"{list(value.array.shape)} of the value"
+            ) from None
+    return value
+
+
+def _move_on_tape(tensor: Any, node: Any, value: Any) -> None:
+    """The tensor now stands for a value computed by `node`, and so does its part of what it was cut from."""
+    if tensor.view_of is not None and (node is not None or fresh_node(tensor.view_of.parent) is not None):
+        _write_through(tensor.view_of, value if node is LEAF else node)
+    tensor.node = _identity(value) if node is LEAF else node
+    _mark_current(tensor)
+
+
+def _mark_current(tensor: Any) -> None:
+    """This tensor and those it was cut from need no new derivation: their nodes stand for the memory as it is."""
+    while tensor.view_of is not None:
+        tensor.view_of.version = tensor.counter[0]
+        tensor = tensor.view_of.parent
+
+
+def _identity(value: Variable) -> Node:
+    """A node that passes its gradient on to a leaf: the tensor holding the leaf's value is no leaf itself."""
+    return Node(_CopySlices("CopyBackwards", lambda F, g: [g]), (value,), (), value.array.shape, ())
+
+
+def _write_through(view: View, source: Any) -> None:
+    """The parent of a view now stands for its old value with the view's region replaced."""
+    parent, attributes = view.parent, view.attributes
+    shape = parent.array.shape
+    old = fresh_node(parent)
+    declaration = view.primitive.declaration
+    rule = declaration.rules["input"]
+    given = {**dict(zip(declaration.attributes, attributes, strict=True)), "input_shape": shape}
+
+    def split(F: Any, g: Any) -> list:
+        """What goes to the region, and what is left for the parent's old value."""
+        region = getattr(F, declaration.name)(g, *attributes)
+        return [g - rule.function(F, region, *(given[name] for name in rule.names)), region]
+
+    edges = (parent if old is LEAF else old, source)
+    node = Node(_CopySlices("CopySlices", split), edges, (), shape, ())
+    if parent.view_of is not None:
+        _write_through(parent.view_of, node)
+    parent.node = node
+
+
+class _CopySlices:
+    """The plan of a node that in-place assignment makes."""
+
+    multiple = simple = False
+
+    def __init__(self, title: str, gradients: Callable[[Any, Any], Iterable]) -> None:
+        self.title = title
+        self._gradients = gradients
+
+    def lift(self, node: Node) -> tuple | None:
+        return node.saved
+
+    def gradients(self, F: Any, g: Any, saved: tuple, create_graph: bool) -> Iterable:
+        return self._gradients(F, g)

@@ -1,0 +1,327 @@
+"""Arithmetic on two tensors, comparison, logic and bits."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy
+
+from ...autograd.primitive import primitive
+from ...autograd.variable import Variable
+from ...runtime.arrays import Array
+
+numeric = primitive(promote="numeric")
+floating = primitive(promote="float")
+
+
+@numeric
+def add(xp, input: Array, other: Array):
+    """input + other, elementwise."""
+    return xp.add(input, other)
+
+
+add.vjp(input=lambda F, g: g, other=lambda F, g: g)
+
+
+@numeric
+def sub(xp, input: Array, other: Array):
+    """input - other, elementwise."""
+    return xp.subtract(input, other)
+
+
+sub.vjp(input=lambda F, g: g, other=lambda F, g: -g)
+
+
+@numeric
+def mul(xp, input: Array, other: Array):
+    """input * other, elementwise."""
+    return xp.multiply(input, other)
+
+
+mul.vjp(input=lambda F, g, other: g * other, other=lambda F, g, input: g * input)
+
+
+@floating
+def true_divide(xp, input: Array, other: Array):
+    """input / other, elementwise."""
+    return xp.true_divide(input, other)
+
+
+true_divide.vjp(
+    input=lambda F, g, other: g / other,
+    other=lambda F, g, out, other: -g * out / other,
+)
+
+
+@numeric
+def floor_divide(xp, input: Array, other: Array):
+    """The quotient rounded down, elementwise."""
+    return xp.floor_divide(input, other)
+
+
+@numeric
+def trunc_divide(xp, input: Array, other: Array):
+    """The quotient rounded towards zero, elementwise."""
+    if input.dtype.kind == "f":
+        return xp.trunc(xp.true_divide(input, other))
+    quotient = xp.floor_divide(input, other)  # one too low where the signs differ and there is a remainder
+    return quotient + ((xp.remainder(input, other) != 0) & ((input < 0) != (xp.asarray(other) < 0)))
+
+
+@numeric
+def remainder(xp, input: Array, other: Array):
+    """The remainder with the divisor's sign, as Python's %."""
+    return xp.remainder(input, other)
+
+
+remainder.vjp(input=lambda F, g: g, other=lambda F, g, input, other: -g * F.floor_divide(input, other))
+
+
+@numeric
+def fmod(xp, input: Array, other: Array):
+    """The remainder with the dividend's sign, as C's fmod."""
+    return xp.fmod(input, other)
+
+
+fmod.vjp(input=lambda F, g: g, other=lambda F, g, input, other: -g * F.trunc_divide(input, other))
+
+
+@numeric
+def pow(xp, input: Array, other: Array):
+    """input raised to the power other, elementwise."""
+    if isinstance(other, int | float) and other == 2:
+        return input * input
+    return xp.power(input, other)
+
+
+def _pow_input(F: Any, g: Any, input: Any, other: Any) -> Any:
+    if isinstance(other, int | float):
+        return F.zeros_like(g) if other == 0 else g * (other * F.pow(input, other - 1))
+    # 0 * inf would be nan where the exponent is 0
+    return g * F.where(F.eq(other, 0), F.zeros_like(g), other * F.pow(input, other - 1))
+
+
+def _pow_other(F: Any, g: Any, input: Any, other: Any, out: Any) -> Any:
+    if isinstance(input, int | float):
+        return g * out * _log_of_base(input)
+    # the limit at base 0 is 0 for exponents >= 0
+    flat = F.logical_and(F.eq(input, 0), F.ge(other, 0))
+    return g * F.where(flat, F.zeros_like(out), out * F.log(F.where(flat, F.ones_like(input), input)))
+
+
+def _log_of_base(base: float) -> float:
+    return math.log(base) if base > 0 else -math.inf if base == 0 else math.nan
+
+
+pow.vjp(input=_pow_input, other=_pow_other)
+
+
+@numeric
+def maximum(xp, input: Array, other: Array):
+    """The larger of the two, elementwise; nan if either is. Equal elements share the gradient."""
+    return xp.maximum(input, other)
+
+
+def _larger_share(F: Any, g: Any, a: Any, b: Any) -> Any:
+    """The part of the gradient that goes to `a` where it is the larger one, half of it where they are equal."""
+    return F.where(F.gt(a, b), g, F.where(F.eq(a, b), g * 0.5, F.zeros_like(g)))
+
+
+maximum.vjp(
+    input=lambda F, g, input, other: _larger_share(F, g, input, other),
+    other=lambda F, g, input, other: _larger_share(F, g, other, input),
+)
+
+
+@numeric
+def minimum(xp, input: Array, other: Array):
+    """The smaller of the two, elementwise; nan if either is. Equal elements share the gradient."""
+    return xp.minimum(input, other)
+
+
+minimum.vjp(
+    input=lambda F, g, input, other: _larger_share(F, g, other, input),
+    other=lambda F, g, input, other: _larger_share(F, g, input, other),
+)
+
+
+@floating
+def atan2(xp, input: Array, other: Array):
+    """The angle of the point (other, input), in radians."""
+    return xp.arctan2(input, other)
+
+
+atan2.vjp(
+    input=lambda F, g, input, other: g * other / (input * input + other * other),
+    other=lambda F, g, input, other: -g * input / (input * input + other * other),
+)
+
+
+@primitive(promote="numeric", keep=("condition",))
+def where(xp, condition: Array, input: Array, other: Array):
+    """input where the condition holds, other elsewhere."""
+    return xp.where(condition, input, other)
+
+
+where.vjp(
+    input=lambda F, g, condition: F.where(condition, g, F.zeros_like(g)),
+    other=lambda F, g, condition: F.where(condition, F.zeros_like(g), g),
+)
+
+
+@primitive
+def zeros_like(xp, input: Array):
+    """Zeros of the same shape and dtype."""
+    return xp.zeros_like(input)
+
+
+@primitive
+def ones_like(xp, input: Array):
+    """Ones of the same shape and dtype."""
+    return xp.ones_like(input)
+
+
+@numeric
+def eq(xp, input: Array, other: Array):
+    """Whether the elements are equal."""
+    return xp.equal(input, other)
+
+
+@numeric
+def ne(xp, input: Array, other: Array):
+    """Whether the elements differ."""
+    return xp.not_equal(input, other)
+
+
+@numeric
+def lt(xp, input: Array, other: Array):
+    """Whether input < other, elementwise."""
+    return xp.less(input, other)
+
+
+@numeric
+def le(xp, input: Array, other: Array):
+    """Whether input <= other, elementwise."""
+    return xp.less_equal(input, other)
+
+
+@numeric
+def gt(xp, input: Array, other: Array):
+    """Whether input > other, elementwise."""
+    return xp.greater(input, other)
+
+
+@numeric
+def ge(xp, input: Array, other: Array):
+    """Whether input >= other, elementwise."""
+    return xp.greater_equal(input, other)
+
+
+@numeric
+def logical_and(xp, input: Array, other: Array):
+    """Whether both elements are nonzero."""
+    return xp.logical_and(input, other)
+
+
+@numeric
+def logical_or(xp, input: Array, other: Array):
+    """Whether at least one of the elements is nonzero."""
+    return xp.logical_or(input, other)
+
+
+@numeric
+def logical_xor(xp, input: Array, other: Array):
+    """Whether exactly one of the elements is nonzero."""
+    return xp.logical_xor(input, other)
+
+
+@primitive
+def logical_not(xp, input: Array):
+    """Whether the element is zero."""
+    return xp.logical_not(input)
+
+
+@numeric
+def bitwise_and(xp, input: Array, other: Array):
+    """Bitwise and of integers or booleans."""
+    return xp.bitwise_and(input, other)
+
+
+@numeric
+def bitwise_or(xp, input: Array, other: Array):
+    """Bitwise or of integers or booleans."""
+    return xp.bitwise_or(input, other)
+
+
+@numeric
+def bitwise_xor(xp, input: Array, other: Array):
+    """Bitwise exclusive or of integers or booleans."""
+    return xp.bitwise_xor(input, other)
+
+
+@primitive
+def bitwise_not(xp, input: Array):
+    """Bitwise not of integers, logical not of booleans."""
+    return xp.invert(input)
+
+
+@numeric
+def bitwise_left_shift(xp, input: Array, other: Array):
+    """Integers shifted left by other bits."""
+    return xp.left_shift(input, other)
+
+
+@numeric
+def bitwise_right_shift(xp, input: Array, other: Array):
+    """Integers shifted right by other bits."""
+    return xp.right_shift(input, other)
+
+
+# The hot operations go straight to NumPy's own functions, without a Python frame in between.
+add.kernel("cpu")(numpy.add)
+sub.kernel("cpu")(numpy.subtract)
+mul.kernel("cpu")(numpy.multiply)
+
+
+# -- the forms users call, where they take more than the primitive does ---------------------------------------------------
+
+
+def _scaled(other: Any, alpha: float) -> Any:
+    return other if alpha == 1 else mul(other, alpha) if isinstance(other, Variable) else other * alpha
+
+
+def add_scaled(input: Any, other: Any, *, alpha: float = 1) -> Any:
+    """input + alpha * other.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.add(torch.tensor([1.0, 2.0]), 1, alpha=10)
+        tensor([11., 12.])
+    """
+    return add(input, _scaled(other, alpha))
+
+
+def sub_scaled(input: Any, other: Any, *, alpha: float = 1) -> Any:
+    """input - alpha * other."""
+    return sub(input, _scaled(other, alpha))
+
+
+def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
+    """input / other, elementwise.
+
+    Args:
+        rounding_mode: None for true division (integers give floats), "floor" or "trunc" to round the quotient.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.div(torch.tensor([-7, 7]), 2, rounding_mode="floor")
+        tensor([-4,  3])
+    """
+    if rounding_mode is None:
+        return true_divide(input, other)
+    if rounding_mode == "floor":
+        return floor_divide(input, other)
+    if rounding_mode == "trunc":
+        return trunc_divide(input, other)
+    raise RuntimeError(f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'")

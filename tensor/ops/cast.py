@@ -1,0 +1,48 @@
+"""Changing dtype and device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...autograd.declaration import FLOATING
+from ...autograd.primitive import primitive
+from ...autograd.variable import box
+from ...runtime import device as devices
+from ...runtime import dtypes
+from ...runtime.arrays import Array
+
+
+@primitive
+def cast(xp, input: Array, dtype: dtypes.dtype, source: dtypes.dtype):
+    """The elements as another dtype; `source` is the dtype they have."""
+    return input.astype(dtype.numpy)
+
+
+cast.vjp(input=lambda F, g, dtype, source: F.cast(g, source, dtype))
+
+
+@primitive
+def move(xp, input: Array, device: devices.device, source: devices.device):
+    """The same elements on another device; `source` is the device they are on."""
+    return devices.move(input, device)
+
+
+move.vjp(input=lambda F, g, device, source: F.move(g, source, device))
+
+
+def to_dtype(input: Any, dtype: dtypes.dtype) -> Any:
+    """The tensor itself if it has that dtype, otherwise a converted copy."""
+    source = dtypes.of(input.array.dtype)
+    if source is dtype:
+        return input
+    if dtype.numpy not in FLOATING:  # no gradient goes through integers
+        return box(input.array.astype(dtype.numpy))
+    return cast(input, dtype, source)
+
+
+def to_device(input: Any, device: devices.device) -> Any:
+    """The tensor itself if it is there, otherwise a copy on that device."""
+    source = devices.device_of(input.array)
+    if source == device or (device.index is None and source.type == device.type):
+        return input
+    return move(input, device, source)

@@ -1,0 +1,474 @@
+"""Indexing: reading, writing, gathering and scattering."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from ...autograd.primitive import primitive
+from ...autograd.variable import Variable, box
+from ...runtime.arrays import Array, module_of
+from .shaping import one_dim
+
+# -- basic and advanced indexing ------------------------------------------------------------------------------------------
+
+
+@primitive(view=True)
+def slice_view(xp, input: Array, index: tuple):
+    """input[index] with integers, slices, None and Ellipsis: a view."""
+    return input[index]
+
+
+slice_view.vjp(input=lambda F, g, input_shape, index: F.embed_slice(g, input_shape, index))
+
+
+@primitive
+def embed_slice(xp, input: Array, size: tuple, index: tuple):
+    """Zeros of a size with the input at an index of slices."""
+    out = xp.zeros(size, input.dtype)
+    out[index] = input
+    return out
+
+
+embed_slice.vjp(input=lambda F, g, index: F.slice_view(g, index))
+
+
+@primitive
+def take_index(xp, input: Array, index: tuple):
+    """input[index] with arrays of integers or booleans among the indices: a copy."""
+    return input[index]
+
+
+take_index.vjp(input=lambda F, g, input_shape, index: F.add_at(g, input_shape, index))
+
+
+@primitive
+def add_at(xp, input: Array, size: tuple, index: tuple):
+    """Zeros of a size with the input added at an index; what is hit twice is added twice."""
+    out = xp.zeros(size, input.dtype)
+    xp.add.at(out, index, input)
+    return out
+
+
+add_at.vjp(input=lambda F, g, index: F.take_index(g, index))
+
+
+def _as_index(index: Any, input: Any) -> tuple[tuple, bool]:
+    """A user's index as raw arrays, checked against the shape, and whether it is basic (gives a view)."""
+    parts = index if isinstance(index, tuple) else (index,)
+    xp = module_of(input.array)
+    raw, basic = [], True
+    for part in parts:
+        if isinstance(part, Variable):
+            part = part.array
+            if part.ndim == 0 and part.dtype.kind in "iu":
+                part = int(part)
+        elif isinstance(part, list | range | tuple):
+            part = xp.asarray(part) if len(part) else xp.zeros(0, xp.int64)
+        elif isinstance(part, numpy.integer):
+            part = int(part)
+        elif isinstance(part, bool | numpy.bool_):
+            part = xp.asarray(bool(part))
+        if hasattr(part, "dtype"):
+            basic = False
+            part = xp.asarray(part)
+            if part.dtype.kind not in "iub":
+                raise IndexError(
+                    f"tensors used as indices must be long, int, byte or bool tensors, got {part.dtype.name}"
+                )
+        elif not (part is None or part is Ellipsis or isinstance(part, int | slice)):
+            raise TypeError(
+                "only integers, slices (`:`), ellipsis (`...`), None and long or bool tensors are valid indices, "
+                f"got {type(part).__name__}"
+            )
+        raw.append(part)
+    return _checked(raw, input.array.shape, xp), basic
+
+
+def _checked(raw: list, shape: tuple, xp: Any) -> tuple:
+    """Refuse what is out of range, naming the dimension; CuPy would wrap around silently."""
+    consumed = sum(_consumes(part) for part in raw)
+    if consumed > len(shape):
+        raise IndexError(f"too many indices for tensor of dimension {len(shape)}: got {consumed}")
+    dim = 0
+    for part in raw:
+        if part is Ellipsis:
+            dim += len(shape) - consumed
+            continue
+        if isinstance(part, int):
+            if not -shape[dim] <= part < shape[dim]:
+                raise IndexError(f"index {part} is out of bounds for dimension {dim} with size {shape[dim]}")
+        elif isinstance(part, slice):
+            if part.step is not None and part.step <= 0:
+                raise ValueError(f"step must be greater than zero, got {part.step} for dimension {dim}")
+        elif part is not None and part.dtype.kind == "b":
+            if part.shape != shape[dim : dim + part.ndim]:
+                raise IndexError(
+                    f"The shape of the mask {list(part.shape)} at index {dim} does not match the shape of the indexed "
+                    f"tensor {list(shape)}"
+                )
+        elif part is not None:
+            check_range(part, shape[dim], f"dimension {dim}", IndexError)
+        dim += _consumes(part)
+    return tuple(raw)
+
+
+def _consumes(part: Any) -> int:
+    """How many dimensions of the tensor one part of an index stands for."""
+    if part is None or part is Ellipsis:
+        return 0
+    return part.ndim if hasattr(part, "dtype") and part.dtype.kind == "b" else 1
+
+
+def check_range(index: Array, size: int, where: str, kind: type[Exception] = RuntimeError) -> None:
+    """Refuse index arrays with elements outside [-size, size)."""
+    if index.size:
+        low, high = int(index.min()), int(index.max())
+        if low < -size or high >= size:
+            bad = low if low < -size else high
+            raise kind(f"index {bad} is out of bounds for {where} with size {size}")
+
+
+def getitem(input: Any, index: Any) -> Any:
+    """input[index]: a view for integers and slices, a copy for index tensors and masks."""
+    raw, basic = _as_index(index, input)
+    if basic:
+        # an ellipsis at the end makes NumPy return a view also of a single element
+        return slice_view(input, raw if Ellipsis in raw else (*raw, Ellipsis))
+    return take_index(input, raw)
+
+
+@primitive
+def index_put(xp, input: Array, values: Array, index: tuple, accumulate: bool = False):
+    """A copy of the input with values written (or added) at an index of arrays."""
+    out = input.copy()
+    if accumulate:
+        xp.add.at(out, index, values)
+    else:
+        out[index] = values
+    return out
+
+
+def _index_put_input(F: Any, g: Any, index: tuple, accumulate: bool) -> Any:
+    return g if accumulate else F.index_put(g, F.zeros_like(F.take_index(g, index)), index)
+
+
+index_put.vjp(
+    input=_index_put_input,
+    values=lambda F, g, values_shape, index: F.sum_to_size(F.take_index(g, index), values_shape),
+)
+
+
+# -- along one dimension --------------------------------------------------------------------------------------------------
+
+
+def _along(xp: Any, index: Array, dim: int) -> tuple:
+    """The index tuple that walks `index` along dim and itself along the other dimensions."""
+    grids = []
+    for i, n in enumerate(index.shape):
+        grids.append(index if i == dim else xp.arange(n).reshape((1,) * i + (n,) + (1,) * (index.ndim - i - 1)))
+    return tuple(grids)
+
+
+@primitive
+def gather_along(xp, input: Array, index: Array, dim: int):
+    """out[i][j] = input[index[i][j]][j] for dim 0, and so on."""
+    return input[_along(xp, index, dim)] if index.ndim else input[index]
+
+
+gather_along.vjp(input=lambda F, g, input_shape, index, dim: F.scatter_zeros(g, index, input_shape, dim))
+
+
+@primitive
+def scatter_zeros(xp, input: Array, index: Array, size: tuple, dim: int):
+    """Zeros of a size with the input added at the places that gather_along reads."""
+    out = xp.zeros(size, input.dtype)
+    place = _along(xp, index, dim) if index.ndim else index
+    xp.add.at(out, place, input[tuple(slice(n) for n in index.shape)])
+    return out
+
+
+scatter_zeros.vjp(input=lambda F, g, index, dim: F.gather_along(g, index, dim))
+
+
+@primitive
+def index_select_rows(xp, input: Array, index: Array, dim: int):
+    """The slices of a dimension that a vector of indices names."""
+    return xp.take(input, index, dim)
+
+
+index_select_rows.vjp(
+    input=lambda F, g, input_shape, index, dim: F.index_add_zeros(g, index, input_shape, dim)
+)
+
+
+@primitive
+def index_add_zeros(xp, input: Array, index: Array, size: tuple, dim: int):
+    """Zeros of a size with the input's slices added where a vector of indices says."""
+    out = xp.zeros(size, input.dtype)
+    xp.add.at(out, (slice(None),) * dim + (index,), input)
+    return out
+
+
+index_add_zeros.vjp(input=lambda F, g, index, dim: F.index_select_rows(g, index, dim))
+
+
+# -- the forms users call -------------------------------------------------------------------------------------------------
+
+
+def _check_index(index: Any, size: int, function: str, dim: int) -> None:
+    if not isinstance(index, Variable):
+        raise TypeError(f"{function}(): argument 'index' must be a tensor, got {type(index).__name__}")
+    if index.array.dtype.kind not in "iu":
+        raise RuntimeError(f"{function}(): Expected dtype int64 for index, got {index.array.dtype.name}")
+    check_range(index.array, size, f"dimension {dim}")
+    if index.array.size and int(index.array.min()) < 0:
+        raise RuntimeError(f"{function}(): index {int(index.array.min())} is out of bounds for dimension {dim}")
+
+
+def gather(input: Any, dim: int, index: Any) -> Any:
+    """Elements along dim at the given indices: out[i][j] = input[i][index[i][j]] for dim 1.
+
+    Args:
+        dim: the dimension to index.
+        index: integers, of the output's shape; no larger than the input in the other dimensions.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.gather(torch.tensor([[1, 2], [3, 4]]), 1, torch.tensor([[0, 0], [1, 0]]))
+        tensor([[1, 1],
+                [4, 3]])
+    """
+    dim = one_dim(dim, input.array.ndim)
+    shape = input.array.shape or (1,)
+    _check_index(index, shape[dim], "gather", dim)
+    _check_fits(index.array.shape, input.array.shape, dim, "gather", "input")
+    if not input.array.ndim:
+        return take_index(input, (index.array * 0 == 0,)) if index.array.ndim else input + 0
+    return gather_along(input, index, dim)
+
+
+def _check_fits(index: tuple, other: tuple, dim: int, function: str, name: str) -> None:
+    if len(index) != len(other) or any(i > n for d, (i, n) in enumerate(zip(index, other, strict=True)) if d != dim):
+        raise RuntimeError(
+            f"{function}(): Size does not match at dimension {dim}: expected index {list(index)} to be no larger than "
+            f"{name} {list(other)} apart from dimension {dim}"
+        )
+
+
+@primitive
+def scatter_write(xp, input: Array, src: Array, index: Array, dim: int):
+    """A copy of the input with src written at the places that gather_along reads."""
+    out = input.copy()
+    out[_along(xp, index, dim)] = src[tuple(slice(n) for n in index.shape)] if hasattr(src, "shape") else src
+    return out
+
+
+scatter_write.vjp(
+    input=lambda F, g, index, dim: F.scatter_write(g, 0.0, index, dim),
+    src=lambda F, g, src_shape, index, dim: F.embed_slice(
+        F.gather_along(g, index, dim), src_shape, tuple(slice(n) for n in index.shape)
+    ),
+)
+
+
+@primitive
+def scatter_sum(xp, input: Array, src: Array, index: Array, dim: int):
+    """A copy of the input with src added at the places that gather_along reads."""
+    out = input.copy()
+    xp.add.at(out, _along(xp, index, dim), src[tuple(slice(n) for n in index.shape)])
+    return out
+
+
+scatter_sum.vjp(
+    input=lambda F, g: g,
+    src=lambda F, g, src_shape, index, dim: F.embed_slice(
+        F.gather_along(g, index, dim), src_shape, tuple(slice(n) for n in index.shape)
+    ),
+)
+
+
+def scatter(input: Any, dim: int, index: Any, src: Any) -> Any:
+    """A copy of the input with elements of src (or one number) written along dim at the given indices."""
+    dim = one_dim(dim, input.array.ndim)
+    _check_index(index, input.array.shape[dim], "scatter", dim)
+    _check_fits(index.array.shape, input.array.shape, dim, "scatter", "self")
+    return scatter_write(input, src, index, dim)
+
+
+def scatter_add(input: Any, dim: int, index: Any, src: Any) -> Any:
+    """A copy of the input with elements of src added along dim at the given indices."""
+    dim = one_dim(dim, input.array.ndim)
+    _check_index(index, input.array.shape[dim], "scatter_add", dim)
+    _check_fits(index.array.shape, input.array.shape, dim, "scatter_add", "self")
+    return scatter_sum(input, src, index, dim)
+
+
+def index_select(input: Any, dim: int, index: Any) -> Any:
+    """The slices of a dimension that a vector of indices names."""
+    dim = one_dim(dim, input.array.ndim)
+    _check_index(index, input.array.shape[dim], "index_select", dim)
+    return index_select_rows(input, index, dim)
+
+
+def index_add(input: Any, dim: int, index: Any, source: Any, *, alpha: float = 1) -> Any:
+    """A copy of the input with alpha times the slices of source added where a vector of indices says."""
+    dim = one_dim(dim, input.array.ndim)
+    _check_index(index, input.array.shape[dim], "index_add", dim)
+    return input + index_add_zeros(source, index, input.array.shape, dim) * alpha
+
+
+def masked_select(input: Any, mask: Any) -> Any:
+    """The elements where a boolean mask holds, as a vector."""
+    shape = numpy.broadcast_shapes(input.array.shape, mask.array.shape)
+    xp = module_of(input.array)
+    return take_index(_expanded(input, shape), (xp.broadcast_to(mask.array, shape),))
+
+
+def _expanded(input: Any, shape: tuple) -> Any:
+    return input if input.array.shape == shape else input.expand(shape)
+
+
+def masked_fill(input: Any, mask: Any, value: Any) -> Any:
+    """A copy of the input with a value where a boolean mask holds."""
+    if mask.array.dtype.kind != "b":
+        raise RuntimeError(f"masked_fill only supports boolean masks, but got mask with dtype {mask.array.dtype.name}")
+    if isinstance(value, Variable):
+        if value.array.ndim:
+            raise RuntimeError(f"masked_fill only supports a 0-dimensional value tensor, got {value.array.ndim} dimensions")
+        return mask.where(value.to(input.dtype), input)
+    return fill_where(input, mask, value)
+
+
+@primitive
+def fill_where(xp, input: Array, mask: Array, value: float):
+    """The input with a number where a mask holds."""
+    return xp.where(mask, xp.asarray(value, input.dtype), input)
+
+
+fill_where.vjp(input=lambda F, g, mask: F.fill_where(g, mask, 0.0))
+
+
+def nonzero(input: Any, *, as_tuple: bool = False) -> Any:
+    """The indices of nonzero elements: one row each, or a tuple of one vector per dimension."""
+    xp = module_of(input.array)
+    found = xp.nonzero(input.array)
+    if as_tuple:
+        return tuple(box(f.astype(xp.int64)) for f in found)
+    rows = xp.stack(found, 1) if found else xp.zeros((int(bool(input.array)), 0))
+    return box(rows.astype(xp.int64))
+
+
+@primitive(outputs=("values", "indices"))
+def sort(xp, input: Array, dim: int = -1, descending: bool = False, stable: bool = False):
+    """The elements in order along dim, and where they came from."""
+    if input.ndim == 0:
+        return input.copy(), xp.zeros((), xp.int64)
+    dim = one_dim(dim, input.ndim)
+    # descending and stable: sort the reversed input ascending, and reverse the result
+    keys = xp.flip(input, dim) if descending else input
+    order = xp.argsort(keys, dim, kind="stable")
+    if descending:
+        order = xp.flip(input.shape[dim] - 1 - order, dim)
+    order = order.astype(xp.int64)
+    return xp.take_along_axis(input, order, dim), order
+
+
+sort.vjp(
+    input=lambda F, g, indices, input_shape, dim: F.scatter_zeros(
+        g[0], indices, input_shape, one_dim(dim, len(input_shape))
+    )
+    if input_shape
+    else g[0]
+)
+
+
+def argsort(input: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
+    """The indices that sort the elements along dim."""
+    return sort(input, dim, descending, stable).indices
+
+
+def topk(input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
+    """The k largest (or smallest) elements along dim in order, and where they are."""
+    dim = one_dim(dim, input.array.ndim)
+    if not 0 <= k <= input.array.shape[dim]:
+        raise RuntimeError(f"selected index k out of range: k is {k}, dimension {dim} has {input.array.shape[dim]}")
+    values, indices = sort(input, dim, largest)
+    return sort.declaration.multiple(values.narrow(dim, 0, k), indices.narrow(dim, 0, k))
+
+
+def _extreme(input: Any, name: str, dim: Any, keepdim: bool) -> Any:
+    index = getattr(input, "arg" + name)(dim, True)
+    values = gather_along(input, index, one_dim(dim, input.array.ndim)) if input.array.ndim else input + 0
+    if not keepdim and input.array.ndim:
+        values, index = values.squeeze(dim), index.squeeze(dim)
+    return sort.declaration.multiple(values, index)
+
+
+def max(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    """The largest element; with dim, the largest along it and their indices; with a tensor, the larger of both.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.tensor([[1.0, 5.0], [7.0, 2.0]]).max(1).values
+        tensor([5., 7.])
+    """
+    if isinstance(dim, Variable):
+        return input.maximum(dim)
+    return input.amax() if dim is None else _extreme(input, "max", dim, keepdim)
+
+
+def min(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    """The smallest element; with dim, the smallest along it and their indices; with a tensor, the smaller of both."""
+    if isinstance(dim, Variable):
+        return input.minimum(dim)
+    return input.amin() if dim is None else _extreme(input, "min", dim, keepdim)
+
+
+def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The lower median; with dim, along it and with indices."""
+    if dim is None:
+        flat = input.reshape(-1)
+        return sort(flat, 0).values[(flat.array.size - 1) // 2]
+    values, indices = sort(input, dim)
+    middle = (input.array.shape[dim] - 1) // 2
+    values, indices = values.narrow(dim, middle, 1), indices.narrow(dim, middle, 1)
+    return sort.declaration.multiple(*((values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))))
+
+
+def one_hot(tensor: Any, num_classes: int = -1) -> Any:
+    """A 1 at each class index, 0 elsewhere, along a new last dimension.
+
+    Args:
+        tensor: integers.
+        num_classes: length of the new dimension; -1 means the largest index + 1.
+    """
+    indices = tensor.array
+    if indices.dtype.kind not in "iu":
+        raise RuntimeError(f"one_hot is only applicable to index tensor, got {indices.dtype.name}")
+    if indices.size and int(indices.min()) < 0:
+        raise RuntimeError("Class values must be non-negative.")
+    count = num_classes if num_classes != -1 else int(indices.max()) + 1
+    if indices.size and int(indices.max()) >= count:
+        raise RuntimeError(f"Class values must be smaller than num_classes ({count}), got {int(indices.max())}.")
+    xp = module_of(indices)
+    return box((indices[..., None] == xp.arange(count)).astype(xp.int64))
+
+
+def bincount(input: Any, minlength: int = 0) -> Any:
+    """How often each non-negative integer occurs."""
+    xp = module_of(input.array)
+    return box(xp.bincount(input.array, minlength=minlength).astype(xp.int64))
+
+
+def unique(input: Any, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False) -> Any:
+    """The distinct elements in order; optionally where each element went, and how often each occurs."""
+    xp = module_of(input.array)
+    values, inverse, counts = xp.unique(input.array, return_inverse=True, return_counts=True)
+    results = [box(values)]
+    if return_inverse:
+        results.append(box(inverse.reshape(input.array.shape).astype(xp.int64)))
+    if return_counts:
+        results.append(box(counts.astype(xp.int64)))
+    return results[0] if len(results) == 1 else tuple(results)

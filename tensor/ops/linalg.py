@@ -1,0 +1,212 @@
+"""Products of matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from ...autograd.primitive import primitive
+from ...runtime import dtypes
+from ...runtime.arrays import Array
+from . import arithmetic as ar
+from . import reduction, shaping
+
+
+@primitive
+def matmul_nd(xp, input: Array, other: Array):
+    """Matrix product of operands with at least two dimensions; leading ones are broadcast."""
+    return xp.matmul(input, other)
+
+
+matmul_nd.vjp(
+    input=lambda F, g, other: F.matmul_nd(g, F.transpose(other, -2, -1)),
+    other=lambda F, g, input: F.matmul_nd(F.transpose(input, -2, -1), g),
+)
+
+
+def matmul(input: Any, other: Any) -> Any:
+    """The product of vectors, matrices or batches of matrices, by PyTorch's rules for each number of dimensions.
+
+    Args:
+        input: [..., n, k] or [k].
+        other: [..., k, m] or [k].
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.matmul(torch.ones(2, 3), torch.ones(3))
+        tensor([3., 3.])
+    """
+    a, b = input.array, other.array
+    if a.ndim == 0 or b.ndim == 0:
+        raise RuntimeError(f"both arguments to matmul need to be at least 1D, but they are {a.ndim}D and {b.ndim}D")
+    inner = b.shape[-2] if b.ndim > 1 else b.shape[0]
+    if a.shape[-1] != inner:
+        raise RuntimeError(
+            f"matmul(): mat1 and mat2 shapes cannot be multiplied ({list(a.shape)} and {list(b.shape)}): the last "
+            f"dimension of the first is {a.shape[-1]}, the second has {inner} rows"
+        )
+    if a.dtype != b.dtype:
+        raise RuntimeError(
+            f"matmul(): expected both operands to have the same dtype, but got: {dtypes.of(a.dtype).name} != "
+            f"{dtypes.of(b.dtype).name}; convert one with .to(dtype)"
+        )
+    if a.ndim >= 2 and b.ndim == 2 and a.ndim > 2:  # one large product instead of many small ones
+        rows = matmul_nd(shaping.reshape(input, (-1, a.shape[-1])) if a.size else input, other)
+        return shaping.reshape(rows, (*a.shape[:-1], b.shape[1]))
+    if a.ndim > 1 and b.ndim > 1:
+        return matmul_nd(input, other)
+    x = shaping.unsqueeze(input, 0) if a.ndim == 1 else input
+    y = shaping.unsqueeze(other, 1) if b.ndim == 1 else other
+    product = matmul_nd(x, y)
+    if b.ndim == 1:
+        product = shaping.squeeze(product, -1)
+    return shaping.squeeze(product, -1 if b.ndim > 1 else 0) if a.ndim == 1 and product.array.ndim else product
+
+
+def _with_dims(name: str, ndim: tuple[int, int], doc: str) -> Any:
+    def function(input: Any, other: Any) -> Any:
+        found = (input.array.ndim, other.array.ndim)
+        if found != ndim:
+            raise RuntimeError(f"{name}(): expected tensors with {ndim[0]} and {ndim[1]} dimensions, got {found}")
+        return matmul(input, other)
+
+    function.__name__, function.__doc__ = name, doc
+    return function
+
+
+mm = _with_dims("mm", (2, 2), "The product of two matrices.")
+bmm = _with_dims("bmm", (3, 3), "The products of two batches of matrices.")
+mv = _with_dims("mv", (2, 1), "The product of a matrix and a vector.")
+dot = _with_dims("dot", (1, 1), "The inner product of two vectors.")
+
+
+def outer(input: Any, vec2: Any) -> Any:
+    """The outer product of two vectors."""
+    if input.array.ndim != 1 or vec2.array.ndim != 1:
+        raise RuntimeError(f"outer: Expected 1-D arguments, but got {input.array.ndim}D and {vec2.array.ndim}D")
+    return ar.mul(shaping.unsqueeze(input, 1), shaping.unsqueeze(vec2, 0))
+
+
+def addmm(input: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1) -> Any:
+    """beta * input + alpha * (mat1 @ mat2)."""
+    product = mm(mat1, mat2)
+    if alpha != 1:
+        product = ar.mul(product, alpha)
+    return ar.add(product, input if beta == 1 else ar.mul(input, beta))
+
+
+@primitive
+def linear(xp, input: Array, weight: Array, bias: Array | None = None):
+    """input @ weight.T + bias, for an input of any number of leading dimensions."""
+    rows = input if input.ndim == 2 else input.reshape(-1, input.shape[-1])
+    out = xp.matmul(rows, weight.T)
+    if bias is not None:
+        out += bias
+    return out if input.ndim == 2 else out.reshape(*input.shape[:-1], weight.shape[0])
+
+
+def _rows(F: Any, x: Any) -> Any:
+    return x if len(x.shape) == 2 else F.reshape(x, (-1, x.shape[-1]))
+
+
+linear.vjp(
+    input=lambda F, g, weight, input_shape: F.reshape(F.matmul_nd(_rows(F, g), weight), input_shape),
+    weight=lambda F, g, input: F.matmul_nd(F.transpose(_rows(F, g), 0, 1), _rows(F, input)),
+    bias=lambda F, g: F.sum(_rows(F, g), 0),
+)
+
+
+def einsum(equation: str, *operands: Any) -> Any:
+    """Sums of products by Einstein's notation, e.g. einsum("bij,bjk->bik", a, b).
+
+    Each pair of operands, left to right, is brought to one batched matrix product.
+
+    Args:
+        equation: comma-separated indices of the operands, optionally "->" and the output's; "..." stands for the rest.
+        operands: tensors.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.einsum("i,i->", torch.ones(3), torch.ones(3))
+        tensor(3.)
+    """
+    if len(operands) == 1 and isinstance(operands[0], list | tuple):
+        operands = tuple(operands[0])
+    terms, output = _parse(equation, [x.array.ndim for x in operands])
+    parts = [_diagonal(x, term) for x, term in zip(operands, terms, strict=True)]
+    value, names = parts[0]
+    for i, (other, other_names) in enumerate(parts[1:], 2):
+        needed = set(output).union(*(n for _, n in parts[i:]))
+        value, names = _contract(value, names, other, other_names, needed)
+    extra = tuple(i for i, n in enumerate(names) if n not in output)
+    if extra:
+        value = reduction.sum(value, extra)
+        names = [n for n in names if n in output]
+    return shaping.permute_dims(value, [names.index(n) for n in output]) if output else value
+
+
+def _parse(equation: str, ndims: list[int]) -> tuple[list[list[str]], list[str]]:
+    """The index names of each operand and of the output, with those behind an ellipsis written out."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    texts = left.split(",")
+    if len(texts) != len(ndims):
+        raise RuntimeError(f"einsum(): the equation {equation!r} names {len(texts)} operands, but {len(ndims)} were given")
+    widths = [n - len(text.replace("...", "")) for text, n in zip(texts, ndims, strict=True)]
+    rest = max((w for text, w in zip(texts, widths, strict=True) if "..." in text), default=0)
+    dots = [f".{i}" for i in range(rest)]
+    terms = []
+    for i, (text, width) in enumerate(zip(texts, widths, strict=True)):
+        if width < 0 or (width and "..." not in text):
+            raise RuntimeError(
+                f"einsum(): operand {i} has {ndims[i]} dimensions, but its subscript {text!r} names {ndims[i] - width}"
+            )
+        before, _, after = text.partition("...")
+        terms.append([*before, *dots[rest - width :], *after] if "..." in text else [*text])
+    names = [n for term in terms for n in term]
+    if arrow:
+        before, ellipsis, after = right.partition("...")
+        output = [*before, *(dots if ellipsis else []), *after]
+    else:
+        output = dots + sorted(n for n in set(names) if names.count(n) == 1 and n not in dots)
+    unknown = [n for n in output if n not in names]
+    if unknown or len(set(output)) != len(output):
+        raise RuntimeError(f"einsum(): the output of {equation!r} has subscripts that are unknown or used twice")
+    return terms, output
+
+
+def _diagonal(x: Any, names: list[str]) -> tuple[Any, list[str]]:
+    """A repeated index means the diagonal."""
+    for name in dict.fromkeys(names):
+        while names.count(name) > 1:
+            first = names.index(name)
+            second = names.index(name, first + 1)
+            x = shaping.diagonal(x, 0, first, second)
+            names = [n for i, n in enumerate(names) if i not in (first, second)] + [name]
+    return x, names
+
+
+def _contract(a: Any, a_names: list[str], b: Any, b_names: list[str], needed: set[str]) -> tuple[Any, list[str]]:
+    """One pair of operands as a batched matrix product [batch, free of a, summed] @ [batch, summed, free of b]."""
+    batch = [n for n in a_names if n in b_names and n in needed]
+    summed = [n for n in a_names if n in b_names and n not in needed]
+    a_free = [n for n in a_names if n not in b_names]
+    b_free = [n for n in b_names if n not in a_names]
+    sizes = dict(zip(a_names, a.array.shape, strict=True))
+    for name, n in zip(b_names, b.array.shape, strict=True):
+        if sizes.get(name, 1) == 1:
+            sizes[name] = n
+        elif n not in (1, sizes[name]):
+            raise RuntimeError(f"einsum(): subscript {name!r} has size {sizes[name]} in one operand and {n} in another")
+    x = _grouped(a, a_names, (batch, a_free, summed), sizes)
+    y = _grouped(b, b_names, (batch, summed, b_free), sizes)
+    names = batch + a_free + b_free
+    return shaping.reshape(matmul_nd(x, y), tuple(sizes[n] for n in names)), names
+
+
+def _grouped(x: Any, names: list[str], groups: tuple, sizes: dict[str, int]) -> Any:
+    """The operand with its dimensions sorted into groups, each group made one dimension."""
+    order = [n for group in groups for n in group]
+    x = shaping.permute(x, tuple(names.index(n) for n in order))
+    x = shaping.expand(x, tuple(sizes[n] for n in order))
+    return shaping.reshape(x, tuple(int(numpy.prod([sizes[n] for n in group])) for group in groups))

@@ -1,0 +1,481 @@
+"""Shape: views, joining, splitting, repeating."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy
+
+from ...autograd.primitive import primitive
+from ...autograd.variable import Variable
+from ...runtime.arrays import Array
+from . import reduction
+
+
+def as_size(*size: Any) -> tuple[int, ...]:
+    """The size meant by `f(2, 3)` or `f((2, 3))`."""
+    if len(size) == 1 and isinstance(size[0], tuple | list):
+        size = tuple(size[0])
+    return tuple(int(n) for n in size)
+
+
+def one_dim(dim: int, ndim: int) -> int:
+    """One dimension as a non-negative number."""
+    if 0 <= dim < ndim:
+        return dim
+    if not isinstance(dim, int):
+        raise TypeError(f"dim must be an int, got {dim!r}")
+    span = max(ndim, 1)
+    if not -span <= dim < span:
+        raise IndexError(f"Dimension out of range (expected to be in range of [{-span}, {span - 1}], but got {dim})")
+    return dim % span
+
+
+@primitive(view=True)
+def reshape(xp, input: Array, shape: tuple):
+    """The same elements in another shape; one size may be -1."""
+    return input.reshape(shape)
+
+
+reshape.vjp(input=lambda F, g, input_shape: F.reshape(g, input_shape))
+
+
+@primitive(view=True)
+def permute(xp, input: Array, dims: tuple):
+    """The dimensions in another order."""
+    return input.transpose(dims)
+
+
+def _inverse(dims: tuple) -> tuple:
+    order = [0] * len(dims)
+    for i, d in enumerate(dims):
+        order[d] = i
+    return tuple(order)
+
+
+permute.vjp(input=lambda F, g, dims: F.permute(g, _inverse(dims)))
+
+
+@primitive(view=True)
+def transpose(xp, input: Array, dim0: int, dim1: int):
+    """Two dimensions exchanged."""
+    if input.ndim == 0:
+        return input[...]
+    return input.swapaxes(one_dim(dim0, input.ndim), one_dim(dim1, input.ndim))
+
+
+transpose.vjp(input=lambda F, g, dim0, dim1: F.transpose(g, dim0, dim1))
+
+
+@primitive(view=True)
+def expand(xp, input: Array, size: tuple):
+    """A read-only view repeated along dimensions of size 1 and new leading ones; -1 keeps a size."""
+    lead = len(size) - input.ndim
+    if lead < 0 or any(n == -1 for n in size[:lead]):
+        raise ValueError(f"the number of sizes ({len(size)}) must be at least the number of dimensions ({input.ndim})")
+    size = tuple(input.shape[i - lead] if n == -1 else n for i, n in enumerate(size))
+    return xp.broadcast_to(input, size)
+
+
+expand.vjp(input=lambda F, g, input_shape: F.sum_to_size(g, input_shape))
+
+
+@primitive(view=True)
+def unsqueeze(xp, input: Array, dim: int):
+    """A new dimension of size 1 at position dim."""
+    return xp.expand_dims(input, one_dim(dim, input.ndim + 1))
+
+
+unsqueeze.vjp(input=lambda F, g, input_shape: F.reshape(g, input_shape))
+
+
+@primitive(view=True)
+def squeeze(xp, input: Array, dim: int | tuple | None = None):
+    """Without the dimensions of size 1: all of them, or those named by dim."""
+    dims = reduction.as_dims(dim, input.ndim)
+    return input.reshape(tuple(n for i, n in enumerate(input.shape) if n != 1 or i not in dims))
+
+
+squeeze.vjp(input=lambda F, g, input_shape: F.reshape(g, input_shape))
+
+
+@primitive(promote="numeric")
+def cat(xp, tensors: list[Array], dim: int = 0):
+    """Tensors joined along an existing dimension."""
+    full = [t for t in tensors if t.shape != (0,)] or tensors[:1]  # torch's legacy: shape [0] joins anything
+    if any(t.ndim == 0 for t in full):
+        raise ValueError("zero-dimensional tensors cannot be concatenated; use stack()")
+    return xp.concatenate(full, one_dim(dim, full[0].ndim))
+
+
+def _cat_tensors(F: Any, g: Any, tensors_shape: list, dim: int) -> list:
+    axis = one_dim(dim, len(g.shape))
+    parts, start = [], 0
+    for shape in tensors_shape:
+        if shape == (0,) and len(g.shape) != 1:
+            parts.append(None)
+            continue
+        parts.append(F.narrow(g, axis, start, shape[axis]))
+        start += shape[axis]
+    return parts
+
+
+cat.vjp(tensors=_cat_tensors)
+
+
+@primitive(promote="numeric")
+def stack(xp, tensors: list[Array], dim: int = 0):
+    """Tensors of one shape joined along a new dimension."""
+    return xp.stack(tensors, one_dim(dim, tensors[0].ndim + 1))
+
+
+stack.vjp(
+    tensors=lambda F, g, tensors_shape, dim: [
+        F.select(g, one_dim(dim, len(g.shape)), i) for i in range(len(tensors_shape))
+    ]
+)
+
+
+@primitive(view=True)
+def narrow(xp, input: Array, dim: int, start: int, length: int):
+    """The part [start, start + length) of a dimension."""
+    dim = one_dim(dim, input.ndim)
+    n = input.shape[dim]
+    start = start + n if start < 0 else start
+    if not 0 <= start <= n or length < 0 or start + length > n:
+        raise ValueError(f"start ({start}) + length ({length}) exceeds dimension size ({n})")
+    return input[(slice(None),) * dim + (slice(start, start + length),)]
+
+
+narrow.vjp(input=lambda F, g, input_shape, dim, start, length: F.embed_range(g, input_shape, dim, start))
+
+
+@primitive
+def embed_range(xp, input: Array, size: tuple, dim: int, start: int):
+    """Zeros of a size with the input in them from `start` along dim; the counterpart of narrow."""
+    out = xp.zeros(size, input.dtype)
+    dim = one_dim(dim, len(size))
+    start = start + size[dim] if start < 0 else start
+    out[(slice(None),) * dim + (slice(start, start + input.shape[dim]),)] = input
+    return out
+
+
+embed_range.vjp(
+    input=lambda F, g, input_shape, dim, start: F.narrow(g, dim, start, input_shape[one_dim(dim, len(input_shape))])
+)
+
+
+@primitive(view=True)
+def select(xp, input: Array, dim: int, index: int):
+    """One slice of a dimension, without that dimension."""
+    dim = one_dim(dim, input.ndim)
+    if not -input.shape[dim] <= index < input.shape[dim]:
+        raise IndexError(f"index {index} is out of bounds for dimension {dim} with size {input.shape[dim]}")
+    return input[(slice(None),) * dim + (index, ...)]  # the ellipsis makes a view also of a single element
+
+
+select.vjp(
+    input=lambda F, g, input_shape, dim, index: F.embed_range(
+        F.unsqueeze(g, one_dim(dim, len(input_shape))), input_shape, dim, index
+    )
+)
+
+
+@primitive
+def flip(xp, input: Array, dims: tuple):
+    """The order of the elements reversed along dims."""
+    return xp.ascontiguousarray(xp.flip(input, reduction.as_dims(dims, input.ndim)))
+
+
+flip.vjp(input=lambda F, g, dims: F.flip(g, dims))
+
+
+@primitive
+def roll(xp, input: Array, shifts: tuple, dims: tuple | None = None):
+    """Elements moved along dims, those that fall off at the end come in at the start."""
+    return xp.roll(input, shifts, dims)
+
+
+roll.vjp(input=lambda F, g, shifts, dims: F.roll(g, tuple(-s for s in shifts), dims))
+
+
+@primitive
+def tile(xp, input: Array, dims: tuple):
+    """The tensor repeated dims[i] times along dimension i."""
+    return xp.tile(input, dims)
+
+
+def _tile_input(F: Any, g: Any, input_shape: tuple, dims: tuple) -> Any:
+    ndim = max(len(dims), len(input_shape))
+    repeats = (1,) * (ndim - len(dims)) + tuple(dims)
+    sizes = (1,) * (ndim - len(input_shape)) + tuple(input_shape)
+    g = F.reshape(g, tuple(n for pair in zip(repeats, sizes, strict=True) for n in pair))
+    return F.reshape(F.sum(g, tuple(range(0, 2 * ndim, 2))), input_shape) if ndim else g
+
+
+tile.vjp(input=_tile_input)
+
+
+@primitive
+def pad_constant(xp, input: Array, pad: tuple, value: float = 0):
+    """Constants around the tensor: pad holds (before, after) for each dimension; negative numbers crop."""
+    crop = tuple(slice(max(-a, 0), n + min(b, 0)) for (a, b), n in zip(pad, input.shape, strict=True))
+    wide = tuple((max(a, 0), max(b, 0)) for a, b in pad)
+    return xp.pad(input[crop], wide, constant_values=value)
+
+
+pad_constant.vjp(input=lambda F, g, pad: F.pad_constant(g, tuple((-a, -b) for a, b in pad)))
+
+
+@primitive
+def contiguous_copy(xp, input: Array):
+    """A copy in row-major order."""
+    return xp.array(input, order="C")
+
+
+contiguous_copy.vjp(input=lambda F, g: g)
+
+
+@primitive
+def tril(xp, input: Array, diagonal: int = 0):
+    """The part on and below a diagonal, zeros elsewhere."""
+    return xp.tril(input, diagonal)
+
+
+tril.vjp(input=lambda F, g, diagonal: F.tril(g, diagonal))
+
+
+@primitive
+def triu(xp, input: Array, diagonal: int = 0):
+    """The part on and above a diagonal, zeros elsewhere."""
+    return xp.triu(input, diagonal)
+
+
+triu.vjp(input=lambda F, g, diagonal: F.triu(g, diagonal))
+
+
+@primitive(view=True)
+def diagonal(xp, input: Array, offset: int = 0, dim1: int = 0, dim2: int = 1):
+    """The diagonal of two dimensions, as the last dimension."""
+    return xp.diagonal(input, offset, dim1, dim2)
+
+
+diagonal.vjp(
+    input=lambda F, g, input_shape, offset, dim1, dim2: F.embed_diagonal(g, input_shape, offset, dim1, dim2)
+)
+
+
+@primitive
+def embed_diagonal(xp, input: Array, size: tuple, offset: int, dim1: int, dim2: int):
+    """Zeros of a size with the input on a diagonal; the counterpart of diagonal."""
+    out = xp.zeros(size, input.dtype)
+    rows, columns = size[dim1], size[dim2]
+    n = max(0, min(rows + min(offset, 0), columns - max(offset, 0)))
+    i = xp.arange(n)
+    xp.moveaxis(out, (dim1, dim2), (-2, -1))[..., i - min(offset, 0), i + max(offset, 0)] = input
+    return out
+
+
+embed_diagonal.vjp(input=lambda F, g, offset, dim1, dim2: F.diagonal(g, offset, dim1, dim2))
+
+
+# -- the forms users call ------------------------------------------------------------------------------------------------
+
+
+def view(input: Any, *shape: Any) -> Any:
+    """The same memory in another shape, or (given a dtype) of another type; raises where a copy would be needed.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.arange(6).view(2, -1).shape
+        paceline.Size([2, 3])
+    """
+    size = _checked_size(input, as_size(*shape), "view")
+    result = reshape(input, size)
+    if result.counter is None or result.counter is not input.counter:
+        raise RuntimeError(
+            "view size is not compatible with input tensor's size and stride (at least one dimension spans across two "
+            "contiguous subspaces). Use .reshape(...) instead."
+        )
+    return result
+
+
+def _checked_size(input: Any, size: tuple[int, ...], name: str) -> tuple[int, ...]:
+    count = input.array.size
+    known = math.prod(n for n in size if n != -1)
+    if size.count(-1) > 1:
+        raise RuntimeError("only one dimension can be inferred")
+    if (known != count) if -1 not in size else (known == 0 or count % known):
+        raise RuntimeError(f"{name}(): shape '{list(size)}' is invalid for input of size {count}")
+    return size
+
+
+def reshape_sizes(input: Any, *shape: Any) -> Any:
+    """The same elements in another shape: a view where possible, otherwise a copy."""
+    return reshape(input, _checked_size(input, as_size(*shape), "reshape"))
+
+
+def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+    """Dimensions start_dim to end_dim made one."""
+    shape = input.array.shape
+    if not shape:
+        return reshape(input, (1,))
+    start, end = one_dim(start_dim, len(shape)), one_dim(end_dim, len(shape))
+    if start > end:
+        raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
+    return reshape(input, (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]))
+
+
+def unflatten(input: Any, dim: int, sizes: Any) -> Any:
+    """One dimension split into several."""
+    shape = input.array.shape
+    dim = one_dim(dim, len(shape))
+    return reshape_sizes(input, (*shape[:dim], *sizes, *shape[dim + 1 :]))
+
+
+def permute_dims(input: Any, *dims: Any) -> Any:
+    """The dimensions in another order."""
+    order = as_size(*dims)
+    normal = tuple(one_dim(d, len(order)) for d in order)
+    if len(set(normal)) != len(normal) or len(normal) != input.array.ndim:
+        raise RuntimeError(f"permute(): dims {list(order)} are not a permutation of {input.array.ndim} dimensions")
+    return permute(input, normal)
+
+
+def expand_sizes(input: Any, *size: Any) -> Any:
+    """A view repeated along dimensions of size 1; -1 keeps a size."""
+    return expand(input, as_size(*size))
+
+
+def expand_as(input: Any, other: Any) -> Any:
+    """The tensor expanded to the shape of another one."""
+    return expand(input, other.array.shape)
+
+
+def repeat(input: Any, *sizes: Any) -> Any:
+    """The tensor repeated along each dimension."""
+    counts = as_size(*sizes)
+    if len(counts) < input.array.ndim:
+        raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
+    return tile(input, counts)
+
+
+def tile_sizes(input: Any, *dims: Any) -> Any:
+    """The tensor repeated; missing leading counts are 1."""
+    return tile(input, as_size(*dims))
+
+
+def t(input: Any) -> Any:
+    """The transpose of a tensor with at most two dimensions."""
+    if input.array.ndim > 2:
+        raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {input.array.ndim}D")
+    return transpose(input, 0, 1) if input.array.ndim == 2 else input
+
+
+def reverse_dims(input: Any) -> Any:
+    """All dimensions in reverse order (`Tensor.T`)."""
+    return permute(input, tuple(reversed(range(input.array.ndim))))
+
+
+def matrix_transpose(input: Any) -> Any:
+    """The last two dimensions exchanged (`Tensor.mT`)."""
+    if input.array.ndim < 2:
+        raise RuntimeError("tensor.mT is only supported on matrices or batches of matrices")
+    return transpose(input, -2, -1)
+
+
+def movedim(input: Any, source: Any, destination: Any) -> Any:
+    """Dimensions moved to other positions, the others kept in order."""
+    ndim = input.array.ndim
+    sources, targets = reduction.as_dims(source, ndim), reduction.as_dims(destination, ndim)
+    rest = iter(d for d in range(ndim) if d not in sources)
+    place = dict(zip(targets, sources, strict=True))
+    return permute(input, tuple(place[i] if i in place else next(rest) for i in range(ndim)))
+
+
+def split(tensor: Any, split_size_or_sections: int | list[int] | tuple[int, ...], dim: int = 0) -> tuple:
+    """Views of consecutive parts: of a size each (the last may be smaller), or of the listed sizes.
+
+    Example:
+        >>> import paceline as torch
+        >>> [p.tolist() for p in torch.arange(5).split(2)]
+        [[0, 1], [2, 3], [4]]
+    """
+    length = tensor.array.shape[one_dim(dim, tensor.array.ndim)]
+    if isinstance(split_size_or_sections, int):
+        size = split_size_or_sections
+        if size <= 0:
+            raise RuntimeError(f"split expects split_size be positive, but got split_size={size}")
+        sections = [min(size, length - start) for start in range(0, max(length, 1), size)]
+    else:
+        sections = list(split_size_or_sections)
+        if sum(sections) != length:
+            raise RuntimeError(
+                f"split_with_sizes expects split_sizes to sum exactly to {length} (input tensor's size at dimension "
+                f"{dim}), but got split_sizes={sections}"
+            )
+    starts = [sum(sections[:i]) for i in range(len(sections))]
+    return tuple(narrow(tensor, dim, start, size) for start, size in zip(starts, sections, strict=True))
+
+
+def chunk(input: Any, chunks: int, dim: int = 0) -> tuple:
+    """At most `chunks` consecutive parts of equal size (the last may be smaller)."""
+    if chunks <= 0:
+        raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
+    length = input.array.shape[one_dim(dim, input.array.ndim)]
+    return split(input, max(1, -(-length // chunks)), dim)
+
+
+def unbind(input: Any, dim: int = 0) -> tuple:
+    """All slices of a dimension."""
+    return tuple(select(input, dim, i) for i in range(input.array.shape[one_dim(dim, input.array.ndim)]))
+
+
+def flip_dims(input: Any, *dims: Any) -> Any:
+    """The order of the elements reversed along dims."""
+    return flip(input, as_size(*dims))
+
+
+def roll_dims(input: Any, shifts: Any, dims: Any = None) -> Any:
+    """Elements moved by shifts along dims; along the flattened tensor if dims is None."""
+    shifts = (shifts,) if isinstance(shifts, int) else tuple(shifts)
+    if dims is None:
+        return reshape(roll(reshape(input, (-1,)), shifts, (0,)), input.array.shape)
+    return roll(input, shifts, reduction.as_dims(dims, input.array.ndim))
+
+
+def contiguous(input: Any) -> Any:
+    """The tensor itself if it is row-major in memory, otherwise a copy that is."""
+    return input if input.array.flags.c_contiguous else contiguous_copy(input)
+
+
+def clone(input: Any, *, memory_format: Any = None) -> Any:
+    """A differentiable copy."""
+    return contiguous_copy(input)
+
+
+def broadcast_tensors(*tensors: Any) -> tuple:
+    """The tensors expanded to their common shape."""
+    shape = numpy.broadcast_shapes(*(x.array.shape for x in tensors))
+    return tuple(expand(x, shape) for x in tensors)
+
+
+def broadcast_to(input: Any, size: Any) -> Any:
+    """The tensor expanded to a shape."""
+    return expand(input, tuple(size))
+
+
+def diag(input: Any, diagonal_offset: int = 0) -> Any:
+    """The diagonal of a matrix, or the matrix with a vector on its diagonal."""
+    if input.array.ndim == 2:
+        return diagonal(input, diagonal_offset)
+    if input.array.ndim != 1:
+        raise RuntimeError(f"diag(): Supports 1D or 2D tensors. Got {input.array.ndim}D")
+    n = input.array.shape[0] + (diagonal_offset if diagonal_offset > 0 else -diagonal_offset)
+    return embed_diagonal(input, (n, n), diagonal_offset, 0, 1)
+
+
+def is_tensor(obj: object) -> bool:
+    """Whether an object is a tensor."""
+    return isinstance(obj, Variable)

@@ -1,0 +1,694 @@
+"""The Tensor class: a table of contents of the operations, and the few methods that are more than that."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, SupportsIndex
+
+import numpy
+
+from ..autograd import api
+from ..autograd.declaration import FLOATING
+from ..autograd.variable import LEAF, HookHandle, Node, Variable, box, changed, counter_of, fresh_node
+from ..runtime import device as devices
+from ..runtime import dtypes
+from ..runtime.arrays import to_host
+from . import creation, printing, random
+from .inplace import assign, check_writable, inplace
+from .ops import arithmetic, cast, indexing, linalg, pointwise, reduction, shaping
+from .ops import softmax as softmax_family
+
+# the class has methods of these names, which would be what annotations in its body mean
+bool_, float_, int_ = bool, float, int
+
+
+class Size(tuple):
+    """The shape of a tensor."""
+
+    __slots__ = ()
+
+    def numel(self) -> int:
+        """The number of elements of a tensor of this size."""
+        count = 1
+        for n in self:
+            count *= n
+        return count
+
+    def __repr__(self) -> str:
+        return f"paceline.Size({list(self)})"
+
+
+class Tensor(Variable, box=True):
+    """A multi-dimensional array with operations that can be differentiated.
+
+    Made by `tensor()`, `zeros()`, `randn()` and the like. `.array` is the raw NumPy or CuPy array.
+
+    Example:
+        >>> import paceline as torch
+        >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> (x * x).sum().backward()
+        >>> x.grad
+        tensor([2., 4.])
+    """
+
+    def __init__(self, *data: Any) -> None:
+        """As PyTorch's legacy constructor: float32 from data, or uninitialized memory of the given sizes."""
+        if len(data) == 1 and not isinstance(data[0], int):
+            self.array = creation.as_array(data[0], dtypes.get_default_dtype(), "Tensor")
+        else:
+            self.array = creation.empty(*data).array if data else creation.empty(0).array
+
+    @staticmethod
+    def _wrap(array: Any) -> Tensor:
+        """A tensor around a raw array, sharing its memory."""
+        return box(array)
+
+    # -- what a tensor is --------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> Size:
+        """The lengths of all dimensions."""
+        return Size(self.array.shape)
+
+    @property
+    def dtype(self) -> dtypes.dtype:
+        """The type of the elements."""
+        return dtypes.of(self.array.dtype)
+
+    @property
+    def device(self) -> devices.device:
+        """Where the memory is."""
+        return devices.device_of(self.array)
+
+    @property
+    def ndim(self) -> int_:
+        """The number of dimensions."""
+        return self.array.ndim
+
+    @property
+    def itemsize(self) -> int_:
+        """Bytes of one element."""
+        return self.array.itemsize
+
+    @property
+    def nbytes(self) -> int_:
+        """Bytes of all elements."""
+        return self.array.nbytes
+
+    @property
+    def is_cuda(self) -> bool_:
+        """Whether the memory is on a CUDA device."""
+        return not isinstance(self.array, numpy.ndarray)
+
+    def size(self, dim: int_ | None = None) -> Any:
+        """The shape, or the length of one dimension."""
+        return self.shape if dim is None else self.array.shape[shaping.one_dim(dim, self.array.ndim)]
+
+    def dim(self) -> int_:
+        """The number of dimensions."""
+        return self.array.ndim
+
+    ndimension = dim
+
+    def numel(self) -> int_:
+        """The number of elements."""
+        return int(self.array.size)
+
+    nelement = numel
+
+    def element_size(self) -> int_:
+        """Bytes of one element."""
+        return self.array.itemsize
+
+    def stride(self, dim: int_ | None = None) -> Any:
+        """Elements to skip in memory from one index to the next, for all dimensions or one."""
+        steps = tuple(s // self.array.itemsize for s in self.array.strides)
+        return steps if dim is None else steps[dim]
+
+    def is_contiguous(self) -> bool_:
+        """Whether the elements lie in row-major order without gaps."""
+        return bool(self.array.flags.c_contiguous)
+
+    def is_floating_point(self) -> bool_:
+        """Whether the elements are real floating numbers."""
+        return self.dtype.is_floating_point
+
+    def is_complex(self) -> bool_:
+        """Whether the elements are complex."""
+        return self.dtype.is_complex
+
+    def data_ptr(self) -> int_:
+        """The address of the first element."""
+        return self.array.ctypes.data if isinstance(self.array, numpy.ndarray) else self.array.data.ptr
+
+    def get_device(self) -> int_:
+        """The number of the CUDA device, -1 on the CPU."""
+        return self.device.index if self.is_cuda else -1
+
+    # -- the tape ----------------------------------------------------------------------------------------------------
+
+    @property
+    def requires_grad(self) -> bool_:
+        """Whether operations on this tensor are recorded."""
+        return fresh_node(self) is not None
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool_) -> None:
+        if value and self.array.dtype not in FLOATING:
+            raise RuntimeError(
+                f"only Tensors of floating point and complex dtype can require gradients, this one is {self.dtype!r}"
+            )
+        if isinstance(self.node, Node):
+            if not value:
+                raise RuntimeError(
+                    "you can only change requires_grad flags of leaf variables. If you want to use a computed variable "
+                    "in a subgraph that doesn't require differentiation use var_no_grad = var.detach()."
+                )
+            return
+        self.node = LEAF if value else None
+        self.view_of = None
+
+    def requires_grad_(self, requires_grad: bool_ = True) -> Tensor:
+        """Set `requires_grad`; returns the tensor."""
+        self.requires_grad = requires_grad
+        return self
+
+    @property
+    def grad(self) -> Any:
+        """The gradient that backward has accumulated, None before."""
+        return self.gradient
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}")
+            if value.array.shape != self.array.shape:
+                raise RuntimeError(
+                    f"assigned grad has data of a different size: {list(value.array.shape)} instead of "
+                    f"{list(self.array.shape)}"
+                )
+            if value.array.dtype != self.array.dtype:
+                raise RuntimeError(f"assigned grad has data of a different type: {value.dtype!r} instead of {self.dtype!r}")
+        self.gradient = value
+
+    @grad.deleter
+    def grad(self) -> None:
+        self.gradient = None
+
+    @property
+    def grad_fn(self) -> Node | None:
+        """The node of the operation that computed this tensor; None for leaves."""
+        node = fresh_node(self)
+        return node if isinstance(node, Node) else None
+
+    @property
+    def is_leaf(self) -> bool_:
+        """Whether this tensor was made by the user rather than computed from tensors that require gradients."""
+        return not isinstance(fresh_node(self), Node)
+
+    @property
+    def data(self) -> Tensor:
+        """The same memory off the tape; assigning replaces the memory."""
+        result = box(self.array)
+        return result
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
+        self.array = value.array
+        self.counter = self.view_of = None
+
+    @property
+    def _version(self) -> int_:
+        """How often this memory was changed in place."""
+        return counter_of(self)[0]
+
+    def backward(
+        self,
+        gradient: Tensor | None = None,
+        retain_graph: bool_ | None = None,
+        create_graph: bool_ = False,
+        inputs: Any = None,
+    ) -> None:
+        """Add the gradients of this tensor to `.grad` of the leaves it was computed from; see `autograd.backward`."""
+        api.backward(self, gradient, retain_graph, create_graph, inputs)
+
+    def detach(self) -> Tensor:
+        """The same memory off the tape."""
+        result = box(self.array)
+        result.counter = counter_of(self)
+        return result
+
+    def detach_(self) -> Tensor:
+        """Take this tensor off the tape."""
+        if self.view_of is not None:
+            raise RuntimeError("Can't detach views in-place. Use detach() instead")
+        self.node = None
+        return self
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of this computed tensor in `.grad` as well."""
+        node = self.grad_fn
+        if node is None:
+            if not self.requires_grad:
+                raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+            return
+        owner = weakref.ref(self)
+
+        def keep(g: Tensor) -> None:
+            tensor = owner()
+            if tensor is not None:
+                g = g if g.node is not None else box(g.array.copy())
+                tensor.gradient = g if tensor.gradient is None else tensor.gradient + g
+
+        node.register_hook(keep)
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> HookHandle:
+        """Call `hook(gradient)` when the gradient of this tensor is computed; what it returns replaces it.
+
+        Example:
+            >>> import paceline as torch
+            >>> x = torch.tensor(1.0, requires_grad=True)
+            >>> handle = x.register_hook(lambda g: g * 2)
+            >>> (3 * x).backward(); x.grad
+            tensor(6.)
+        """
+        node = fresh_node(self)
+        if node is None:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        if isinstance(node, Node):
+            return node.register_hook(hook)
+        Variable.any_leaf_hooks = True
+        if self.hooks is None:
+            self.hooks = {}
+        return HookHandle(self.hooks, hook)
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> HookHandle:
+        """Call `hook(tensor)` once the gradient of this leaf has been added to `.grad`."""
+        if self.node is not LEAF:
+            raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+        Variable.any_leaf_hooks = True
+        if self.grad_ready_hooks is None:
+            self.grad_ready_hooks = {}
+        return HookHandle(self.grad_ready_hooks, hook)
+
+    # -- to Python, NumPy and other libraries ------------------------------------------------------------------------
+
+    def item(self) -> Any:
+        """The value of a one-element tensor as a Python number."""
+        if self.array.size != 1:
+            raise RuntimeError(f"a Tensor with {self.array.size} elements cannot be converted to Scalar")
+        return self.array.item()
+
+    def tolist(self) -> Any:
+        """Nested lists of Python numbers."""
+        return self.array.tolist()
+
+    def numpy(self, *, force: bool_ = False) -> numpy.ndarray:
+        """A NumPy array over the same memory; force=True detaches and copies to the host where needed."""
+        if self.requires_grad and not force:
+            raise RuntimeError(
+                "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
+            )
+        if self.is_cuda and not force:
+            raise TypeError(
+                f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host "
+                "memory first."
+            )
+        return to_host(self.array)
+
+    def __array__(self, dtype: Any = None, copy: bool_ | None = None) -> numpy.ndarray:
+        array = self.numpy()
+        return numpy.array(array, dtype, copy=copy) if dtype is not None or copy else array
+
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        if self.requires_grad:
+            raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
+        return self.array.__dlpack__(**kwargs)
+
+    def __dlpack_device__(self) -> tuple:
+        return self.array.__dlpack_device__()
+
+    def __bool__(self) -> bool_:
+        if self.array.size != 1:
+            raise RuntimeError(
+                "Boolean value of Tensor with "
+                f"{'no values' if self.array.size == 0 else 'more than one value'} is ambiguous"
+            )
+        return bool(self.array.item())
+
+    def __float__(self) -> float_:
+        return float(self.item())
+
+    def __int__(self) -> int_:
+        return int(self.item())
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
+
+    def __index__(self) -> int_:
+        if self.array.size != 1 or self.array.dtype.kind not in "iub":
+            raise TypeError("only integer tensors of a single element can be converted to an index")
+        return int(self.array.item())
+
+    def __len__(self) -> int_:
+        if self.array.ndim == 0:
+            raise TypeError("len() of a 0-d tensor")
+        return self.array.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.array.ndim == 0:
+            raise TypeError("iteration over a 0-d tensor")
+        return iter(self.unbind(0))
+
+    def __contains__(self, element: Any) -> bool_:
+        return bool((self == element).any())
+
+    def __repr__(self) -> str:
+        return printing.tensor_text(self)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec and self.array.ndim == 0 else repr(self)
+
+    def __hash__(self) -> int_:
+        return id(self)
+
+    def __deepcopy__(self, memo: dict) -> Tensor:
+        if isinstance(self.node, Node):
+            raise RuntimeError(
+                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment."
+            )
+        result = object.__new__(type(self))
+        memo[id(self)] = result
+        result.array = self.array.copy()
+        result.node = self.node
+        if self.gradient is not None:
+            result.gradient = self.gradient.__deepcopy__(memo)  # type: ignore[attr-defined]
+        return result
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple:
+        if isinstance(self.node, Node):
+            raise RuntimeError("a computed tensor that requires a gradient cannot be pickled; detach() it first")
+        return _rebuild, (type(self), to_host(self.array), str(self.device), self.node is LEAF)
+
+    # -- dtype and device --------------------------------------------------------------------------------------------
+
+    def to(self, *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool_ = False, copy: bool_ = False) -> Tensor:
+        """The tensor with another dtype or on another device; itself if nothing changes and copy is False.
+
+        Args: a dtype, a device or both in any order, or another tensor to take both from.
+
+        Example:
+            >>> import paceline as torch
+            >>> torch.ones(1).to("cpu", torch.int64)
+            tensor([1])
+        """
+        for argument in args:
+            if isinstance(argument, dtypes.dtype):
+                dtype = argument
+            elif isinstance(argument, Tensor):
+                device, dtype = argument.device, argument.dtype
+            elif isinstance(argument, str | int_ | devices.device) and not isinstance(argument, bool):
+                device = argument
+            elif not isinstance(argument, bool) and argument is not None:
+                raise TypeError(f"to() expects a dtype, a device or a tensor, got {type(argument).__name__}")
+        result = self
+        if dtype is not None:
+            result = cast.to_dtype(result, dtypes.of(dtype))
+        if device is not None:
+            result = cast.to_device(result, devices.resolve(device))
+        return result.clone() if copy and result is self else result
+
+    def cpu(self) -> Tensor:
+        """The tensor on the CPU."""
+        return cast.to_device(self, devices.CPU)
+
+    def cuda(self, device: Any = None, non_blocking: bool_ = False) -> Tensor:
+        """The tensor on a CUDA device (the current one if none is given)."""
+        return cast.to_device(self, devices.resolve("cuda" if device is None else device))
+
+    def type(self, dtype: Any = None) -> Any:
+        """The dtype's name, or the tensor converted to a dtype."""
+        return repr(self.dtype) if dtype is None else self.to(dtypes.of(dtype))
+
+    def type_as(self, other: Tensor) -> Tensor:
+        """The tensor with another one's dtype."""
+        return self.to(other.dtype)
+
+    def float(self) -> Tensor:
+        """The tensor as float32."""
+        return self.to(dtypes.float32)
+
+    def double(self) -> Tensor:
+        """The tensor as float64."""
+        return self.to(dtypes.float64)
+
+    def half(self) -> Tensor:
+        """The tensor as float16."""
+        return self.to(dtypes.float16)
+
+    def bfloat16(self) -> Tensor:
+        """The tensor as bfloat16."""
+        return self.to(dtypes.bfloat16)
+
+    def int(self) -> Tensor:
+        """The tensor as int32."""
+        return self.to(dtypes.int32)
+
+    def long(self) -> Tensor:
+        """The tensor as int64."""
+        return self.to(dtypes.int64)
+
+    def short(self) -> Tensor:
+        """The tensor as int16."""
+        return self.to(dtypes.int16)
+
+    def char(self) -> Tensor:
+        """The tensor as int8."""
+        return self.to(dtypes.int8)
+
+    def byte(self) -> Tensor:
+        """The tensor as uint8."""
+        return self.to(dtypes.uint8)
+
+    def bool(self) -> Tensor:
+        """The tensor as bool: whether elements are nonzero."""
+        return self.to(dtypes.bool_)
+
+    def new_tensor(self, data: Any, **kwargs: Any) -> Tensor:
+        """A new tensor from data, with this one's dtype and device."""
+        return creation.tensor(data, **{"dtype": self.dtype, "device": self.device, **kwargs})
+
+    def new_zeros(self, *size: Any, **kwargs: Any) -> Tensor:
+        """Zeros with this tensor's dtype and device."""
+        return creation.zeros(*size, **{"dtype": self.dtype, "device": self.device, **kwargs})
+
+    def new_ones(self, *size: Any, **kwargs: Any) -> Tensor:
+        """Ones with this tensor's dtype and device."""
+        return creation.ones(*size, **{"dtype": self.dtype, "device": self.device, **kwargs})
+
+    def new_empty(self, *size: Any, **kwargs: Any) -> Tensor:
+        """Uninitialized memory with this tensor's dtype and device."""
+        return creation.empty(*size, **{"dtype": self.dtype, "device": self.device, **kwargs})
+
+    def new_full(self, size: Any, fill_value: Any, **kwargs: Any) -> Tensor:
+        """One value with this tensor's dtype and device."""
+        return creation.full(size, fill_value, **{"dtype": self.dtype, "device": self.device, **kwargs})
+
+    # -- indexing ----------------------------------------------------------------------------------------------------
+
+    __getitem__ = indexing.getitem
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        check_writable(self)
+        raw, basic = indexing._as_index(key, self)
+        if not isinstance(value, Tensor | int | float | complex):
+            value = creation.tensor(value, dtype=self.dtype, device=self.device)
+        if basic:
+            assign(indexing.getitem(self, key), value, "setitem")
+        else:
+            self.index_put_(key, value)
+
+    # -- arithmetic --------------------------------------------------------------------------------------------------
+
+    __add__ = __radd__ = arithmetic.add
+    __mul__ = __rmul__ = arithmetic.mul
+    __sub__ = arithmetic.sub
+    __truediv__ = arithmetic.true_divide
+    __floordiv__ = arithmetic.floor_divide
+    __mod__ = arithmetic.remainder
+    __pow__ = arithmetic.pow
+    __matmul__ = linalg.matmul
+    __neg__ = pointwise.neg
+    __abs__ = pointwise.abs
+    __eq__ = arithmetic.eq  # type: ignore[assignment]
+    __ne__ = arithmetic.ne  # type: ignore[assignment]
+    __lt__ = arithmetic.lt
+    __le__ = arithmetic.le
+    __gt__ = arithmetic.gt
+    __ge__ = arithmetic.ge
+    __and__ = __rand__ = arithmetic.bitwise_and
+    __or__ = __ror__ = arithmetic.bitwise_or
+    __xor__ = __rxor__ = arithmetic.bitwise_xor
+    __invert__ = arithmetic.bitwise_not
+    __lshift__ = arithmetic.bitwise_left_shift
+    __rshift__ = arithmetic.bitwise_right_shift
+
+    __array_priority__ = 1000  # NumPy's operators leave `array + tensor` to the tensor
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return arithmetic.sub(other, self)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return arithmetic.true_divide(other, self)
+
+    def __rfloordiv__(self, other: Any) -> Tensor:
+        return arithmetic.floor_divide(other, self)
+
+    def __rmod__(self, other: Any) -> Tensor:
+        return arithmetic.remainder(other, self)
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return arithmetic.pow(other, self)
+
+    add, sub, div = arithmetic.add_scaled, arithmetic.sub_scaled, arithmetic.div
+    mul, pow, remainder, fmod = arithmetic.mul, arithmetic.pow, arithmetic.remainder, arithmetic.fmod
+    floor_divide, true_divide = arithmetic.floor_divide, arithmetic.true_divide
+    subtract, multiply, divide = sub, mul, div
+    maximum, minimum, atan2 = arithmetic.maximum, arithmetic.minimum, arithmetic.atan2
+    eq, ne, lt, le, gt, ge = (
+        arithmetic.eq, arithmetic.ne, arithmetic.lt, arithmetic.le, arithmetic.gt, arithmetic.ge)  # fmt: skip
+    logical_and, logical_or = arithmetic.logical_and, arithmetic.logical_or
+    logical_xor, logical_not = arithmetic.logical_xor, arithmetic.logical_not
+    bitwise_and, bitwise_or = arithmetic.bitwise_and, arithmetic.bitwise_or
+    bitwise_xor, bitwise_not = arithmetic.bitwise_xor, arithmetic.bitwise_not
+    lerp, addcmul, addcdiv = pointwise.lerp, pointwise.addcmul, pointwise.addcdiv
+
+    def where(self, condition: Tensor, other: Any) -> Tensor:
+        """This tensor where the condition holds, other elsewhere."""
+        return arithmetic.where(condition, self, other)
+
+    # -- functions of one tensor -------------------------------------------------------------------------------------
+
+    neg, abs, sign, square, reciprocal = (
+        pointwise.neg, pointwise.abs, pointwise.sign, pointwise.square, pointwise.reciprocal)  # fmt: skip
+    negative, absolute = neg, abs
+    exp, exp2, expm1 = pointwise.exp, pointwise.exp2, pointwise.expm1
+    log, log2, log10, log1p = pointwise.log, pointwise.log2, pointwise.log10, pointwise.log1p
+    sqrt, rsqrt = pointwise.sqrt, pointwise.rsqrt
+    sin, cos, tan = pointwise.sin, pointwise.cos, pointwise.tan
+    asin, acos, atan = pointwise.asin, pointwise.acos, pointwise.atan
+    sinh, cosh, tanh = pointwise.sinh, pointwise.cosh, pointwise.tanh
+    asinh, acosh, atanh = pointwise.asinh, pointwise.acosh, pointwise.atanh
+    erf, erfc, sigmoid, relu = pointwise.erf, pointwise.erfc, pointwise.sigmoid, pointwise.relu
+    floor, ceil, round, trunc, frac = (
+        pointwise.floor, pointwise.ceil, pointwise.round, pointwise.trunc, pointwise.frac)  # fmt: skip
+    clamp = clip = pointwise.clamp
+    isnan, isinf, isfinite, nan_to_num = (
+        pointwise.isnan, pointwise.isinf, pointwise.isfinite, pointwise.nan_to_num)  # fmt: skip
+    softmax, log_softmax = softmax_family.softmax, softmax_family.log_softmax
+
+    # -- reductions --------------------------------------------------------------------------------------------------
+
+    sum, mean, prod, var, std, norm = reduction.sum, reduction.mean, reduction.prod, reduction.var, reduction.std, reduction.norm
+    amax, amin, argmax, argmin = reduction.amax, reduction.amin, reduction.argmax, reduction.argmin
+    max, min, median = indexing.max, indexing.min, indexing.median
+    all, any, logsumexp, cumsum = reduction.all, reduction.any, reduction.logsumexp, reduction.cumsum
+
+    # -- shape -------------------------------------------------------------------------------------------------------
+
+    reshape, view, flatten, unflatten = shaping.reshape_sizes, shaping.view, shaping.flatten, shaping.unflatten
+    transpose, permute, t, movedim = shaping.transpose, shaping.permute_dims, shaping.t, shaping.movedim
+    swapaxes = swapdims = transpose
+    expand, expand_as, repeat, tile = shaping.expand_sizes, shaping.expand_as, shaping.repeat, shaping.tile_sizes
+    broadcast_to, sum_to_size = shaping.broadcast_to, reduction.sum_to_size
+    squeeze, unsqueeze = shaping.squeeze, shaping.unsqueeze
+    split, chunk, unbind = shaping.split, shaping.chunk, shaping.unbind
+    narrow, select, flip, roll = shaping.narrow, shaping.select, shaping.flip_dims, shaping.roll_dims
+    contiguous, clone = shaping.contiguous, shaping.clone
+    tril, triu, diagonal, diag = shaping.tril, shaping.triu, shaping.diagonal, shaping.diag
+    T, mT = property(shaping.reverse_dims), property(shaping.matrix_transpose)
+
+    def view_as(self, other: Tensor) -> Tensor:
+        """The same memory in another tensor's shape."""
+        return self.view(other.array.shape)
+
+    def reshape_as(self, other: Tensor) -> Tensor:
+        """The same elements in another tensor's shape."""
+        return self.reshape(other.array.shape)
+
+    # -- indexing by tensors -----------------------------------------------------------------------------------------
+
+    gather, scatter, scatter_add = indexing.gather, indexing.scatter, indexing.scatter_add
+    index_select, index_add = indexing.index_select, indexing.index_add
+    masked_select, masked_fill, nonzero = indexing.masked_select, indexing.masked_fill, indexing.nonzero
+    sort, argsort, topk, unique = indexing.sort, indexing.argsort, indexing.topk, indexing.unique
+
+    def index_put(self, indices: tuple, values: Any, accumulate: bool_ = False) -> Tensor:
+        """A copy with values written (or added) at indices."""
+        raw, _ = indexing._as_index(indices, self)
+        return indexing.index_put(self, values, raw, accumulate)
+
+    # -- products ----------------------------------------------------------------------------------------------------
+
+    matmul, mm, bmm, mv, dot = linalg.matmul, linalg.mm, linalg.bmm, linalg.mv, linalg.dot
+    outer, addmm = linalg.outer, linalg.addmm
+
+    # -- in place ----------------------------------------------------------------------------------------------------
+
+    add_, sub_, mul_, div_ = (inplace(f) for f in (add, sub, mul, div))
+    __iadd__, __isub__, __imul__, __itruediv__ = add_, sub_, mul_, div_
+    pow_, remainder_, floor_divide_, lerp_ = (inplace(f) for f in (pow, remainder, floor_divide, lerp))
+    __ipow__, __imod__, __ifloordiv__ = pow_, remainder_, floor_divide_
+    bitwise_and_, bitwise_or_, bitwise_xor_ = (inplace(f) for f in (bitwise_and, bitwise_or, bitwise_xor))
+    __iand__, __ior__, __ixor__ = bitwise_and_, bitwise_or_, bitwise_xor_
+    addcmul_, addcdiv_ = inplace(addcmul), inplace(addcdiv)
+    neg_, abs_, sign_, square_, reciprocal_ = (inplace(f) for f in (neg, abs, sign, square, reciprocal))
+    exp_, log_, sqrt_, rsqrt_, sin_, cos_ = (inplace(f) for f in (exp, log, sqrt, rsqrt, sin, cos))
+    tanh_, sigmoid_, relu_ = (inplace(f) for f in (tanh, sigmoid, relu))
+    floor_, ceil_, round_, trunc_ = (inplace(f) for f in (floor, ceil, round, trunc))
+    clamp_ = clip_ = inplace(clamp)
+    nan_to_num_, tril_, triu_ = (inplace(f) for f in (nan_to_num, tril, triu))
+    masked_fill_, scatter_, scatter_add_ = (inplace(f) for f in (masked_fill, scatter, scatter_add))
+    index_add_, index_put_ = inplace(index_add), inplace(index_put)
+
+    def copy_(self, src: Tensor, non_blocking: bool_ = False) -> Tensor:
+        """Write another tensor's elements into this one, converted and broadcast."""
+        return assign(self, src.to(device=self.device), "copy_")
+
+    def fill_(self, value: Any) -> Tensor:
+        """Write one value into all elements."""
+        return assign(self, value, "fill_")
+
+    def zero_(self) -> Tensor:
+        """Write 0 into all elements."""
+        return assign(self, 0, "zero_")
+
+    def uniform_(self, from_: float_ = 0.0, to: float_ = 1.0, *, generator: Any = None) -> Tensor:
+        """Draw all elements uniformly from [from_, to)."""
+        drawn = random.uniform_array(self.array.shape, self.array.dtype, generator) * (to - from_) + from_
+        return assign(self, self._drawn(drawn), "uniform_")
+
+    def normal_(self, mean: float_ = 0.0, std: float_ = 1.0, *, generator: Any = None) -> Tensor:
+        """Draw all elements from a normal distribution."""
+        drawn = random.normal_array(self.array.shape, self.array.dtype, generator) * std + mean
+        return assign(self, self._drawn(drawn), "normal_")
+
+    def bernoulli_(self, p: float_ = 0.5, *, generator: Any = None) -> Tensor:
+        """Set each element to 1 with probability p, else to 0."""
+        drawn = random.uniform_array(self.array.shape, numpy.dtype(numpy.float32), generator) < p
+        return assign(self, self._drawn(drawn), "bernoulli_")
+
+    def _drawn(self, array: numpy.ndarray) -> Tensor:
+        return box(devices.move(numpy.asarray(array, self.array.dtype), self.device))
+
+
+def _rebuild(kind: type, array: numpy.ndarray, device: str, leaf: bool) -> Tensor:
+    result = object.__new__(kind)
+    result.array = devices.move(array, devices.resolve(device))
+    if leaf:
+        result.node = LEAF
+    return result
