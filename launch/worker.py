@@ -12,7 +12,7 @@ import runpy
 import signal
 import sys
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 from ..runtime import faults
 from ..runtime.world import get_world
@@ -80,7 +80,7 @@ def _line_stream(stream: TextIO, rank: int) -> TextIO:
 class _TaggedStream(io.TextIOWrapper):
     """Text stream whose every line begins with a tag."""
 
-    def __init__(self, buffer: io.BufferedIOBase, encoding: str, errors: str | None, tag: str) -> None:
+    def __init__(self, buffer: Any, encoding: str, errors: str | None, tag: str) -> None:
         super().__init__(buffer, encoding, errors, line_buffering=True)
         self._tag = tag
         self._at_line_start = True

@@ -22,6 +22,7 @@ from .world import World, get_world
 # The launcher reads from this pipe which rank failed first; it exists only under `paceline run`.
 EVENTS = "PACELINE_EVENTS"
 INTERRUPTED = 128 + signal.SIGINT
+_plain_code: Any = SystemExit.__dict__["code"]
 
 
 def install(world: World) -> None:
@@ -55,7 +56,7 @@ def end_job(error: BaseException) -> NoReturn:
 
 def exit_code(error: SystemExit) -> int:
     """The exit status that the interpreter gives for this exception."""
-    code = SystemExit.code.__get__(error)  # type: ignore[attr-defined]
+    code = _status_of(error)
     if code is None:
         return 0
     return code & 0xFF if isinstance(code, int) else 1
@@ -73,10 +74,15 @@ def notify_launcher(event: str) -> None:
         os.close(pipe)
 
 
+def _status_of(error: SystemExit) -> Any:
+    """What was given to sys.exit, read past the property of _RankExit."""
+    return _plain_code.__get__(error)
+
+
 def _describe(error: BaseException) -> tuple[int, str]:
     """Exit code and text for stderr, both as the interpreter has them."""
     if isinstance(error, SystemExit):
-        code = SystemExit.code.__get__(error)  # type: ignore[attr-defined]
+        code = _status_of(error)
         return exit_code(error), "" if isinstance(code, int | None) else f"{code}\n"
     return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1, "".join(traceback.format_exception(error))
 
@@ -113,7 +119,7 @@ class _RankExit(SystemExit):
     def code(self) -> Any:  # type: ignore[override]
         if _called_by_interpreter() and exit_code(self) != 0:
             end_job(self)
-        return SystemExit.code.__get__(self)  # type: ignore[attr-defined]
+        return _status_of(self)
 
 
 def _called_by_interpreter() -> bool:

@@ -11,11 +11,12 @@ import functools
 import hashlib
 import pickle
 import sys
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
 from ..arrays import Array, module_of, to_host
+from ..world import World
 
 
 class ReduceOp(enum.StrEnum):
@@ -207,7 +208,7 @@ class Comm:
         sizes = self._all_gather_sizes(payload.size)
         rows = np.empty((self.size, max(sizes)), np.uint8) if self.rank == dst else None
         self._gather(rows, _padded(payload, max(sizes)), dst)
-        return None if rows is None else [pickle.loads(row[:n]) for row, n in zip(rows, sizes, strict=True)]
+        return None if rows is None else [pickle.loads(row[:n].data) for row, n in zip(rows, sizes, strict=True)]
 
     def broadcast_object(self, obj: Any, src: int = 0) -> Any:
         """Rank `src`'s object, on every rank; what the others pass does not matter."""
@@ -218,7 +219,7 @@ class Comm:
         if self.rank != src:
             payload = np.empty(size, np.uint8)
         self._broadcast(payload, src)
-        return pickle.loads(payload)
+        return pickle.loads(payload.data)
 
     def split(self, color: int | None, key: int = 0) -> Comm | None:
         """Communicator of the ranks that pass the same color, ordered by (key, rank); None for a color of None."""
@@ -294,6 +295,11 @@ class Comm:
         return self._rows(whole)
 
     # What a backend implements
+
+    @classmethod
+    def from_world(cls, world: World) -> Self:
+        """The communicator of all ranks of this process's job."""
+        raise NotImplementedError(f"{cls.__name__} does not connect processes")
 
     def _same_everywhere(self, digest: int) -> bool:
         """Whether all ranks pass the same number of 62 bits."""

@@ -1,0 +1,253 @@
+"""The `paceline` command as its users meet it: real processes, their output and exit codes."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from paceline.launch import cli, mpi
+from tables.comms import finish_job
+
+PACELINE = [sys.executable, "-m", "paceline"]
+RUN = [*PACELINE, "run"]
+
+try:
+    mpi.find_mpiexec()
+    needs_mpi = pytest.mark.skipif(False, reason="")
+except mpi.LaunchError as error:
+    needs_mpi = pytest.mark.skip(reason=str(error))
+
+
+@pytest.fixture
+def script(tmp_path):
+    """A function that writes a program and gives its path; no process of it may be left at the end."""
+    path = tmp_path / "program.py"
+
+    def write(text):
+        path.write_text(text)
+        return str(path)
+
+    yield write
+    deadline = time.monotonic() + 5
+    while left := processes_of(str(path)):
+        assert time.monotonic() < deadline, f"still running: {left}"
+        time.sleep(0.05)
+
+
+def processes_of(path):
+    """Ids of processes with this path in their command line."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline") as command:
+            if path in command.read():
+                found.append(int(pid))
+    return found
+
+
+WORLD = """
+import json, os, sys
+from paceline.runtime.comm import world_comm
+comm = world_comm()
+ranks = comm.all_gather_object(comm.rank)
+print("rank", comm.rank, "of", comm.size)
+print("to stderr", file=sys.stderr)
+if comm.rank == 0:
+    print(json.dumps({"ranks": ranks, "arguments": sys.argv[1:], "threads": os.environ["OMP_NUM_THREADS"]}))
+"""
+
+
+@needs_mpi
+@pytest.mark.parametrize("size", [2, 3])
+def test_run_starts_ranks_and_tags_their_lines(script, size):
+    done = finish_job([*RUN, "-n", str(size), script(WORLD), "--lr", "0.1", "-n", "5"])
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    expected = ["rank 0 of {0}"] + [f"[{rank}] rank {rank} of {{0}}" for rank in range(1, size)]
+    assert sorted(line for line in lines if "of" in line) == sorted(line.format(size) for line in expected)
+    result = json.loads(next(line for line in lines if line.startswith("{")))
+    assert result["ranks"] == list(range(size))
+    assert result["arguments"] == ["--lr", "0.1", "-n", "5"]
+    assert sorted(done.stderr.split("\n"))[1:] == sorted(["to stderr"] + [f"[{r}] to stderr" for r in range(1, size)])
+
+
+def test_one_rank_needs_no_mpi(script):
+    program = WORLD + "assert 'mpi4py' not in sys.modules"
+    done = finish_job([*RUN, script(program)], env=os.environ | {"OMP_NUM_THREADS": "7"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "rank 0 of 1"
+    assert json.loads(done.stdout.splitlines()[-1])["threads"] == "7"
+
+
+@needs_mpi
+def test_a_script_sees_what_python_would_give_it(script, tmp_path):
+    (tmp_path / "neighbour.py").write_text("value = 5")
+    program = "import sys, neighbour; assert __name__ == '__main__'; assert sys.argv[0] == __file__; print(sys.argv)"
+    done = finish_job([*RUN, "-n", "2", script(program), "a b"])
+    assert done.returncode == 0, done.stderr
+    done = finish_job([*RUN, "-n", "2", "-m", "neighbour"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+FAILING = """
+import ctypes, os, sys, threading, time
+from paceline.runtime.comm import world_comm
+comm = world_comm()
+for step in range(10):
+    if step == 3 and comm.rank == {rank}:
+        {action}
+    comm.barrier()
+time.sleep(60)
+"""
+
+
+@needs_mpi
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("action", "code", "summary"),
+    [
+        ("raise ValueError('bad batch')", 1, "failed with exit code 1: ValueError: bad batch"),
+        ("sys.exit(3)", 3, "failed with exit code 3"),
+        ("raise SystemExit(4)", 4, "failed with exit code 4"),
+        ("threading.Thread(target=lambda: 1 / 0).start()", 1, "exit code 1: ZeroDivisionError: division by zero"),
+        ("os.kill(os.getpid(), 9)", 137, "died of SIGKILL"),
+        ("os.kill(os.getpid(), 11)", 139, "died of SIGSEGV"),
+    ],
+)
+def test_the_first_rank_that_fails_ends_the_job(script, action, code, summary, rank):
+    done = finish_job([*RUN, "-n", "2", script(FAILING.format(action=action, rank=rank))], timeout=30)
+    assert done.returncode == code, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"paceline run: rank {rank} "), done.stderr
+    assert last.endswith(summary), done.stderr
+    assert done.stderr.count("Traceback") == ("Error" in summary)
+
+
+@needs_mpi
+def test_a_traceback_begins_in_the_script(script):
+    done = finish_job([*RUN, "-n", "2", script("import paceline.nowhere")], timeout=30)
+    assert done.returncode == 1
+    tracebacks = done.stderr.replace("[1] ", "")
+    assert "ModuleNotFoundError: No module named 'paceline.nowhere'" in tracebacks
+    assert "runpy" not in tracebacks
+    assert "worker.py" not in tracebacks
+
+
+def test_a_single_rank_keeps_its_exit_code(script):
+    assert finish_job([*RUN, script("import sys; sys.exit(4)")]).returncode == 4
+    killed = finish_job([*RUN, script("import os; os.kill(os.getpid(), 9)")])
+    assert (killed.returncode, killed.stderr) == (137, "paceline run: rank 0 died of SIGKILL\n")
+
+
+SLEEPING = """
+import time
+from paceline.runtime.comm import world_comm
+world_comm().barrier()
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@needs_mpi
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_signals_reach_the_ranks(script, number):
+    """The fixture then checks that nothing is left, also where the launcher could not do anything about it."""
+    job = subprocess.Popen(
+        [*RUN, "-n", "2", script(SLEEPING)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert "ready" in job.stdout.readline()
+        job.send_signal(number)
+        code = job.wait(timeout=20)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+        job.stdout.close()
+    assert code == (-9 if number == signal.SIGKILL else 128 + number)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "-n", "2", "nowhere.py"], "no such script: nowhere.py"),
+        (["run", "-n", "2", "-m", "nowhere"], "no module named 'nowhere'"),
+        (["run", "-n", "0", __file__], "'-n'"),
+        (["run", "-n", "two", __file__], "'-n'"),
+        (["run", "--nproc", "2", __file__], "--nproc"),
+        (["run"], "PROGRAM"),
+        (["train"], "train"),
+        ([], "command"),
+    ],
+)
+def test_errors_are_one_line(arguments, words):
+    done = finish_job([*PACELINE, *arguments])
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert words in done.stderr
+
+
+def test_no_mpi_is_one_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(mpi.sys, "prefix", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["paceline", "run", "-n", "2", __file__])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"paceline: {mpi.NOT_FOUND}\n"
+
+
+@pytest.mark.parametrize(
+    ("says", "family"),
+    [
+        ("HYDRA build details:\\n    Version:   4.3.2", "hydra"),
+        ("mpiexec (OpenRTE) 4.1.6", "openmpi"),
+        ("mpirun (Open MPI) 5.0.11", "openmpi"),
+        ("Intel(R) MPI Library for Linux* OS, Version 2021.18", "hydra"),
+    ],
+)
+def test_the_launcher_beside_the_interpreter_is_recognised(says, family, monkeypatch, tmp_path):
+    program = tmp_path / "bin" / "mpiexec"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\nprintf '{says}\\n'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(mpi.sys, "prefix", str(tmp_path))
+    found = mpi.find_mpiexec()
+    assert (found.path, found.family) == (str(program), family)
+    assert found.command(3, ["python"])[-3:] == ["-n", "3", "python"] or family == "openmpi"
+
+
+def test_an_unknown_launcher_is_refused(monkeypatch, tmp_path):
+    program = tmp_path / "bin" / "mpirun"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho something else\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(mpi.sys, "prefix", str(tmp_path))
+    with pytest.raises(mpi.LaunchError, match=r"of no known MPI .*something else"):
+        mpi.find_mpiexec()
+
+
+def test_the_command_imports_nothing_heavy():
+    program = "import sys, paceline.launch.cli; print([m for m in ('mpi4py', 'numba', 'cupy') if m in sys.modules])"
+    assert finish_job([sys.executable, "-c", program]).stdout == "[]\n"
+
+
+def test_doctor():
+    done = finish_job([*PACELINE, "doctor", "--json"], timeout=120)
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert checks["Python"]["state"] == checks["NumPy"]["state"] == "ok"
+    assert done.returncode == any(check["state"] == "broken" for check in checks.values())
+    for check in checks.values():
+        assert check["state"] in ("ok", "missing", "broken")
+        assert check["detail"]
+
+
+def test_version():
+    assert finish_job([*PACELINE, "--version"]).stdout.startswith("paceline, version ")
