@@ -7,6 +7,7 @@ import numpy as np
 
 from ..runtime import data
 from ..runtime.data.collate import collate, is_numeric, stack
+from .ops import shaping
 from .tensor import Tensor
 
 
@@ -42,8 +43,8 @@ def default_convert(sample: Any) -> Any:
 
 
 def _stack(leaves: Sequence[Any]) -> Tensor:
-    """One Tensor of equally shaped Tensors, arrays or numbers."""
-    return Tensor._wrap(stack([leaf.array if isinstance(leaf, Tensor) else leaf for leaf in leaves]))
+    """One Tensor of equally shaped Tensors, arrays or numbers; Tensors that carry a graph pass it on."""
+    return shaping.stack(leaves) if isinstance(leaves[0], Tensor) else Tensor._wrap(stack(leaves))
 
 
 class DataLoader(data.DataLoader):

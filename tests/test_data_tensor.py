@@ -63,6 +63,19 @@ def test_default_collate_follows_the_structure():
     ]
 
 
+@pytest.mark.parametrize("wrap", [lambda dataset: dataset, Samples], ids=["whole batches", "sample by sample"])
+def test_gradients_flow_through_a_batch(wrap):
+    x = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    for (batch,) in data.DataLoader(wrap(data.TensorDataset(x)), batch_size=2):
+        (batch * batch).sum().backward()
+    assert x.grad.tolist() == [2.0, 4.0, 6.0]
+
+
+def test_tensors_of_different_shapes_are_refused():
+    with pytest.raises(RuntimeError, match=r"float32\[2\], tensors float32\[3\]"):
+        data.default_collate([torch.zeros(2), torch.zeros(3)])
+
+
 def test_single_samples_become_tensors_where_they_are_arrays():
     samples = [(np.array([1, 2]), 3, "a", Pair(np.float32(1), {"x": np.array([4])}))]
     ((array, number, string, pair),) = data.DataLoader(Samples(samples), batch_size=None)
