@@ -1,7 +1,7 @@
 """The tape: declaring primitives, recording them, and differentiating what was recorded."""
 
 if __name__ != "paceline.autograd":
-    raise ImportError("import paceline.autograd, not autograd: the bare folder would be a second copy of the registry")
+    raise ImportError("import paceline.autograd: the bare folder would be a second copy with a second registry")
 
 from .api import backward, grad
 from .check import GradcheckError, gradcheck, gradgradcheck

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import engine
-from .declaration import FLOATING
 from .mode import is_grad_enabled
+from .plan import FLOATING
 from .variable import Variable, box, fresh_node
 
 

@@ -1,130 +1,26 @@
-"""The declaration of a primitive: its rules, what they need, and the general path that a call of it takes."""
+"""The declaration of a primitive: its body and rules, and the general path that a call of it takes."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections import namedtuple
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import numpy
 
-from ..runtime import arrays, dtypes
+from ..runtime import arrays
 from ..runtime.arrays import Array
-from ..runtime.device import device_of
+from . import operands
 from .mode import is_grad_enabled
+from .plan import Plan, Rule, attach_outputs
 from .variable import LEAF, Node, Variable, View, box, counter_of, fresh_node
 
 _ndarray = numpy.ndarray
-FLOATING = frozenset(d.numpy for d in dtypes.ALL if d.category >= 2)
 
 registry: dict[str, Any] = {}  # name -> the public function of each primitive
-
-
-class Plan:
-    """What backward does for one primitive and one set of inputs that want gradients."""
-
-    __slots__ = ("counted", "declaration", "fused", "joint", "multiple", "names", "needs", "rules", "save",
-                 "saves_memory", "saves_out", "simple", "title")  # fmt: skip
-
-    def __init__(self, declaration: Declaration, mask: int, device: str) -> None:
-        self.declaration = declaration
-        self.title = declaration.title
-        self.multiple = declaration.multiple is not None
-        self.needs = tuple(bool(mask >> i & 1) for i in range(len(declaration.inputs)))
-        rules = declaration.rules_for(self.needs)
-        joint, fused = declaration.joint, declaration.fused.get(device)
-        used = [rule for rule in (*(rule for _, rule in rules), joint, fused) if rule is not None]
-        self.names = names = list(dict.fromkeys(name for rule in used for name in rule.names))
-        self.save = declaration.picker(names)
-        self.rules = tuple((i, rule.function, rule.picker(names)) for i, rule in rules)
-        self.joint = joint and (joint.function, joint.picker(names) or _nothing)
-        self.fused = fused and (fused.function, fused.picker(names) or _nothing)
-        self.simple = bool(rules) and fused is None and not declaration.variadic
-        self.counted = tuple(i for i, name in enumerate(declaration.inputs) if name in names)
-        self.saves_out = any(name in names for name in declaration.outputs)
-        self.saves_memory = bool(self.counted) or self.saves_out
-
-    def versions(self, inputs: tuple, result: Variable) -> tuple:
-        """The change counters of all tensors whose memory is saved, with their counts now."""
-        pairs = []
-        for i in self.counted if not self.declaration.variadic else range(len(inputs)):
-            if isinstance(inputs[i], Variable):
-                counter = counter_of(inputs[i])
-                pairs.append((counter, counter[0]))
-        if self.saves_out:
-            counter = counter_of(result)
-            pairs.append((counter, counter[0]))
-        return tuple(pairs)
-
-    def gradients(self, F: Any, g: Any, saved: tuple, create_graph: bool) -> Iterable:
-        """The gradients of all inputs in order, for the rules that are not one per input."""
-        if self.fused is not None and not create_graph:
-            function, pick = self.fused
-            return function(F.xp, g, self.needs, *pick(saved))
-        if self.joint is not None:
-            function, pick = self.joint
-            return function(F, g, self.needs, *pick(saved))
-        if self.declaration.variadic:
-            ((_, rule, pick),) = self.rules
-            return rule(F, g, *(pick or _nothing)(saved))
-        found = {i: rule(F, g, *(pick or _nothing)(saved)) for i, rule, pick in self.rules}
-        return [found.get(i) for i in range(len(self.needs))]
-
-    def lift(self, node: Node) -> tuple:
-        """The saved values as tensors in their places on the tape, for `create_graph=True`."""
-        declaration = self.declaration
-        lifted: list = []
-        for name, value in zip(self.names, node.saved or (), strict=True):
-            if name in declaration.inputs and declaration.variadic:
-                value = [_on_tape(v, edge) for v, edge in zip(value, node.edges, strict=True)]
-            elif name in declaration.inputs:
-                value = _on_tape(value, node.edges[declaration.inputs.index(name)])
-            elif name in declaration.outputs:
-                index = declaration.outputs.index(name)
-                value = box(value)
-                if not self.multiple:
-                    value.node = node
-                elif value.array.dtype in FLOATING:
-                    value.node = Node(Pick(self.title, index), (node,), (), value.array.shape, ())
-            lifted.append(value)
-        return tuple(lifted)
-
-
-def _nothing(saved: tuple) -> tuple:
-    return ()
-
-
-def _on_tape(value: Any, edge: Any) -> Any:
-    """A saved input as the tensor it was; numbers and None stay what they are."""
-    if isinstance(edge, Variable):
-        return edge
-    if not hasattr(value, "dtype"):
-        return value
-    tensor = box(value)
-    tensor.node = edge
-    return tensor
-
-
-class Rule:
-    """A written derivative and the names it asks for."""
-
-    def __init__(self, declaration: Declaration, function: Callable, leading: int, legal: tuple[str, ...]) -> None:
-        self.function = function
-        self.names = tuple(inspect.signature(function).parameters)[leading:]
-        unknown = [name for name in self.names if name not in legal]
-        if unknown:
-            raise TypeError(f"{declaration.name}: a rule asks for {unknown}; it may ask for {sorted(legal)}")
-
-    def picker(self, saved: list[str]) -> Callable | None:
-        """A function from the saved tuple to this rule's arguments; None if it takes none."""
-        if not self.names:
-            return None
-        if list(self.names) == saved:
-            return tuple  # of a tuple: itself
-        return eval(f"lambda s: ({', '.join(f's[{saved.index(n)}]' for n in self.names)},)")
 
 
 class Declaration:
@@ -153,6 +49,10 @@ class Declaration:
             raise TypeError(f"{self.name}: tensor inputs come before attributes")
         self.attributes = tuple(p.name for p in attributes)
         self.defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        self.arity = len(parameters)
+        self.required = self.arity - len(self.defaults)
+        self.tail = tuple(self.defaults.values())  # what a call with only the required arguments leaves out
+        self.registry = registry
         self.rules: dict[str, Rule] = {}
         self.joint: Rule | None = None
         self.fused: dict[str, Rule] = {}
@@ -171,11 +71,11 @@ class Declaration:
         for name, function in rules.items():
             if name not in self.inputs:
                 raise TypeError(f"{self.name}: no input {name!r} to give a rule for; inputs are {self.inputs}")
-            self.rules[name] = Rule(self, function, 2, self.nameable())
+            self.rules[name] = Rule(self.name, function, 2, self.nameable())
 
     def joint_vjp(self, function: Callable) -> Callable:
         """Give one rule `(F, g, needs, ...) -> gradients of all inputs`, for inputs whose rules share work."""
-        self.joint = Rule(self, function, 3, self.nameable())
+        self.joint = Rule(self.name, function, 3, self.nameable())
         return function
 
     def fused_vjp(self, device: str) -> Callable[[Callable], Callable]:
@@ -186,7 +86,7 @@ class Declaration:
         """
 
         def register(function: Callable) -> Callable:
-            self.fused[device] = Rule(self, function, 3, (*self.nameable(), *self.residuals))
+            self.fused[device] = Rule(self.name, function, 3, (*self.nameable(), *self.residuals))
             return function
 
         return register
@@ -255,6 +155,11 @@ class Declaration:
 
     def bind(self, args: tuple, kwargs: dict) -> tuple[tuple, tuple]:
         """Inputs and attributes of a call, with names resolved and defaults filled in."""
+        count = len(self.inputs)
+        if not kwargs and len(args) >= self.required:
+            args += self.tail[len(args) - self.required :]
+            if len(args) == self.arity:
+                return args[:count], args[count:]
         names = (*self.inputs, *self.attributes)
         if len(args) > len(names):
             raise TypeError(f"{self.name}() takes {len(names)} arguments ({', '.join(names)}), got {len(args)}")
@@ -269,21 +174,22 @@ class Declaration:
         if missing:
             raise TypeError(f"{self.name}() misses the arguments {', '.join(missing)}")
         values = [named[name] if name in named else self.defaults[name] for name in names]
-        return tuple(values[: len(self.inputs)]), tuple(values[len(self.inputs) :])
+        return tuple(values[:count]), tuple(values[count:])
 
     def call(self, inputs: tuple, attributes: tuple) -> Any:
         """The general path: any mix of tensors, Python numbers and None, dtypes and devices."""
         inputs = self.variadic_inputs(inputs) if self.variadic else inputs
-        inputs = self.harmonize(inputs)
-        raw = tuple(x.array if isinstance(x, Variable) else x for x in inputs)
-        first = next(a for a in raw if isinstance(a, numpy.ndarray) or hasattr(a, "__cuda_array_interface__"))
+        if not operands.uniform(self, inputs):
+            inputs = operands.harmonize(self, inputs)
+        raw = tuple([x.array if isinstance(x, Variable) else x for x in inputs])
+        first = next(x.array for x in inputs if isinstance(x, Variable))
         try:
             if self.variadic:
                 values = self.body_for(first)(list(raw), *attributes)
             else:
                 values = self.body_for(first)(*raw, *attributes)
         except (ValueError, TypeError, IndexError) as error:
-            raise self.explain(error, raw) from None
+            raise operands.explain(self, error, raw) from None
         if self.multiple is None and not self.residuals:
             values = (values,)
         results = [wrap(value, first) for value in values[: len(self.outputs)]]
@@ -312,7 +218,8 @@ class Declaration:
         if plan is None:
             return
         saved = plan.save(*((raw,) if self.variadic else raw), *values, *attributes)
-        node = Node(plan, edges, saved, results[0].array.shape, plan.versions(inputs, results[0]))
+        versions = plan.versions(inputs, results[0]) if plan.versions is not None else ()
+        node = Node(plan, edges, saved, results[0].array.shape, versions)
         if self.multiple is None:
             results[0].node = node
         else:
@@ -333,82 +240,6 @@ class Declaration:
             edges.append(node)
         return tuple(edges), mask
 
-    # -- operands ----------------------------------------------------------------------------------------------------
-
-    def harmonize(self, inputs: tuple) -> tuple:
-        """Bring operands to one device and, where the declaration says so, to one dtype."""
-        for name, x in zip(self.names_of(inputs), inputs, strict=True):
-            if not (x is None or isinstance(x, Variable | bool | int | float | complex)):
-                return self.harmonize(self.adopt(inputs, name, x))
-        tensors = [x for x in inputs if isinstance(x, Variable)]
-        if not tensors:
-            raise TypeError(f"{self.name}(): expected a tensor among the arguments {', '.join(self.inputs)}")
-        home = self.common_device(tensors)
-        if home is not None:
-            inputs = tuple(registry["move"](x, home, device_of(x.array)) if isinstance(x, Variable) else x for x in inputs)
-        return inputs if self.promote == "none" else self.promoted(inputs)
-
-    def promoted(self, inputs: tuple) -> tuple:
-        """The operands with their common dtype; numbers stay numbers, which take the dtype of what they meet."""
-        moving = [i for i, name in enumerate(self.names_of(inputs)) if name not in self.keep and inputs[i] is not None]
-        tensors = [inputs[i] for i in moving if isinstance(inputs[i], Variable)]
-        scalars = [inputs[i] for i in moving if not isinstance(inputs[i], Variable)]
-        target = self.common_dtype(tensors, scalars)
-        result = list(inputs)
-        for i in moving:
-            x = inputs[i]
-            if not isinstance(x, Variable):
-                if not tensors:
-                    like = next(x for x in inputs if isinstance(x, Variable))
-                    result[i] = box(arrays.module_of(like.array).asarray(x, target.numpy))
-            elif x.array.dtype != target.numpy:
-                result[i] = registry["cast"](x, target, dtypes.of(x.array.dtype))
-        return tuple(result)
-
-    def names_of(self, inputs: tuple) -> tuple[str, ...]:
-        return self.inputs * len(inputs) if self.variadic else self.inputs
-
-    def adopt(self, inputs: tuple, name: str, value: Any) -> tuple:
-        """Accept a NumPy number or array as an operand, as PyTorch does; refuse anything else."""
-        if isinstance(value, numpy.generic):
-            accepted = value.item()
-        elif isinstance(value, numpy.ndarray):
-            accepted = wrap(value, value)
-        else:
-            raise TypeError(f"{self.name}(): argument {name!r} must be a tensor, got {type(value).__name__}")
-        return tuple(accepted if x is value else x for x in inputs)
-
-    def common_device(self, tensors: list) -> Any:
-        """None if all tensors are on one device; the device to go to if the strays are zero-dimensional on the CPU."""
-        devices = {device_of(x.array) for x in tensors}
-        if len(devices) == 1:
-            return None
-        homes = {device_of(x.array) for x in tensors if x.array.ndim or device_of(x.array).type != "cpu"}
-        if len(homes) == 1:
-            return homes.pop()
-        raise RuntimeError(
-            f"{self.name}(): expected all tensors on one device, found {' and '.join(sorted(map(str, devices)))}; "
-            "move them with .to(device)"
-        )
-
-    def common_dtype(self, tensors: list, scalars: list) -> dtypes.dtype:
-        full = [dtypes.of(x.array.dtype) for x in tensors if x.array.ndim]
-        zero_dim = [dtypes.of(x.array.dtype) for x in tensors if not x.array.ndim]
-        target = dtypes.result_type(full, zero_dim, scalars)
-        if self.promote == "float" and target.category < 2:
-            return dtypes.get_default_dtype()
-        return target
-
-    def explain(self, error: Exception, raw: tuple) -> Exception:
-        """The exception PyTorch users expect for what NumPy refused, naming the operation and its operands."""
-        operands = ", ".join(
-            f"{name} {dtypes.of(a.dtype).name}{list(a.shape)}"
-            for name, a in zip(self.names_of(raw), raw, strict=False)
-            if hasattr(a, "dtype")
-        )
-        kind = IndexError if isinstance(error, IndexError) else RuntimeError
-        return kind(f"{self.name}(): {error} ({operands})")
-
 
 def as_array(value: Any, like: Array) -> Array:
     """NumPy returns scalars where it should return 0-d arrays."""
@@ -424,21 +255,3 @@ def attach_view(result: Variable, parent: Variable, function: Callable, attribut
     counter = result.counter = counter_of(parent)
     if is_grad_enabled():
         result.view_of = View(parent, function, attributes, counter[0])
-
-
-class Pick:
-    """The plan of the node that stands for one of several outputs: hands its gradient to the common node."""
-
-    __slots__ = ("index", "title")
-
-    def __init__(self, title: str, index: int) -> None:
-        self.title = title
-        self.index = index
-
-
-def attach_outputs(node: Node, results: list, differentiable: list[bool] | None = None) -> None:
-    """Hang several outputs on one node; it gets a tuple of gradients, zeros for outputs that got none."""
-    node.shape = tuple((r.array.shape, r.array.dtype, r.array.__class__) for r in results)
-    for i, result in enumerate(results):
-        if result.array.dtype in FLOATING and (differentiable is None or differentiable[i]):
-            result.node = Node(Pick(node.plan.title, i), (node,), (), result.array.shape, ())

@@ -18,8 +18,8 @@ from typing import Any
 import numpy
 
 from ..runtime import arrays
-from .declaration import Pick
 from .mode import anomaly, enable_grad, no_grad
+from .plan import Pick
 from .primitive import RAW_NUMPY, RECORDED, raw_namespace
 from .variable import LEAF, Node, Variable, box, changed, counter_of, fresh_node
 
@@ -288,12 +288,12 @@ _FREED = (
 )
 _MODIFIED = (
     "one of the variables needed for gradient computation has been modified by an inplace operation: {} saved it at "
-    "version {}, it is at version {} since {}. Hint: use the out-of-place form of that operation, or clone() before it; "
-    "set_detect_anomaly(True) shows where the forward was called."
+    "version {}, it is at version {} since {}. Hint: use the out-of-place form of that operation, or clone() before "
+    "it; set_detect_anomaly(True) shows where the forward was called."
 )
 
 
-# -- leaves --------------------------------------------------------------------------------------------------------------
+# -- leaves ------------------------------------------------------------------------------------------------------------
 
 
 def _accumulate(leaf: Variable, gradient: Any, fresh: bool, create_graph: bool) -> None:

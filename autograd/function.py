@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from .api import wants_grad
-from .declaration import Pick, attach_outputs
 from .mode import no_grad
+from .plan import Pick, attach_outputs
 from .variable import LEAF, Node, Variable, box, changed, counter_of, fresh_node
 
 

@@ -27,8 +27,10 @@ import numpy
 
 from ..runtime import arrays
 from ..runtime.arrays import Array
-from .declaration import FLOATING, Declaration, as_array, attach_view, registry
+from .declaration import Declaration, as_array, attach_view, registry
 from .mode import is_grad_enabled
+from .operands import explain
+from .plan import FLOATING
 from .variable import LEAF, Node, Variable, fresh_node
 
 _new = object.__new__
@@ -48,7 +50,7 @@ class Primitive(Protocol):
     def kernel(self, device: str) -> Callable[[Callable], Callable]: ...
 
 
-# -- specialised call paths: the general one above is right for everything, these are quick for the common cases --------
+# -- specialised call paths: Declaration.call is right for everything, these are quick for the common cases ------------
 
 
 def _unary(declaration: Declaration) -> Callable:
@@ -69,7 +71,7 @@ def _unary(declaration: Declaration) -> Callable:
         try:
             value = body(array, *attributes)
         except (ValueError, TypeError, IndexError) as error:
-            raise declaration.explain(error, (array,)) from None
+            raise explain(declaration, error, (array,)) from None
         result = _new(Variable.box)
         result.array = value if value.__class__ is array.__class__ else as_array(value, array)
         if is_view and arrays.shares_memory(value, array):
@@ -84,7 +86,7 @@ def _unary(declaration: Declaration) -> Callable:
                     (input if node is LEAF else node,),
                     plan.save(array, result.array, *attributes),
                     value.shape,
-                    plan.versions((input,), result) if plan.saves_memory else (),
+                    plan.versions((input,), result) if plan.versions is not None else (),
                 )
         return result
 
@@ -99,30 +101,39 @@ def _binary(declaration: Declaration) -> Callable:
     general = declaration.call
 
     def call(input, other):  # type: ignore[no-untyped-def]
+        x = y = None
         try:
-            a = input.array
             if other.__class__ is float or other.__class__ is int:
-                if not numeric or a.dtype not in FLOATING:
-                    return general((input, other), ())
-                b, y = other, None
-            else:
-                b = other.array
-                if a.dtype is not b.dtype or b.__class__ is not a.__class__ or (floating and a.dtype not in FLOATING):
-                    return general((input, other), ())
+                a = like = input.array
+                b = other
+                x = input.node if input.view_of is None else fresh_node(input)
+                direct = numeric and like.dtype in FLOATING
+            elif input.__class__ is float or input.__class__ is int:
+                a = input
+                b = like = other.array
                 y = other.node if other.view_of is None else fresh_node(other)
-            body = bodies[a.__class__]
+                direct = numeric and like.dtype in FLOATING
+            else:
+                a = like = input.array
+                b = other.array
+                direct = a.dtype is b.dtype and b.__class__ is a.__class__ and (not floating or a.dtype in FLOATING)
+                x = input.node if input.view_of is None else fresh_node(input)
+                y = other.node if other.view_of is None else fresh_node(other)
+            body = bodies[like.__class__]
         except (AttributeError, KeyError):
+            return general((input, other), ())
+        if not direct:
             return general((input, other), ())
         try:
             value = body(a, b)
         except (ValueError, TypeError) as error:
-            raise declaration.explain(error, (a, b)) from None
+            raise explain(declaration, error, (a, b)) from None
         result = _new(Variable.box)
-        result.array = value if value.__class__ is a.__class__ else as_array(value, a)
+        result.array = value if value.__class__ is like.__class__ else as_array(value, like)
         x = input.node if input.view_of is None else fresh_node(input)
         if (x is not None or y is not None) and is_grad_enabled():
             mask = 3 if x is not None and y is not None else 1 if y is None else 2
-            cpu = a.__class__ is _ndarray
+            cpu = like.__class__ is _ndarray
             plan = plans.get(mask if cpu else -mask) or declaration.plan(mask, cpu)
             if plan is not None:
                 result.node = Node(
@@ -130,7 +141,7 @@ def _binary(declaration: Declaration) -> Callable:
                     (input if x is LEAF else x, other if y is LEAF else y),
                     plan.save(a, b, value),
                     value.shape,
-                    plan.versions((input, other), result) if plan.saves_memory else (),
+                    plan.versions((input, other), result) if plan.versions is not None else (),
                 )
         return result
 
@@ -166,7 +177,8 @@ def primitive(
         residuals: names of further values that the body returns after its output, for fused backward kernels.
         view: the output may share the input's memory.
     """
-    options: dict[str, Any] = dict(promote=promote, keep=keep, outputs=outputs, residuals=residuals, view=view)
+    options: dict[str, Any] = {
+        "promote": promote, "keep": keep, "outputs": outputs, "residuals": residuals, "view": view}  # fmt: skip
     if body is None:
         return functools.partial(primitive, **options)
     declaration = Declaration(body, **options)

@@ -1,2 +1,2 @@
 if __name__ != "paceline.optim":
-    raise ImportError("import paceline.optim instead of optim: the bare folder would be a second copy with a second registry")
+    raise ImportError("import paceline.optim: the bare folder would be a second copy with a second registry")

@@ -1,7 +1,7 @@
 """Tensors: the operations with their derivatives, the Tensor class, creation, printing."""
 
 if __name__ != "paceline.tensor":
-    raise ImportError("import paceline.tensor, not tensor: the bare folder would be a second copy of the registry")
+    raise ImportError("import paceline.tensor: the bare folder would be a second copy with a second registry")
 
 from .tensor import Size, Tensor
 

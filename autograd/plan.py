@@ -1,0 +1,144 @@
+"""What backward does for a call: rules, and which saved values they are given."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..runtime import dtypes
+from .variable import Node, Variable, box
+
+FLOATING = frozenset(d.numpy for d in dtypes.ALL if d.category >= 2)
+
+
+class Plan:
+    """What backward does for one primitive and one set of inputs that want gradients."""
+
+    __slots__ = ("declaration", "fused", "joint", "multiple", "names", "needs", "rules", "save", "simple", "title",
+                 "versions")  # fmt: skip
+
+    def __init__(self, declaration: Any, mask: int, device: str) -> None:
+        self.declaration = declaration
+        self.title = declaration.title
+        self.multiple = declaration.multiple is not None
+        self.needs = tuple(bool(mask >> i & 1) for i in range(len(declaration.inputs)))
+        rules = declaration.rules_for(self.needs)
+        joint, fused = declaration.joint, declaration.fused.get(device)
+        used = [rule for rule in (*(rule for _, rule in rules), joint, fused) if rule is not None]
+        self.names = names = list(dict.fromkeys(name for rule in used for name in rule.names))
+        self.save = declaration.picker(names)
+        self.rules = tuple((i, rule.function, rule.picker(names)) for i, rule in rules)
+        self.joint = joint and (joint.function, joint.picker(names) or _nothing)
+        self.fused = fused and (fused.function, fused.picker(names) or _nothing)
+        self.simple = bool(rules) and fused is None and not declaration.variadic
+        self.versions = _version_reader(declaration, names)
+
+    def gradients(self, F: Any, g: Any, saved: tuple, create_graph: bool) -> Iterable:
+        """The gradients of all inputs in order, for the rules that are not one per input."""
+        if self.fused is not None and not create_graph:
+            function, pick = self.fused
+            return function(F.xp, g, self.needs, *pick(saved))
+        if self.joint is not None:
+            function, pick = self.joint
+            return function(F, g, self.needs, *pick(saved))
+        if self.declaration.variadic:
+            ((_, rule, pick),) = self.rules
+            return rule(F, g, *(pick or _nothing)(saved))
+        found = {i: rule(F, g, *(pick or _nothing)(saved)) for i, rule, pick in self.rules}
+        return [found.get(i) for i in range(len(self.needs))]
+
+    def lift(self, node: Node) -> tuple:
+        """The saved values as tensors in their places on the tape, for `create_graph=True`."""
+        declaration = self.declaration
+        lifted: list = []
+        for name, value in zip(self.names, node.saved or (), strict=True):
+            if name in declaration.inputs and declaration.variadic:
+                value = [_on_tape(v, edge) for v, edge in zip(value, node.edges, strict=True)]
+            elif name in declaration.inputs:
+                value = _on_tape(value, node.edges[declaration.inputs.index(name)])
+            elif name in declaration.outputs:
+                index = declaration.outputs.index(name)
+                value = box(value)
+                if not self.multiple:
+                    value.node = node
+                elif value.array.dtype in FLOATING:
+                    value.node = Node(Pick(self.title, index), (node,), (), value.array.shape, ())
+            lifted.append(value)
+        return tuple(lifted)
+
+
+def _nothing(saved: tuple) -> tuple:
+    return ()
+
+
+def _version_reader(declaration: Any, names: list[str]) -> Callable | None:
+    """A function (inputs, result) -> (counter, count) of each tensor whose memory is saved; None if there is none."""
+    if declaration.variadic:
+        terms = ["*map(version, inputs)"] if declaration.inputs[0] in names else []
+    else:
+        terms = [f"version(inputs[{i}])" for i, name in enumerate(declaration.inputs) if name in names]
+    if any(name in names for name in declaration.outputs):
+        terms.append("version(result)")
+    return eval(f"lambda inputs, result: ({', '.join(terms)},)", {"version": _version, "map": map}) if terms else None
+
+
+_CONSTANT: tuple[list, int] = ([0, None], 0)
+
+
+def _version(variable: Any) -> tuple[list, int]:
+    """The change counter of a tensor's memory and its count now; numbers and None never change."""
+    if not isinstance(variable, Variable):
+        return _CONSTANT
+    counter = variable.counter
+    if counter is None:
+        counter = variable.counter = [0, None]
+    return counter, counter[0]
+
+
+def _on_tape(value: Any, edge: Any) -> Any:
+    """A saved input as the tensor it was; numbers and None stay what they are."""
+    if isinstance(edge, Variable):
+        return edge
+    if not hasattr(value, "dtype"):
+        return value
+    tensor = box(value)
+    tensor.node = edge
+    return tensor
+
+
+class Rule:
+    """A written derivative and the names it asks for."""
+
+    def __init__(self, name: str, function: Callable, leading: int, legal: tuple[str, ...]) -> None:
+        self.function = function
+        self.names = tuple(inspect.signature(function).parameters)[leading:]
+        unknown = [name for name in self.names if name not in legal]
+        if unknown:
+            raise TypeError(f"{name}: a rule asks for {unknown}; it may ask for {sorted(legal)}")
+
+    def picker(self, saved: list[str]) -> Callable | None:
+        """A function from the saved tuple to this rule's arguments; None if it takes none."""
+        if not self.names:
+            return None
+        if list(self.names) == saved:
+            return tuple  # of a tuple: itself
+        return eval(f"lambda s: ({', '.join(f's[{saved.index(n)}]' for n in self.names)},)")
+
+
+class Pick:
+    """The plan of the node that stands for one of several outputs: hands its gradient to the common node."""
+
+    __slots__ = ("index", "title")
+
+    def __init__(self, title: str, index: int) -> None:
+        self.title = title
+        self.index = index
+
+
+def attach_outputs(node: Node, results: list, differentiable: list[bool] | None = None) -> None:
+    """Hang several outputs on one node; it gets a tuple of gradients, zeros for outputs that got none."""
+    node.shape = tuple((r.array.shape, r.array.dtype, r.array.__class__) for r in results)
+    for i, result in enumerate(results):
+        if result.array.dtype in FLOATING and (differentiable is None or differentiable[i]):
+            result.node = Node(Pick(node.plan.title, i), (node,), (), result.array.shape, ())
