@@ -130,7 +130,6 @@ def _binary(declaration: Declaration) -> Callable:
             raise explain(declaration, error, (a, b)) from None
         result = _new(Variable.box)
         result.array = value if value.__class__ is like.__class__ else as_array(value, like)
-        x = input.node if input.view_of is None else fresh_node(input)
         if (x is not None or y is not None) and is_grad_enabled():
             mask = 3 if x is not None and y is not None else 1 if y is None else 2
             cpu = like.__class__ is _ndarray

@@ -1,2 +1,2 @@
 if __name__ != "paceline.nn":
-    raise ImportError("import paceline.nn instead of nn: the bare folder would be a second copy with a second registry")
+    raise ImportError("import paceline.nn: the bare folder would be a second copy with a second registry")

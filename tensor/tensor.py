@@ -9,7 +9,7 @@ from typing import Any, SupportsIndex
 import numpy
 
 from ..autograd import api
-from ..autograd.declaration import FLOATING
+from ..autograd.plan import FLOATING
 from ..autograd.variable import LEAF, HookHandle, Node, Variable, box, changed, counter_of, fresh_node
 from ..runtime import device as devices
 from ..runtime import dtypes

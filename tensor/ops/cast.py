@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...autograd.declaration import FLOATING
+from ...autograd.plan import FLOATING
 from ...autograd.primitive import primitive
 from ...autograd.variable import box
 from ...runtime import device as devices
