@@ -127,12 +127,10 @@ class Declaration:
     def plan(self, mask: int, xp_is_numpy: bool) -> Plan | None:
         """The plan for a set of inputs that want gradients, None if no rule leads to any of them."""
         key = mask if xp_is_numpy else -mask
-        found = self.plans.get(key, False)
-        if found is False:
+        if key not in self.plans:
             reached = mask & self.differentiable
-            found = Plan(self, reached, "cpu" if xp_is_numpy else "cuda") if reached else None
-            self.plans[key] = found
-        return found
+            self.plans[key] = Plan(self, reached, "cpu" if xp_is_numpy else "cuda") if reached else None
+        return self.plans[key]
 
     # -- calls -------------------------------------------------------------------------------------------------------
 

@@ -198,7 +198,8 @@ class _Backward:
         if not (leaf.hooks or leaf.grad_ready_hooks):
             self.give_leaf(leaf, gradient, fresh)
         elif leaf in self.held:
-            self.held[leaf] = self.sum(*self.held[leaf], gradient)
+            old, owned = self.held[leaf]
+            self.held[leaf] = self.sum(old, owned, gradient)
         else:
             self.held[leaf] = (gradient, fresh)
 
@@ -254,8 +255,8 @@ class _Backward:
         for i, edge in enumerate(node.edges):
             entry = self.pending.get(edge.number) if edge.__class__ is Node else None
             g = entry[1] if entry is not None else getattr(edge, "gradient", None)
-            g = g.array if isinstance(g, Variable) else g
-            if hasattr(g, "dtype") and bool((g != g).any()):
+            array: Any = g.array if isinstance(g, Variable) else g
+            if hasattr(array, "dtype") and bool((array != array).any()):
                 error = RuntimeError(f"Function '{node.plan.title}' returned nan values in its {i}th output.")
                 error.add_note("its forward was called here:\n" + node.origin())
                 raise error

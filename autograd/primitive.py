@@ -72,7 +72,7 @@ def _unary(declaration: Declaration) -> Callable:
             value = body(array, *attributes)
         except (ValueError, TypeError, IndexError) as error:
             raise explain(declaration, error, (array,)) from None
-        result = _new(Variable.box)
+        result: Any = _new(Variable.box)
         result.array = value if value.__class__ is array.__class__ else as_array(value, array)
         if is_view and arrays.shares_memory(value, array):
             attach_view(result, input, call, attributes)
@@ -128,7 +128,7 @@ def _binary(declaration: Declaration) -> Callable:
             value = body(a, b)
         except (ValueError, TypeError) as error:
             raise explain(declaration, error, (a, b)) from None
-        result = _new(Variable.box)
+        result: Any = _new(Variable.box)
         result.array = value if value.__class__ is like.__class__ else as_array(value, like)
         if (x is not None or y is not None) and is_grad_enabled():
             mask = 3 if x is not None and y is not None else 1 if y is None else 2

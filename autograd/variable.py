@@ -140,7 +140,7 @@ class HookHandle:
 
 def box(array: Array) -> Any:
     """A tensor around a raw array, off the tape."""
-    result = object.__new__(Variable.box)
+    result: Any = object.__new__(Variable.box)
     result.array = array
     return result
 
@@ -148,8 +148,8 @@ def box(array: Array) -> Any:
 def fresh_node(variable: Variable) -> Any:
     """The node of a view, derived again from its parent if the shared memory was changed since."""
     view = variable.view_of
-    if view is not None and view.version != variable.counter[0]:
-        view.version = variable.counter[0]
+    if view is not None and view.version != counter_of(variable)[0]:
+        view.version = counter_of(variable)[0]
         variable.node = None
         if fresh_node(view.parent) is not None:
             with enable_grad():

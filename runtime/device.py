@@ -31,17 +31,14 @@ class device:
     __slots__ = ("index", "type")
 
     def __init__(self, type: str | int | device, index: int | None = None) -> None:
-        if isinstance(type, device):
-            type, index = type.type, type.index if index is None else index
-        elif isinstance(type, int):
-            type, index = "cuda", type
-        match = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", type)
+        text = f"cuda:{type}" if isinstance(type, int) else str(type)
+        match = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", text)
         if match is None:
             raise RuntimeError(f"device(): expected 'cpu', 'cuda' or 'cuda:N', got {type!r}")
         if match[2] is not None and index is not None:
             raise RuntimeError(f"device(): {type!r} already has an index, got index={index} as well")
-        self.type = match[1]
-        self.index = index if match[2] is None else int(match[2])
+        self.type: str = match[1]
+        self.index: int | None = index if match[2] is None else int(match[2])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, device) and (self.type, self.index) == (other.type, other.index)

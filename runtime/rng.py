@@ -6,6 +6,7 @@ import json
 import secrets
 
 import numpy
+from numpy import ndarray
 
 
 class Generator:
@@ -49,13 +50,13 @@ class Generator:
         """The NumPy generator that draws this stream's numbers."""
         return self._numpy
 
-    def get_state(self) -> numpy.ndarray:
+    def get_state(self) -> ndarray:
         """The position in the stream, as bytes (a uint8 array)."""
         state = self._numpy.bit_generator.state
         plain = json.dumps({"seed": self._seed, "state": state}, default=lambda a: a.tolist())
         return numpy.frombuffer(plain.encode(), numpy.uint8).copy()
 
-    def set_state(self, state: numpy.ndarray) -> Generator:
+    def set_state(self, state: ndarray) -> Generator:
         """Go back to a position that `get_state` returned."""
         try:
             plain = json.loads(numpy.asarray(state, numpy.uint8).tobytes())

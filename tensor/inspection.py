@@ -45,7 +45,9 @@ def is_complex(input: Any) -> bool:
 
 def result_type(tensor1: Any, tensor2: Any) -> dtypes.dtype:
     """The dtype that an operation of the two (tensors or numbers) would give."""
-    full, zero_dim, scalars = [], [], []
+    full: list[dtypes.dtype] = []
+    zero_dim: list[dtypes.dtype] = []
+    scalars: list[Any] = []
     for x in (tensor1, tensor2):
         if not hasattr(x, "array"):
             scalars.append(x)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from builtins import bool as bool_  # in its own body the class's methods bool(), float(), int() hide these
+from builtins import float as float_
+from builtins import int as int_
 from collections.abc import Callable, Iterator
 from typing import Any, SupportsIndex
 
 import numpy
+from numpy import ndarray
 
 from ..autograd import api
 from ..autograd.plan import FLOATING
@@ -19,8 +23,7 @@ from .inplace import assign, check_writable, inplace
 from .ops import arithmetic, cast, indexing, linalg, pointwise, reduction, shaping
 from .ops import softmax as softmax_family
 
-# the class has methods of these names, which would be what annotations in its body mean
-bool_, float_, int_ = bool, float, int
+_float32 = numpy.dtype(numpy.float32)
 
 
 class Size(tuple):
@@ -99,7 +102,7 @@ class Tensor(Variable, box=True):
     @property
     def is_cuda(self) -> bool_:
         """Whether the memory is on a CUDA device."""
-        return not isinstance(self.array, numpy.ndarray)
+        return not isinstance(self.array, ndarray)
 
     def size(self, dim: int_ | None = None) -> Any:
         """The shape, or the length of one dimension."""
@@ -140,11 +143,12 @@ class Tensor(Variable, box=True):
 
     def data_ptr(self) -> int_:
         """The address of the first element."""
-        return self.array.ctypes.data if isinstance(self.array, numpy.ndarray) else self.array.data.ptr
+        return self.array.ctypes.data if isinstance(self.array, ndarray) else self.array.data.ptr
 
     def get_device(self) -> int_:
         """The number of the CUDA device, -1 on the CPU."""
-        return self.device.index if self.is_cuda else -1
+        index = self.device.index
+        return -1 if index is None else index
 
     # -- the tape ----------------------------------------------------------------------------------------------------
 
@@ -307,7 +311,7 @@ class Tensor(Variable, box=True):
         """Nested lists of Python numbers."""
         return self.array.tolist()
 
-    def numpy(self, *, force: bool_ = False) -> numpy.ndarray:
+    def numpy(self, *, force: bool_ = False) -> ndarray:
         """A NumPy array over the same memory; force=True detaches and copies to the host where needed."""
         if self.requires_grad and not force:
             raise RuntimeError(
@@ -320,7 +324,7 @@ class Tensor(Variable, box=True):
             )
         return to_host(self.array)
 
-    def __array__(self, dtype: Any = None, copy: bool_ | None = None) -> numpy.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool_ | None = None) -> ndarray:
         array = self.numpy()
         return numpy.array(array, dtype, copy=copy) if dtype is not None or copy else array
 
@@ -679,15 +683,15 @@ class Tensor(Variable, box=True):
 
     def bernoulli_(self, p: float_ = 0.5, *, generator: Any = None) -> Tensor:
         """Set each element to 1 with probability p, else to 0."""
-        drawn = random.uniform_array(self.array.shape, numpy.dtype(numpy.float32), generator) < p
+        drawn = random.uniform_array(self.array.shape, _float32, generator) < p
         return assign(self, self._drawn(drawn), "bernoulli_")
 
-    def _drawn(self, array: numpy.ndarray) -> Tensor:
+    def _drawn(self, array: ndarray) -> Tensor:
         return box(devices.move(numpy.asarray(array, self.array.dtype), self.device))
 
 
-def _rebuild(kind: type, array: numpy.ndarray, device: str, leaf: bool) -> Tensor:
-    result = object.__new__(kind)
+def _rebuild(kind: type, array: ndarray, device: str, leaf: bool) -> Tensor:
+    result: Tensor = object.__new__(kind)
     result.array = devices.move(array, devices.resolve(device))
     if leaf:
         result.node = LEAF
