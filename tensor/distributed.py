@@ -71,6 +71,11 @@ def get_rank() -> int:
     return world_rank()
 
 
+def get_node_local_rank(fallback_rank: int | None = None) -> int:
+    """The number of this process among the job's processes on its machine."""
+    return get_world().local_rank
+
+
 def get_world_size() -> int:
     """The number of processes in the job."""
     return world_size()
