@@ -1,2 +1,9 @@
+"""Neural networks: modules, layers, functions on tensors, initialisation, data parallelism."""
+
 if __name__ != "paceline.nn":
-    raise ImportError("import paceline.nn: the bare folder would be a second copy with a second registry")
+    raise ImportError("import paceline.nn instead of nn: the bare folder would be a second copy with a second registry")
+
+from .module import Module
+from .parameter import Buffer, Parameter
+
+__all__ = ["Buffer", "Module", "Parameter"]

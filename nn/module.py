@@ -1,0 +1,600 @@
+"""Module: the base class of everything that has parameters."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import Any, NamedTuple, Self
+
+from ..autograd.mode import no_grad
+from ..autograd.variable import HookHandle
+from ..runtime import device as devices
+from ..runtime import dtypes
+from ..tensor import Tensor
+from ..tensor.creation import zeros_like
+from .parameter import Buffer, Parameter
+from .registry import Kind, Registered
+
+EXTRA_STATE = "_extra_state"  # the key of `get_extra_state()` in a state_dict
+
+
+class IncompatibleKeys(NamedTuple):
+    """The keys that `load_state_dict(strict=False)` could not match."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        if not self.missing_keys and not self.unexpected_keys:
+            return "<All keys matched successfully>"
+        return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
+
+
+class Module:
+    """Base class of neural network modules.
+
+    Parameters, buffers and modules that are assigned as attributes become part of the module: `parameters()`,
+    `state_dict()`, `to()` and the rest find them.
+
+    Example:
+        >>> import paceline as torch
+        >>> class Scale(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.factor = torch.nn.Parameter(torch.tensor([2.0]))
+        ...     def forward(self, x):
+        ...         return x * self.factor
+        >>> module = Scale()
+        >>> module(torch.tensor([3.0, 4.0]))
+        tensor([6., 8.], grad_fn=<MulBackward0>)
+        >>> module.state_dict()
+        OrderedDict({'factor': tensor([2.])})
+    """
+
+    training: bool
+    _hooked = False  # whether this module ever got a forward hook: calls of all others need not look for any
+
+    def __init__(self) -> None:
+        # Values are ordinary attributes, so that reading `self.weight` costs no more than any attribute. The registries
+        # hold names only, in order of registration; for buffers also whether they are persistent.
+        self.__dict__.update(
+            training=True,
+            _parameter_names={},
+            _buffer_names={},
+            _module_names={},
+            _forward_pre_hooks=OrderedDict(),
+            _forward_hooks=OrderedDict(),
+            _hooks_with_kwargs=set(),
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._hooked:
+            return self._call_with_hooks(args, kwargs)
+        return self.forward(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the output; every subclass defines it."""
+        raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
+
+    # -- attributes --------------------------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        attributes = self.__dict__
+        kind = _kind_of(value)
+        if kind is None:
+            kind = next((each for each in _KINDS if name in attributes.get(each.names, ())), None)
+            if kind is None:
+                object.__setattr__(self, name, value)
+                return
+            kind.check_value(name, value)
+        names = kind.names_in(attributes)
+        for other in _KINDS:
+            if other is not kind:
+                attributes[other.names].pop(name, None)
+        names[name] = value.persistent if isinstance(value, Buffer) else names.get(name, True)
+        attributes[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        for kind in _KINDS:
+            self.__dict__[kind.names].pop(name, None)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of `copy.copy()` and unpickling: what is registered on the copy must not appear on the original."""
+        self.__dict__.update(state)
+        for kind in _KINDS:
+            self.__dict__[kind.names] = dict(state[kind.names])
+
+    @property
+    def _parameters(self) -> MutableMapping[str, Parameter | None]:
+        return Registered(self.__dict__["_parameter_names"], self.__dict__)
+
+    @property
+    def _buffers(self) -> MutableMapping[str, Tensor | None]:
+        return Registered(self.__dict__["_buffer_names"], self.__dict__)
+
+    @property
+    def _modules(self) -> MutableMapping[str, Module | None]:
+        return Registered(self.__dict__["_module_names"], self.__dict__)
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Add a parameter under an attribute name; None reserves the name."""
+        self._register(_PARAMETER, name, param)
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Add a tensor that is part of the state but not trained.
+
+        Args:
+            name: the attribute; without a dot, not in use.
+            tensor: the values; None reserves the name.
+            persistent: whether it is part of `state_dict()`.
+
+        Example:
+            >>> import paceline as torch
+            >>> module = torch.nn.Module()
+            >>> module.register_buffer("running_mean", torch.zeros(2))
+            >>> module.running_mean
+            tensor([0., 0.])
+        """
+        self._register(_BUFFER, name, tensor, persistent)
+
+    def register_module(self, name: str, module: Module | None) -> None:
+        """Add a child module under an attribute name; None reserves the name."""
+        self._register(_MODULE, name, module)
+
+    add_module = register_module
+
+    def _register(self, kind: Kind, name: str, value: Any, persistent: bool = True) -> None:
+        names = kind.names_in(self.__dict__)
+        kind.check_name(name)
+        if name not in names and hasattr(self, name):
+            raise KeyError(f"attribute '{name}' already exists")
+        kind.check_value(name, value)
+        names[name] = persistent
+        self.__dict__[name] = value
+
+    # -- walking the tree --------------------------------------------------------------------------------------------
+
+    def named_modules(
+        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """This module and all below it with their dotted names; each module once unless remove_duplicate is False."""
+        memo = set() if memo is None else memo
+        if self in memo:
+            return
+        if remove_duplicate:
+            memo.add(self)
+        yield prefix, self
+        for name, child in self._modules.items():
+            if child is not None:
+                yield from child.named_modules(memo, _dotted(prefix, name), remove_duplicate)
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it, each once."""
+        for _, module in self.named_modules():
+            yield module
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules directly below this one with their names, each once."""
+        seen = set()
+        for name, child in self._modules.items():
+            if child is not None and child not in seen:
+                seen.add(child)
+                yield name, child
+
+    def children(self) -> Iterator[Module]:
+        """The modules directly below this one, each once."""
+        for _, child in self.named_children():
+            yield child
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """All parameters with their dotted names.
+
+        Args:
+            prefix: put before every name.
+            recurse: also those of the modules below.
+            remove_duplicate: name a shared parameter once.
+
+        Example:
+            >>> import paceline as torch
+            >>> [name for name, _ in torch.nn.Sequential(torch.nn.Linear(2, 1)).named_parameters()]
+            ['0.weight', '0.bias']
+        """
+        return self._named_members(_PARAMETER, prefix, recurse, remove_duplicate)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """All parameters of this module and, if recurse, of those below; each once."""
+        for _, parameter in self.named_parameters(recurse=recurse):
+            yield parameter
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """All buffers with their dotted names; the arguments are those of `named_parameters`."""
+        return self._named_members(_BUFFER, prefix, recurse, remove_duplicate)
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """All buffers of this module and, if recurse, of those below; each once."""
+        for _, buffer in self.named_buffers(recurse=recurse):
+            yield buffer
+
+    def _named_members(
+        self, kind: Kind, prefix: str, recurse: bool, remove_duplicate: bool
+    ) -> Iterator[tuple[str, Any]]:
+        seen = set()
+        modules = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else [(prefix, self)]
+        for module_prefix, module in modules:
+            for name in module.__dict__[kind.names]:
+                value = module.__dict__[name]
+                if value is None or value in seen:
+                    continue
+                if remove_duplicate:
+                    seen.add(value)
+                yield _dotted(module_prefix, name), value
+
+    def get_submodule(self, target: str) -> Module:
+        """The module with a dotted name; the empty name is this module.
+
+        Raises:
+            AttributeError: there is none.
+        """
+        module: Any = self
+        for name in target.split(".") if target else ():
+            if not hasattr(module, name):
+                raise AttributeError(f"{module._get_name()} has no attribute `{name}`")
+            module = getattr(module, name)
+            if not isinstance(module, Module):
+                raise AttributeError(f"`{name}` is not an nn.Module")
+        return module
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter with a dotted name; AttributeError if there is none."""
+        return self._get_member(_PARAMETER, target, "an nn.Parameter")
+
+    def get_buffer(self, target: str) -> Tensor:
+        """The buffer with a dotted name; AttributeError if there is none."""
+        return self._get_member(_BUFFER, target, "a buffer")
+
+    def _get_member(self, kind: Kind, target: str, what: str) -> Any:
+        path, _, name = target.rpartition(".")
+        module = self.get_submodule(path)
+        if not hasattr(module, name):
+            raise AttributeError(f"{module._get_name()} has no attribute `{name}`")
+        if name not in kind.names_in(module.__dict__):
+            raise AttributeError(f"`{name}` is not {what}")
+        return getattr(module, name)
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    def state_dict(
+        self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Any]:
+        """All parameters and persistent buffers by name, sharing memory with the module.
+
+        Args:
+            destination: the dict to fill; default: a new OrderedDict.
+            prefix: put before every name.
+            keep_vars: the parameters themselves instead of detached tensors.
+
+        Example:
+            >>> import paceline as torch
+            >>> list(torch.nn.Linear(2, 1).state_dict(prefix="fc."))
+            ['fc.weight', 'fc.bias']
+        """
+        if destination is None:
+            destination = OrderedDict()
+        values = self.__dict__
+        persistent = (name for name, keep in values["_buffer_names"].items() if keep)
+        for name in itertools.chain(values["_parameter_names"], persistent):
+            tensor = values[name]
+            if tensor is not None:
+                destination[prefix + name] = tensor if keep_vars else tensor.detach()
+        if type(self).get_extra_state is not Module.get_extra_state:
+            destination[prefix + EXTRA_STATE] = self.get_extra_state()
+        for name, child in self._modules.items():
+            if child is not None:
+                child.state_dict(destination=destination, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
+        return destination
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> IncompatibleKeys:
+        """Copy parameters and buffers from `state_dict` into this module's memory.
+
+        Args:
+            state_dict: tensors by name, as `state_dict()` returns them.
+            strict: refuse missing and unexpected names.
+            assign: take the given tensors themselves instead of copying into those at hand.
+
+        Returns:
+            (missing_keys, unexpected_keys).
+
+        Raises:
+            RuntimeError: all missing, unexpected and mis-shaped names at once; nothing was loaded then.
+
+        Example:
+            >>> import paceline as torch
+            >>> source, target = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+            >>> target.load_state_dict(source.state_dict())
+            <All keys matched successfully>
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
+        own = self.state_dict(keep_vars=True)
+        keys = IncompatibleKeys(
+            [key for key in own if key not in state_dict], [key for key in state_dict if key not in own]
+        )
+        matched = [key for key in own if key in state_dict]
+        errors: list[str] = []
+        for what, found in ("Missing", keys.missing_keys), ("Unexpected", keys.unexpected_keys):
+            if strict and found:
+                quoted = ", ".join(f'"{key}"' for key in found)
+                errors.append(f"{what} key(s) in state_dict: {quoted}. ")
+        errors += filter(None, (_mismatch(key, own[key], state_dict[key]) for key in matched))
+        if errors:
+            raise RuntimeError(f"Error(s) in loading state_dict for {self._get_name()}:\n\t" + "\n\t".join(errors))
+        for key in matched:
+            self._load_entry(key, own[key], state_dict[key], assign)
+        return keys
+
+    def _load_entry(self, key: str, target: Any, value: Any, assign: bool) -> None:
+        """Put one value in its place."""
+        path, _, name = key.rpartition(".")
+        if name == EXTRA_STATE:
+            self.get_submodule(path).set_extra_state(value)
+        elif not assign:
+            with no_grad():
+                target.copy_(value)
+        elif isinstance(target, Parameter) and not isinstance(value, Parameter):
+            setattr(self.get_submodule(path), name, Parameter(value, target.requires_grad))
+        else:
+            setattr(self.get_submodule(path), name, value)
+
+    def get_extra_state(self) -> Any:
+        """What besides tensors belongs in the state_dict; define it together with `set_extra_state`."""
+        raise RuntimeError(f"{self._get_name()} defines set_extra_state() but not get_extra_state()")
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take what `get_extra_state` returned."""
+        raise RuntimeError(f"{self._get_name()} defines get_extra_state() but not set_extra_state()")
+
+    # -- changing all parameters and modules -------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch this module and all below it to training mode (or to evaluation, if mode is False)."""
+        if not isinstance(mode, bool):
+            raise ValueError("training mode is expected to be boolean")
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Switch this module and all below it to evaluation mode."""
+        return self.train(False)
+
+    def apply(self, fn: Callable[[Module], None]) -> Self:
+        """Call `fn(module)` on every module below this one, then on this one.
+
+        Example:
+            >>> import paceline as torch
+            >>> net = torch.nn.Sequential(torch.nn.ReLU()).apply(lambda module: print(module._get_name()))
+            ReLU
+            Sequential
+        """
+        for child in self.children():
+            child.apply(fn)
+        fn(self)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor]) -> Self:
+        """Replace the memory of all parameters, their gradients and buffers by `fn(tensor)`; identities stay."""
+        with no_grad():
+            for tensor in itertools.chain(self.parameters(), self.buffers()):
+                data = fn(tensor.data)
+                if data.array is tensor.array:
+                    continue
+                gradient = tensor.grad
+                tensor.data = data
+                tensor.grad_slot = None  # it has the old dtype and device
+                if gradient is not None:
+                    tensor.grad = fn(gradient)
+        return self
+
+    def to(self, *args: Any, device: Any = None, dtype: dtypes.dtype | None = None, non_blocking: bool = False) -> Self:
+        """Move parameters and buffers to a device, and convert the floating ones to a dtype.
+
+        Args: a device, a floating or complex dtype, or both in any order; or a tensor to take both from.
+
+        Example:
+            >>> import paceline as torch
+            >>> torch.nn.Linear(2, 1).to(torch.float64).weight.dtype
+            paceline.float64
+        """
+        for argument in args:
+            if isinstance(argument, Tensor):
+                device, dtype = argument.device, argument.dtype
+            elif isinstance(argument, dtypes.dtype):
+                dtype = argument
+            elif isinstance(argument, str | int | devices.device) and not isinstance(argument, bool):
+                device = argument
+            elif not isinstance(argument, bool) and argument is not None:
+                raise TypeError(f"to() expects a device, a dtype or a tensor, got {type(argument).__name__}")
+        dtype = None if dtype is None else dtypes.of(dtype)
+        if dtype is not None and dtype.category < 2:
+            raise TypeError(
+                f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={dtype!r}"
+            )
+        return self._apply(lambda t: t.to(device=device, dtype=dtype if t.dtype.category >= 2 else None))
+
+    def cpu(self) -> Self:
+        """Move parameters and buffers to the CPU."""
+        return self.to("cpu")
+
+    def cuda(self, device: Any = None) -> Self:
+        """Move parameters and buffers to a CUDA device (the current one if none is given)."""
+        return self.to("cuda" if device is None else device)
+
+    def type(self, dst_type: dtypes.dtype) -> Self:
+        """Convert all parameters and buffers to a dtype."""
+        return self._apply(lambda t: t.to(dst_type))
+
+    def float(self) -> Self:
+        """Convert floating parameters and buffers to float32."""
+        return self.to(dtypes.float32)
+
+    def double(self) -> Self:
+        """Convert floating parameters and buffers to float64."""
+        return self.to(dtypes.float64)
+
+    def half(self) -> Self:
+        """Convert floating parameters and buffers to float16."""
+        return self.to(dtypes.float16)
+
+    def bfloat16(self) -> Self:
+        """Convert floating parameters and buffers to bfloat16."""
+        return self.to(dtypes.bfloat16)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Set `requires_grad` of all parameters."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters, or set them to 0 if set_to_none is False."""
+        for parameter in self.parameters():
+            gradient = parameter.grad
+            if set_to_none:
+                parameter.grad = None
+            elif gradient is not None:
+                if gradient.grad_fn is not None:  # made under create_graph: others may still use its values
+                    parameter.grad = zeros_like(gradient)
+                else:
+                    gradient.zero_()
+
+    # -- hooks -------------------------------------------------------------------------------------------------------
+
+    def register_forward_pre_hook(
+        self, hook: Callable, *, prepend: bool = False, with_kwargs: bool = False
+    ) -> HookHandle:
+        """Call `hook(module, args)` before every forward; what it returns replaces the arguments.
+
+        Args:
+            hook: returns None, the new argument, or a tuple of them.
+            prepend: before the hooks that are there already.
+            with_kwargs: call `hook(module, args, kwargs)`, which returns None or (args, kwargs).
+        """
+        return self._register_hook(self._forward_pre_hooks, hook, prepend, with_kwargs)
+
+    def register_forward_hook(self, hook: Callable, *, prepend: bool = False, with_kwargs: bool = False) -> HookHandle:
+        """Call `hook(module, args, output)` after every forward; what it returns replaces the output.
+
+        Args:
+            hook: returns None or the new output.
+            prepend: before the hooks that are there already.
+            with_kwargs: call `hook(module, args, kwargs, output)`.
+
+        Example:
+            >>> import paceline as torch
+            >>> relu = torch.nn.ReLU()
+            >>> with relu.register_forward_hook(lambda module, args, output: output + 1):
+            ...     relu(torch.tensor([-1.0, 2.0]))
+            tensor([1., 3.])
+        """
+        return self._register_hook(self._forward_hooks, hook, prepend, with_kwargs)
+
+    def _register_hook(
+        self, hooks: OrderedDict[int, Callable], hook: Callable, prepend: bool, with_kwargs: bool
+    ) -> HookHandle:
+        self._hooked = True
+        handle = HookHandle(hooks, hook)
+        if prepend:
+            hooks.move_to_end(handle.id, last=False)
+        if with_kwargs:
+            self._hooks_with_kwargs.add(handle.id)
+        return handle
+
+    def _call_with_hooks(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        for key, hook in tuple(self._forward_pre_hooks.items()):
+            if key not in self._hooks_with_kwargs:
+                changed = hook(self, args)
+                if changed is not None:
+                    args = changed if isinstance(changed, tuple) else (changed,)
+                continue
+            changed = hook(self, args, kwargs)
+            if changed is not None:
+                if not (isinstance(changed, tuple) and len(changed) == 2):
+                    raise RuntimeError(
+                        f"forward pre-hook must return None or a tuple of (new_args, new_kwargs), but got {changed}."
+                    )
+                args, kwargs = changed
+        output = self.forward(*args, **kwargs)
+        for key, hook in tuple(self._forward_hooks.items()):
+            extra = (kwargs,) if key in self._hooks_with_kwargs else ()
+            changed = hook(self, args, *extra, output)
+            if changed is not None:
+                output = changed
+        return output
+
+    # -- printing ----------------------------------------------------------------------------------------------------
+
+    def _get_name(self) -> str:
+        return type(self).__name__
+
+    def extra_repr(self) -> str:
+        """What stands between the parentheses of the module's text; layers define it."""
+        return ""
+
+    def __repr__(self) -> str:
+        extra = self.extra_repr()
+        lines = extra.split("\n") if extra else []
+        children = self._child_lines()
+        if not children and len(lines) <= 1:
+            return f"{self._get_name()}({extra})"
+        return self._get_name() + "(\n  " + "\n  ".join(lines + children) + "\n)"
+
+    def _child_lines(self) -> list[str]:
+        return [f"({name}): {indented(child)}" for name, child in self._modules.items()]
+
+
+_PARAMETER = Kind("_parameter_names", "parameter", "parameters", Parameter, "nn.Parameter")
+_BUFFER = Kind("_buffer_names", "buffer", "buffer", Tensor, "nn.Buffer, Tensor")
+_MODULE = Kind("_module_names", "module", "module", Module, "nn.Module")
+_KINDS = (_PARAMETER, _BUFFER, _MODULE)
+
+
+def _kind_of(value: Any) -> Kind | None:
+    """What assigning a value registers it as, whatever its name; plain tensors are registered by name only."""
+    if isinstance(value, Module):
+        return _MODULE
+    if isinstance(value, Parameter):
+        return _PARAMETER
+    return _BUFFER if isinstance(value, Buffer) else None
+
+
+def indented(module: Module | None) -> str:
+    """A module's text as part of its parent's."""
+    return repr(module).replace("\n", "\n  ")
+
+
+def _dotted(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _mismatch(key: str, target: Any, value: Any) -> str | None:
+    """Why `value` cannot be copied into `target`, or None."""
+    if key.rpartition(".")[2] == EXTRA_STATE:
+        return None
+    if not isinstance(value, Tensor):
+        return (
+            f'While copying the parameter named "{key}", expected a Tensor from checkpoint but received {type(value)}'
+        )
+    if value.shape != target.shape:
+        return (
+            f"size mismatch for {key}: copying a param with shape {value.shape} from checkpoint, the shape in current "
+            f"model is {target.shape}."
+        )
+    return None

@@ -1,0 +1,72 @@
+"""Tensors that a module owns: parameters, which are trained, and buffers, which are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..autograd.variable import counter_of
+from ..tensor import Tensor
+from ..tensor.creation import empty
+
+
+class Parameter(Tensor):
+    """A tensor that a Module trains: assigned as an attribute, it appears in `module.parameters()`.
+
+    Args:
+        data: the values, any shape, floating unless requires_grad is False; the memory is shared, not copied.
+        requires_grad: whether backward computes its gradient.
+
+    Raises:
+        TypeError: data is not a tensor.
+        RuntimeError: a gradient was asked for, of a dtype that has none.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.nn.Parameter(torch.zeros(2))
+        Parameter containing:
+        tensor([0., 0.], requires_grad=True)
+    """
+
+    def __init__(self, data: Tensor | None = None, requires_grad: bool = True) -> None:
+        _share(self, data)
+        self.requires_grad = requires_grad
+
+    def __repr__(self) -> str:
+        return "Parameter containing:\n" + super().__repr__()
+
+    def __deepcopy__(self, memo: dict) -> Parameter:
+        """A copy of the values; the gradient is not copied, as in PyTorch."""
+        result = memo[id(self)] = type(self)(self.data.clone(), self.requires_grad)
+        return result
+
+
+class Buffer(Tensor):
+    """A tensor that belongs to a Module's state but is not trained, such as a running mean.
+
+    Args:
+        data: the values; the memory is shared, not copied.
+        persistent: whether it is part of the module's `state_dict()`.
+
+    Example:
+        >>> import paceline as torch
+        >>> module = torch.nn.Module()
+        >>> module.count = torch.nn.Buffer(torch.zeros(1))
+        >>> list(module.state_dict())
+        ['count']
+    """
+
+    persistent = True
+
+    def __init__(self, data: Tensor | None = None, *, persistent: bool = True) -> None:
+        _share(self, data)
+        self.persistent = persistent
+
+
+def _share(tensor: Tensor, data: Any) -> None:
+    """Make `tensor` another name for the memory of `data`."""
+    if data is None:
+        data = empty(0)
+    if not isinstance(data, Tensor):
+        raise TypeError(f"{type(tensor).__name__}(): data should be a Tensor, got {type(data).__name__}")
+    tensor.array = data.array
+    tensor.counter = counter_of(data)  # so that backward notices changes made through either name
