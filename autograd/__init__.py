@@ -5,6 +5,7 @@ if __name__ != "paceline.autograd":
 
 from .api import backward, grad
 from .check import GradcheckError, gradcheck, gradgradcheck
+from .engine import queue_callback
 from .function import Function
 from .mode import (
     detect_anomaly,
@@ -35,6 +36,7 @@ __all__ = [
     "is_grad_enabled",
     "is_inference_mode_enabled",
     "no_grad",
+    "queue_callback",
     "set_detect_anomaly",
     "set_grad_enabled",
 ]

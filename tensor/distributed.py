@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ..runtime.arrays import Array, module_of
 from ..runtime.comm import ReduceOp, Work, world_comm, world_rank, world_size
+from ..runtime.world import get_world
 
 _BACKENDS = ("mpi", "gloo", "nccl", "cpu:gloo,cuda:nccl")
 
@@ -72,7 +73,7 @@ def get_rank() -> int:
 
 
 def get_node_local_rank(fallback_rank: int | None = None) -> int:
-    """The number of this process among the job's processes on its machine."""
+    """The number of this process among the job's processes on its machine; it is always known."""
     return get_world().local_rank
 
 
