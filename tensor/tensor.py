@@ -1,48 +1,29 @@
-"""The Tensor class: a table of contents of the operations, and the few methods that are more than that."""
+"""The Tensor class: a table of contents of the operations."""
 
 from __future__ import annotations
 
-import weakref
 from builtins import bool as bool_  # in its own body the class's methods bool(), float(), int() hide these
 from builtins import float as float_
 from builtins import int as int_
-from collections.abc import Callable, Iterator
-from typing import Any, SupportsIndex
+from collections.abc import Iterator
+from typing import Any
 
 import numpy
-from numpy import ndarray
 
-from ..autograd import api
-from ..autograd.plan import FLOATING
-from ..autograd.variable import LEAF, HookHandle, Node, Variable, box, changed, counter_of, fresh_node
+from ..autograd.variable import box
 from ..runtime import device as devices
 from ..runtime import dtypes
-from ..runtime.arrays import to_host
-from . import creation, printing, random
+from . import creation, random
+from .base import Size, TensorBase
 from .inplace import assign, check_writable, inplace
 from .ops import arithmetic, cast, indexing, linalg, pointwise, reduction, shaping
 from .ops import softmax as softmax_family
 
+__all__ = ["Size", "Tensor"]
 _float32 = numpy.dtype(numpy.float32)
 
 
-class Size(tuple):
-    """The shape of a tensor."""
-
-    __slots__ = ()
-
-    def numel(self) -> int:
-        """The number of elements of a tensor of this size."""
-        count = 1
-        for n in self:
-            count *= n
-        return count
-
-    def __repr__(self) -> str:
-        return f"paceline.Size({list(self)})"
-
-
-class Tensor(Variable, box=True):
+class Tensor(TensorBase, box=True):
     """A multi-dimensional array with operations that can be differentiated.
 
     Made by `tensor()`, `zeros()`, `randn()` and the like. `.array` is the raw NumPy or CuPy array.
@@ -67,340 +48,11 @@ class Tensor(Variable, box=True):
         """A tensor around a raw array, sharing its memory."""
         return box(array)
 
-    # -- what a tensor is --------------------------------------------------------------------------------------------
-
-    @property
-    def shape(self) -> Size:
-        """The lengths of all dimensions."""
-        return Size(self.array.shape)
-
-    @property
-    def dtype(self) -> dtypes.dtype:
-        """The type of the elements."""
-        return dtypes.of(self.array.dtype)
-
-    @property
-    def device(self) -> devices.device:
-        """Where the memory is."""
-        return devices.device_of(self.array)
-
-    @property
-    def ndim(self) -> int_:
-        """The number of dimensions."""
-        return self.array.ndim
-
-    @property
-    def itemsize(self) -> int_:
-        """Bytes of one element."""
-        return self.array.itemsize
-
-    @property
-    def nbytes(self) -> int_:
-        """Bytes of all elements."""
-        return self.array.nbytes
-
-    @property
-    def is_cuda(self) -> bool_:
-        """Whether the memory is on a CUDA device."""
-        return not isinstance(self.array, ndarray)
-
-    def size(self, dim: int_ | None = None) -> Any:
-        """The shape, or the length of one dimension."""
-        return self.shape if dim is None else self.array.shape[shaping.one_dim(dim, self.array.ndim)]
-
-    def dim(self) -> int_:
-        """The number of dimensions."""
-        return self.array.ndim
-
-    ndimension = dim
-
-    def numel(self) -> int_:
-        """The number of elements."""
-        return int(self.array.size)
-
-    nelement = numel
-
-    def element_size(self) -> int_:
-        """Bytes of one element."""
-        return self.array.itemsize
-
-    def stride(self, dim: int_ | None = None) -> Any:
-        """Elements to skip in memory from one index to the next, for all dimensions or one."""
-        steps = tuple(s // self.array.itemsize for s in self.array.strides)
-        return steps if dim is None else steps[dim]
-
-    def is_contiguous(self) -> bool_:
-        """Whether the elements lie in row-major order without gaps."""
-        return bool(self.array.flags.c_contiguous)
-
-    def is_floating_point(self) -> bool_:
-        """Whether the elements are real floating numbers."""
-        return self.dtype.is_floating_point
-
-    def is_complex(self) -> bool_:
-        """Whether the elements are complex."""
-        return self.dtype.is_complex
-
-    def data_ptr(self) -> int_:
-        """The address of the first element."""
-        return self.array.ctypes.data if isinstance(self.array, ndarray) else self.array.data.ptr
-
-    def get_device(self) -> int_:
-        """The number of the CUDA device, -1 on the CPU."""
-        index = self.device.index
-        return -1 if index is None else index
-
-    # -- the tape ----------------------------------------------------------------------------------------------------
-
-    @property
-    def requires_grad(self) -> bool_:
-        """Whether operations on this tensor are recorded."""
-        return fresh_node(self) is not None
-
-    @requires_grad.setter
-    def requires_grad(self, value: bool_) -> None:
-        if value and self.array.dtype not in FLOATING:
-            raise RuntimeError(
-                f"only Tensors of floating point and complex dtype can require gradients, this one is {self.dtype!r}"
-            )
-        if isinstance(self.node, Node):
-            if not value:
-                raise RuntimeError(
-                    "you can only change requires_grad flags of leaf variables. If you want to use a computed variable "
-                    "in a subgraph that doesn't require differentiation use var_no_grad = var.detach()."
-                )
-            return
-        self.node = LEAF if value else None
-        self.view_of = None
-
-    def requires_grad_(self, requires_grad: bool_ = True) -> Tensor:
-        """Set `requires_grad`; returns the tensor."""
-        self.requires_grad = requires_grad
-        return self
-
-    @property
-    def grad(self) -> Any:
-        """The gradient that backward has accumulated, None before."""
-        return self.gradient
-
-    @grad.setter
-    def grad(self, value: Tensor | None) -> None:
-        if value is not None:
-            if not isinstance(value, Tensor):
-                raise TypeError(f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}")
-            if value.array.shape != self.array.shape:
-                raise RuntimeError(
-                    f"assigned grad has data of a different size: {list(value.array.shape)} instead of "
-                    f"{list(self.array.shape)}"
-                )
-            if value.array.dtype != self.array.dtype:
-                raise RuntimeError(f"assigned grad has data of a different type: {value.dtype!r} instead of {self.dtype!r}")
-        self.gradient = value
-
-    @grad.deleter
-    def grad(self) -> None:
-        self.gradient = None
-
-    @property
-    def grad_fn(self) -> Node | None:
-        """The node of the operation that computed this tensor; None for leaves."""
-        node = fresh_node(self)
-        return node if isinstance(node, Node) else None
-
-    @property
-    def is_leaf(self) -> bool_:
-        """Whether this tensor was made by the user rather than computed from tensors that require gradients."""
-        return not isinstance(fresh_node(self), Node)
-
-    @property
-    def data(self) -> Tensor:
-        """The same memory off the tape; assigning replaces the memory."""
-        result = box(self.array)
-        return result
-
-    @data.setter
-    def data(self, value: Tensor) -> None:
-        if not isinstance(value, Tensor):
-            raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
-        self.array = value.array
-        self.counter = self.view_of = None
-
-    @property
-    def _version(self) -> int_:
-        """How often this memory was changed in place."""
-        return counter_of(self)[0]
-
-    def backward(
-        self,
-        gradient: Tensor | None = None,
-        retain_graph: bool_ | None = None,
-        create_graph: bool_ = False,
-        inputs: Any = None,
-    ) -> None:
-        """Add the gradients of this tensor to `.grad` of the leaves it was computed from; see `autograd.backward`."""
-        api.backward(self, gradient, retain_graph, create_graph, inputs)
-
-    def detach(self) -> Tensor:
-        """The same memory off the tape."""
-        result = box(self.array)
-        result.counter = counter_of(self)
-        return result
-
-    def detach_(self) -> Tensor:
-        """Take this tensor off the tape."""
-        if self.view_of is not None:
-            raise RuntimeError("Can't detach views in-place. Use detach() instead")
-        self.node = None
-        return self
-
-    def retain_grad(self) -> None:
-        """Keep the gradient of this computed tensor in `.grad` as well."""
-        node = self.grad_fn
-        if node is None:
-            if not self.requires_grad:
-                raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
-            return
-        owner = weakref.ref(self)
-
-        def keep(g: Tensor) -> None:
-            tensor = owner()
-            if tensor is not None:
-                g = g if g.node is not None else box(g.array.copy())
-                tensor.gradient = g if tensor.gradient is None else tensor.gradient + g
-
-        node.register_hook(keep)
-
-    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> HookHandle:
-        """Call `hook(gradient)` when the gradient of this tensor is computed; what it returns replaces it.
-
-        Example:
-            >>> import paceline as torch
-            >>> x = torch.tensor(1.0, requires_grad=True)
-            >>> handle = x.register_hook(lambda g: g * 2)
-            >>> (3 * x).backward(); x.grad
-            tensor(6.)
-        """
-        node = fresh_node(self)
-        if node is None:
-            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
-        if isinstance(node, Node):
-            return node.register_hook(hook)
-        Variable.any_leaf_hooks = True
-        if self.hooks is None:
-            self.hooks = {}
-        return HookHandle(self.hooks, hook)
-
-    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> HookHandle:
-        """Call `hook(tensor)` once the gradient of this leaf has been added to `.grad`."""
-        if self.node is not LEAF:
-            raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
-        Variable.any_leaf_hooks = True
-        if self.grad_ready_hooks is None:
-            self.grad_ready_hooks = {}
-        return HookHandle(self.grad_ready_hooks, hook)
-
-    # -- to Python, NumPy and other libraries ------------------------------------------------------------------------
-
-    def item(self) -> Any:
-        """The value of a one-element tensor as a Python number."""
-        if self.array.size != 1:
-            raise RuntimeError(f"a Tensor with {self.array.size} elements cannot be converted to Scalar")
-        return self.array.item()
-
-    def tolist(self) -> Any:
-        """Nested lists of Python numbers."""
-        return self.array.tolist()
-
-    def numpy(self, *, force: bool_ = False) -> ndarray:
-        """A NumPy array over the same memory; force=True detaches and copies to the host where needed."""
-        if self.requires_grad and not force:
-            raise RuntimeError(
-                "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
-            )
-        if self.is_cuda and not force:
-            raise TypeError(
-                f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host "
-                "memory first."
-            )
-        return to_host(self.array)
-
-    def __array__(self, dtype: Any = None, copy: bool_ | None = None) -> ndarray:
-        array = self.numpy()
-        return numpy.array(array, dtype, copy=copy) if dtype is not None or copy else array
-
-    def __dlpack__(self, **kwargs: Any) -> Any:
-        if self.requires_grad:
-            raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
-        return self.array.__dlpack__(**kwargs)
-
-    def __dlpack_device__(self) -> tuple:
-        return self.array.__dlpack_device__()
-
-    def __bool__(self) -> bool_:
-        if self.array.size != 1:
-            raise RuntimeError(
-                "Boolean value of Tensor with "
-                f"{'no values' if self.array.size == 0 else 'more than one value'} is ambiguous"
-            )
-        return bool(self.array.item())
-
-    def __float__(self) -> float_:
-        return float(self.item())
-
-    def __int__(self) -> int_:
-        return int(self.item())
-
-    def __complex__(self) -> complex:
-        return complex(self.item())
-
-    def __index__(self) -> int_:
-        if self.array.size != 1 or self.array.dtype.kind not in "iub":
-            raise TypeError("only integer tensors of a single element can be converted to an index")
-        return int(self.array.item())
-
-    def __len__(self) -> int_:
-        if self.array.ndim == 0:
-            raise TypeError("len() of a 0-d tensor")
-        return self.array.shape[0]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        if self.array.ndim == 0:
-            raise TypeError("iteration over a 0-d tensor")
-        return iter(self.unbind(0))
-
-    def __contains__(self, element: Any) -> bool_:
-        return bool((self == element).any())
-
-    def __repr__(self) -> str:
-        return printing.tensor_text(self)
-
-    def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec and self.array.ndim == 0 else repr(self)
-
-    def __hash__(self) -> int_:
-        return id(self)
-
-    def __deepcopy__(self, memo: dict) -> Tensor:
-        if isinstance(self.node, Node):
-            raise RuntimeError(
-                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment."
-            )
-        result = object.__new__(type(self))
-        memo[id(self)] = result
-        result.array = self.array.copy()
-        result.node = self.node
-        if self.gradient is not None:
-            result.gradient = self.gradient.__deepcopy__(memo)  # type: ignore[attr-defined]
-        return result
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple:
-        if isinstance(self.node, Node):
-            raise RuntimeError("a computed tensor that requires a gradient cannot be pickled; detach() it first")
-        return _rebuild, (type(self), to_host(self.array), str(self.device), self.node is LEAF)
-
     # -- dtype and device --------------------------------------------------------------------------------------------
 
-    def to(self, *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool_ = False, copy: bool_ = False) -> Tensor:
+    def to(
+        self, *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool_ = False, copy: bool_ = False
+    ) -> Tensor:
         """The tensor with another dtype or on another device; itself if nothing changes and copy is False.
 
         Args: a dtype, a device or both in any order, or another tensor to take both from.
@@ -508,13 +160,21 @@ class Tensor(Variable, box=True):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         check_writable(self)
-        raw, basic = indexing._as_index(key, self)
+        _, basic = indexing._as_index(key, self)
         if not isinstance(value, Tensor | int | float | complex):
             value = creation.tensor(value, dtype=self.dtype, device=self.device)
         if basic:
             assign(indexing.getitem(self, key), value, "setitem")
         else:
             self.index_put_(key, value)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.array.ndim == 0:
+            raise TypeError("iteration over a 0-d tensor")
+        return iter(self.unbind(0))
+
+    def __contains__(self, element: Any) -> bool_:
+        return bool((self == element).any())
 
     # -- arithmetic --------------------------------------------------------------------------------------------------
 
@@ -530,6 +190,7 @@ class Tensor(Variable, box=True):
     __abs__ = pointwise.abs
     __eq__ = arithmetic.eq  # type: ignore[assignment]
     __ne__ = arithmetic.ne  # type: ignore[assignment]
+    __hash__ = TensorBase.__hash__  # a class that defines __eq__ loses it
     __lt__ = arithmetic.lt
     __le__ = arithmetic.le
     __gt__ = arithmetic.gt
@@ -597,7 +258,8 @@ class Tensor(Variable, box=True):
 
     # -- reductions --------------------------------------------------------------------------------------------------
 
-    sum, mean, prod, var, std, norm = reduction.sum, reduction.mean, reduction.prod, reduction.var, reduction.std, reduction.norm
+    sum, mean, prod = reduction.sum, reduction.mean, reduction.prod
+    var, std, norm = reduction.var, reduction.std, reduction.norm
     amax, amin, argmax, argmin = reduction.amax, reduction.amin, reduction.argmax, reduction.argmin
     max, min, median = indexing.max, indexing.min, indexing.median
     all, any, logsumexp, cumsum = reduction.all, reduction.any, reduction.logsumexp, reduction.cumsum
@@ -686,13 +348,5 @@ class Tensor(Variable, box=True):
         drawn = random.uniform_array(self.array.shape, _float32, generator) < p
         return assign(self, self._drawn(drawn), "bernoulli_")
 
-    def _drawn(self, array: ndarray) -> Tensor:
+    def _drawn(self, array: numpy.ndarray) -> Tensor:
         return box(devices.move(numpy.asarray(array, self.array.dtype), self.device))
-
-
-def _rebuild(kind: type, array: ndarray, device: str, leaf: bool) -> Tensor:
-    result: Tensor = object.__new__(kind)
-    result.array = devices.move(array, devices.resolve(device))
-    if leaf:
-        result.node = LEAF
-    return result
