@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from ..autograd.mode import no_grad
 from ..autograd.variable import HookHandle
@@ -15,20 +15,7 @@ from ..tensor import Tensor
 from ..tensor.creation import zeros_like
 from .parameter import Buffer, Parameter
 from .registry import Kind, Registered
-
-EXTRA_STATE = "_extra_state"  # the key of `get_extra_state()` in a state_dict
-
-
-class IncompatibleKeys(NamedTuple):
-    """The keys that `load_state_dict(strict=False)` could not match."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-
-    def __repr__(self) -> str:
-        if not self.missing_keys and not self.unexpected_keys:
-            return "<All keys matched successfully>"
-        return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
+from .state import EXTRA_STATE, IncompatibleKeys, load
 
 
 class Module:
@@ -321,37 +308,7 @@ class Module:
             >>> target.load_state_dict(source.state_dict())
             <All keys matched successfully>
         """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
-        own = self.state_dict(keep_vars=True)
-        keys = IncompatibleKeys(
-            [key for key in own if key not in state_dict], [key for key in state_dict if key not in own]
-        )
-        matched = [key for key in own if key in state_dict]
-        errors: list[str] = []
-        for what, found in ("Missing", keys.missing_keys), ("Unexpected", keys.unexpected_keys):
-            if strict and found:
-                quoted = ", ".join(f'"{key}"' for key in found)
-                errors.append(f"{what} key(s) in state_dict: {quoted}. ")
-        errors += filter(None, (_mismatch(key, own[key], state_dict[key]) for key in matched))
-        if errors:
-            raise RuntimeError(f"Error(s) in loading state_dict for {self._get_name()}:\n\t" + "\n\t".join(errors))
-        for key in matched:
-            self._load_entry(key, own[key], state_dict[key], assign)
-        return keys
-
-    def _load_entry(self, key: str, target: Any, value: Any, assign: bool) -> None:
-        """Put one value in its place."""
-        path, _, name = key.rpartition(".")
-        if name == EXTRA_STATE:
-            self.get_submodule(path).set_extra_state(value)
-        elif not assign:
-            with no_grad():
-                target.copy_(value)
-        elif isinstance(target, Parameter) and not isinstance(value, Parameter):
-            setattr(self.get_submodule(path), name, Parameter(value, target.requires_grad))
-        else:
-            setattr(self.get_submodule(path), name, value)
+        return load(self, state_dict, strict, assign)
 
     def get_extra_state(self) -> Any:
         """What besides tensors belongs in the state_dict; define it together with `set_extra_state`."""
@@ -582,19 +539,3 @@ def indented(module: Module | None) -> str:
 
 def _dotted(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
-
-
-def _mismatch(key: str, target: Any, value: Any) -> str | None:
-    """Why `value` cannot be copied into `target`, or None."""
-    if key.rpartition(".")[2] == EXTRA_STATE:
-        return None
-    if not isinstance(value, Tensor):
-        return (
-            f'While copying the parameter named "{key}", expected a Tensor from checkpoint but received {type(value)}'
-        )
-    if value.shape != target.shape:
-        return (
-            f"size mismatch for {key}: copying a param with shape {value.shape} from checkpoint, the shape in current "
-            f"model is {target.shape}."
-        )
-    return None
