@@ -106,10 +106,11 @@ def _outputs(result: Any) -> tuple:
 def _analytic(y: Variable, inputs: list) -> list[numpy.ndarray]:
     """Rows of the Jacobian by one backward pass per output element."""
     rows: list[list] = [[] for _ in inputs]
+    xp = module_of(y.array)
     for i in range(y.array.size):
-        seed = y.array * 0
-        seed.reshape(-1)[i] = 1
-        found = grad(y, inputs, box(seed), retain_graph=True, allow_unused=True)
+        seed = xp.zeros(y.array.size, y.array.dtype)
+        seed[i] = 1
+        found = grad(y, inputs, box(seed.reshape(y.array.shape)), retain_graph=True, allow_unused=True)
         for row, x, g in zip(rows, inputs, found, strict=True):
             row.append(to_host(x.array * 0 if g is None else g.array).reshape(-1))
     return [numpy.stack(row) if row else numpy.zeros((0, x.array.size)) for row, x in zip(rows, inputs, strict=True)]
@@ -120,14 +121,16 @@ def _numeric(func: Callable, args: tuple, i: int, k: int, eps: float) -> numpy.n
     x = args[i]
     original = x.array
     columns = []
+    if original.size == 0:
+        return numpy.zeros((_outputs(func(*args))[k].array.size, 0))
     try:
         for j in range(original.size):
             ends = []
             for step in (eps, -eps):
-                x.array = original.copy()
+                x.array = original.copy("C")
                 x.array.reshape(-1)[j] += step
                 ends.append(to_host(_outputs(func(*args))[k].array).reshape(-1).copy())
             columns.append((ends[0] - ends[1]) / (2 * eps))
     finally:
         x.array = original
-    return numpy.stack(columns, axis=1) if columns else numpy.zeros((0, 0))
+    return numpy.stack(columns, axis=1)

@@ -27,7 +27,15 @@ class Declaration:
     """Everything known of one primitive."""
 
     def __init__(
-        self, body: Callable, *, promote: str, keep: tuple, outputs: tuple, residuals: tuple, view: bool
+        self,
+        body: Callable,
+        *,
+        promote: str,
+        keep: tuple,
+        outputs: tuple,
+        residuals: tuple,
+        view: bool,
+        holomorphic: bool,
     ) -> None:
         if promote not in ("numeric", "float", "none"):
             raise TypeError(f"{body.__name__}: promote is 'numeric', 'float' or 'none', got {promote!r}")
@@ -37,6 +45,7 @@ class Declaration:
         self.promote = promote
         self.keep = keep
         self.view = view
+        self.holomorphic = holomorphic
         self.outputs = outputs or ("out",)
         self.multiple = namedtuple(self.name, outputs) if outputs else None
         self.residuals = residuals

@@ -139,6 +139,11 @@ class _Backward:
                 saved = plan.lift(node)
             else:
                 F = RAW_NUMPY if g.__class__ is _ndarray else _namespace(g)
+            # rules of holomorphic operations are written as for real numbers, g * f'(x); the gradient of a real loss
+            # in the sense that gradient descent needs is g * conj(f'(x)), which is conj(conj(g) * f'(x))
+            conjugate = plan.holomorphic and (g.array if create_graph else g).dtype.kind == "c"
+            if conjugate:
+                g = F.conj(g)
             try:
                 if plan.simple:
                     for i, rule, pick in plan.rules:
@@ -146,6 +151,8 @@ class _Backward:
                         if wanted is not None and edge not in wanted:
                             continue
                         gradient = rule(F, g) if pick is None else rule(F, g, *pick(saved))
+                        if conjugate:
+                            gradient = F.conj(gradient)
                         if edge.__class__ is Node and edge.number not in pending and gradient.shape == edge.shape:
                             pending[edge.number] = (edge, gradient, False)  # pass_to() for the usual case
                             heappush(heap, -edge.number)
@@ -154,6 +161,8 @@ class _Backward:
                 else:
                     for edge, gradient in zip(edges, plan.gradients(F, g, saved, create_graph), strict=True):
                         if edge is not None and gradient is not None and (wanted is None or edge in wanted):
+                            if conjugate:
+                                gradient = F.conj(gradient)
                             self.pass_to(edge, gradient, gradient is not g and g.__class__ is not tuple)
             except Exception as error:
                 error.add_note(f"in the backward of {plan.title}")

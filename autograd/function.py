@@ -56,7 +56,7 @@ class FunctionCtx:
 class FunctionPlan:
     """What the engine asks of a node's plan, for one call of a user's function."""
 
-    simple = False
+    simple = holomorphic = False
 
     def __init__(self, function: type[Function], ctx: FunctionCtx, places: list) -> None:
         self.title = f"{function.__name__}Backward"

@@ -15,13 +15,14 @@ FLOATING = frozenset(d.numpy for d in dtypes.ALL if d.category >= 2)
 class Plan:
     """What backward does for one primitive and one set of inputs that want gradients."""
 
-    __slots__ = ("declaration", "fused", "joint", "multiple", "names", "needs", "rules", "save", "simple", "title",
+    __slots__ = ("declaration", "fused", "holomorphic", "joint", "multiple", "names", "needs", "rules", "save", "simple", "title",
                  "versions")  # fmt: skip
 
     def __init__(self, declaration: Any, mask: int, device: str) -> None:
         self.declaration = declaration
         self.title = declaration.title
         self.multiple = declaration.multiple is not None
+        self.holomorphic = declaration.holomorphic and not self.multiple
         self.needs = tuple(bool(mask >> i & 1) for i in range(len(declaration.inputs)))
         rules = declaration.rules_for(self.needs)
         joint, fused = declaration.joint, declaration.fused.get(device)

@@ -138,7 +138,7 @@ def _binary(declaration: Declaration) -> Callable:
                 result.node = Node(
                     plan,
                     (input if x is LEAF else x, other if y is LEAF else y),
-                    plan.save(a, b, value),
+                    plan.save(a, b, result.array),
                     value.shape,
                     plan.versions((input, other), result) if plan.versions is not None else (),
                 )
@@ -165,6 +165,7 @@ def primitive(
     outputs: tuple[str, ...] = (),
     residuals: tuple[str, ...] = (),
     view: bool = False,
+    holomorphic: bool = True,
 ) -> Any:
     """Declare a differentiable operation; used as a decorator of its body, see the top of this file.
 
@@ -175,9 +176,12 @@ def primitive(
         outputs: names, if the body returns a tuple of outputs; calls then return a named tuple.
         residuals: names of further values that the body returns after its output, for fused backward kernels.
         view: the output may share the input's memory.
+        holomorphic: on complex tensors the rules may be written as for real ones and the engine conjugates; if False,
+            they see and return gradients in PyTorch's convention. (With several outputs they always do.)
     """
     options: dict[str, Any] = {
-        "promote": promote, "keep": keep, "outputs": outputs, "residuals": residuals, "view": view}  # fmt: skip
+        "promote": promote, "keep": keep, "outputs": outputs, "residuals": residuals, "view": view,
+        "holomorphic": holomorphic}  # fmt: skip
     if body is None:
         return functools.partial(primitive, **options)
     declaration = Declaration(body, **options)

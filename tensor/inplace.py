@@ -128,7 +128,7 @@ def _write_through(view: View, source: Any) -> None:
 class _CopySlices:
     """The plan of a node that in-place assignment makes."""
 
-    multiple = simple = False
+    multiple = simple = holomorphic = False
 
     def __init__(self, title: str, gradients: Callable[[Any, Any], Iterable]) -> None:
         self.title = title

@@ -15,6 +15,8 @@ from ...runtime.arrays import Array
 @primitive
 def cast(xp, input: Array, dtype: dtypes.dtype, source: dtypes.dtype):
     """The elements as another dtype; `source` is the dtype they have."""
+    if input.dtype.kind == "c" and dtype.numpy.kind != "c":
+        input = input.real
     return input.astype(dtype.numpy)
 
 

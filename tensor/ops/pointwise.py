@@ -6,8 +6,11 @@ import math
 from typing import Any
 
 from ...autograd.primitive import primitive
+from ...autograd.variable import Variable
+from ...runtime import dtypes
 from ...runtime.arrays import Array
 from . import arithmetic as ar
+from . import cast
 
 floating = primitive(promote="float")
 
@@ -28,6 +31,15 @@ def abs(xp, input: Array):
 
 
 abs.vjp(input=lambda F, g, input: g * F.sign(input))
+
+
+@primitive
+def conj(xp, input: Array):
+    """The complex conjugate."""
+    return xp.conj(input)
+
+
+conj.vjp(input=lambda F, g: F.conj(g))
 
 
 @primitive
@@ -327,12 +339,12 @@ relu.vjp(input=lambda F, g, out: F.relu_backward(g, out))
 
 
 @primitive
-def relu_backward(xp, gradient: Array, out: Array):
+def relu_backward(xp, gradient: Array, output: Array):
     """The gradient where the output of relu was positive, 0 elsewhere."""
-    return gradient * (out > 0)
+    return gradient * (output > 0)
 
 
-relu_backward.vjp(gradient=lambda F, g, out: F.relu_backward(g, out))
+relu_backward.vjp(gradient=lambda F, g, output: F.relu_backward(g, output))
 
 
 @primitive
@@ -412,11 +424,9 @@ logsigmoid.vjp(input=lambda F, g, input: g * F.sigmoid(-input))
 
 @primitive
 def clamp(xp, input: Array, min: float | None = None, max: float | None = None):
-    """The input limited to [min, max]; the upper limit wins where they cross."""
-    if min is None and max is None:
-        raise ValueError("at least one of 'min' or 'max' must not be None")
+    """The input limited to [min, max] by numbers."""
     out = input if min is None else xp.maximum(input, min)
-    return out.copy() if max is None and min is None else out if max is None else xp.minimum(out, max)
+    return out if max is None else xp.minimum(out, max)
 
 
 def _clamp_input(F: Any, g: Any, input: Any, min: float | None, max: float | None) -> Any:
@@ -426,6 +436,26 @@ def _clamp_input(F: Any, g: Any, input: Any, min: float | None, max: float | Non
 
 
 clamp.vjp(input=_clamp_input)
+
+
+def clamp_between(input: Any, min: Any = None, max: Any = None) -> Any:
+    """The input limited to [min, max], by numbers or tensors; the upper limit wins where they cross.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.clamp(torch.tensor([-1.0, 0.5, 3.0]), 0, 1)
+        tensor([0.0000, 0.5000, 1.0000])
+    """
+    if min is None and max is None:
+        raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
+    if not isinstance(min, Variable) and not isinstance(max, Variable):
+        # a bound of a higher category decides the dtype: integers clamped by 0.5 are floating
+        number = 0.0 if isinstance(min, float) or isinstance(max, float) else 0
+        target = dtypes.result_type([dtypes.of(input.array.dtype)], [], [number])
+        return clamp(cast.to_dtype(input, target), min, max)
+    # where(), not maximum(): an element that equals its bound keeps the whole gradient
+    out = input if min is None else ar.where(ar.lt(input, min), min, input)
+    return out if max is None else ar.where(ar.gt(out, max), max, out)
 
 
 def _step_function(name: str, doc: str) -> Any:

@@ -1,0 +1,200 @@
+"""Operations against PyTorch's own sample inputs (op_db): values and gradients, by public name."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+import paceline
+
+from .convert import difference, tensors_in, to_paceline
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from torch.testing._internal.common_methods_invocations import op_db
+
+# Not what a dense float, integer and bool tensor library has, or no public API of PyTorch's.
+OUT_OF_SCOPE = {
+    "sparse.sampled_addmm": "sparse tensors",
+    "sparse.mm": "sparse tensors",
+    "to_sparse": "sparse tensors",
+    "torch._scaled_mm": "float8",
+    "torch._scaled_mm_v2": "float8",
+    "jiterator_unary": "CUDA jiterator",
+    "jiterator_binary": "CUDA jiterator",
+    "jiterator_4inputs_with_extra_args": "CUDA jiterator",
+    "jiterator_binary_return_by_ref": "CUDA jiterator",
+    "jiterator_2inputs_2outputs": "CUDA jiterator",
+    "chalf": "complex32, which NumPy does not have",
+    "nonzero_static": "a compiler's internal",
+    "hash_tensor": "internal",
+    "resize_": "memory behind a tensor cannot grow",
+    "resize_as_": "memory behind a tensor cannot grow",
+    "uniform": "tested as Tensor.uniform_",
+}
+_INTERNAL = ("_", "torch.ops.", "native_", "max_pool2d_with_indices_backward", "grid_sampler_", "masked.", "alias_copy")
+_RANDOM = {
+    "bernoulli", "cauchy", "exponential", "geometric", "log_normal", "normal", "uniform", "multinomial", "rand_like",
+    "randint", "randint_like", "randn", "randn_like", "nn.functional.dropout", "nn.functional.dropout2d",
+    "nn.functional.dropout3d", "nn.functional.alpha_dropout", "nn.functional.feature_alpha_dropout",
+    "nn.functional.rrelu", "nn.functional.fractional_max_pool2d", "nn.functional.fractional_max_pool3d",
+    "svd_lowrank", "pca_lowrank",
+}  # fmt: skip
+_UNINITIALIZED = {"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided"}
+DTYPES = (torch.float32, torch.float64, torch.int64, torch.bool, torch.complex128)
+
+
+def scope(info: Any) -> str:
+    """Why an entry of op_db is out of scope, "" if it is in."""
+    if info.name in OUT_OF_SCOPE:
+        return OUT_OF_SCOPE[info.name]
+    if info.name.startswith(_INTERNAL) and not info.name.startswith("__"):
+        return "internal to PyTorch"
+    if "triton" in info.variant_test_name:
+        return "internal to PyTorch"
+    return ""
+
+
+def full_name(info: Any) -> str:
+    return info.name + (f"/{info.variant_test_name}" if info.variant_test_name else "")
+
+
+def find(name: str) -> Callable | None:
+    """Paceline's function of that public name, else the Tensor method."""
+    found: Any = paceline
+    for part in name.split("."):
+        found = getattr(found, part, None)
+        if found is None:
+            break
+    if callable(found):
+        return found
+    for method in (name, name + "_"):
+        if "." not in name and hasattr(paceline.Tensor, method):
+            attribute = paceline.Tensor.__dict__.get(method, getattr(paceline.Tensor, method))
+            return (lambda x: getattr(x, name)) if isinstance(attribute, property) else getattr(paceline.Tensor, method)
+    return None
+
+
+@dataclasses.dataclass
+class Outcome:
+    """How one entry did: status is "pass", "missing", "error" or "wrong"."""
+
+    name: str
+    status: str
+    samples: int = 0
+    detail: str = ""
+
+
+def run(info: Any, limit: int | None = None) -> Outcome:
+    """All samples of an entry for all dtypes that it supports; the first that goes wrong ends it."""
+    name, count = full_name(info), 0
+    function = find(info.name)
+    if function is None:
+        return Outcome(name, "missing")
+    for dtype in DTYPES:
+        if dtype not in info.dtypes:
+            continue
+        for sample in samples(info, dtype, limit):
+            if sample is None:
+                continue
+            status, detail = check(info, function, sample, dtype)
+            count += 1
+            if status != "pass":
+                return Outcome(name, status, count, f"{str(dtype).removeprefix('torch.')}: {detail} on {brief(sample)}")
+    return Outcome(name, "pass", count)
+
+
+def samples(info: Any, dtype: torch.dtype, limit: int | None) -> Iterator[Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        grad = dtype.is_floating_point or dtype.is_complex
+        needs_grad = grad and info.supports_autograd and dtype in info.backward_dtypes
+        yield from itertools.islice(info.sample_inputs("cpu", dtype, requires_grad=needs_grad), limit)
+
+
+def brief(sample: Any) -> str:
+    def text(value: Any) -> str:
+        if isinstance(value, torch.Tensor):
+            return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+        if isinstance(value, list | tuple):
+            return "[" + ", ".join(map(text, value)) + "]"
+        return repr(value)
+
+    parts = [text(sample.input), *map(text, sample.args), *(f"{k}={text(v)}" for k, v in sample.kwargs.items())]
+    return f"({', '.join(parts)})"[:300]
+
+
+def check(info: Any, function: Callable, sample: Any, dtype: torch.dtype) -> tuple[str, str]:
+    """One sample: the result, and the gradients under a random cotangent."""
+    rtol, atol = (1e-4, 1e-5) if dtype == torch.float32 else (1e-7, 1e-7)
+    given = (sample.input, *sample.args)
+    ours_in = to_paceline(given)
+    ours_kwargs = to_paceline(sample.kwargs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            theirs = info.op(*given, **sample.kwargs)
+        except Exception:
+            return "pass", ""  # a sample that PyTorch itself refuses here
+        try:
+            ours = function(*ours_in, **ours_kwargs)
+        except Exception as error:
+            return "error", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        values = info.name not in _RANDOM and info.name not in _UNINITIALIZED
+        process = sample.output_process_fn_grad
+        try:
+            theirs_shown = process(theirs)
+            ours_shown = process(ours) if theirs_shown is not theirs else ours
+        except Exception:
+            theirs_shown, ours_shown = theirs, ours
+        found = difference(ours_shown, theirs_shown, rtol, atol, values)
+        if found:
+            return "wrong", found
+        if values and any(t.requires_grad for t in tensors_in([given, sample.kwargs])):
+            return check_gradients(theirs_shown, ours_shown, (given, sample.kwargs), (ours_in, ours_kwargs), rtol, atol)
+    return "pass", ""
+
+
+def check_gradients(
+    theirs: Any, ours: Any, theirs_in: Any, ours_in: Any, rtol: float, atol: float
+) -> tuple[str, str]:
+    roots = [(t, o) for t, o in zip(tensors_in(theirs), tensors_in(ours), strict=True) if t.requires_grad]
+    if not roots:
+        return "pass", ""
+    leaves = [(t, o) for t, o in zip(tensors_in(theirs_in), tensors_in(ours_in), strict=True) if t.requires_grad]
+    for t, o in roots:
+        if not o.requires_grad:
+            return "wrong", "an output that PyTorch differentiates does not require grad"
+    cotangents = [torch.randn_like(t) for t, _ in roots]
+    try:
+        expected = torch.autograd.grad([t for t, _ in roots], [t for t, _ in leaves], cotangents, allow_unused=True)
+    except RuntimeError:
+        return "pass", ""  # PyTorch has no derivative here
+    try:
+        found = paceline.autograd.grad(
+            [o for _, o in roots], [o for _, o in leaves], [to_paceline(c) for c in cotangents], allow_unused=True
+        )
+    except Exception as error:
+        return "error", f"backward: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    for g, e in zip(found, expected, strict=True):
+        if e is None or g is None:
+            zero = e if g is None else g
+            if zero is not None and bool((zero != 0).any()):
+                return "wrong", "gradient is None where PyTorch's is not zero" if g is None else "gradient where none is"
+            continue
+        scale = float(e.abs().max()) if e.numel() and bool(torch.isfinite(e).all()) else 1.0
+        different = difference(g, e, rtol * 10, atol * max(1.0, scale))
+        if different:
+            return "wrong", f"gradient: {different}"
+    return "pass", ""
+
+
+def in_scope() -> list:
+    """The entries of op_db that Paceline is to have."""
+    return [info for info in op_db if not scope(info)]
