@@ -1,7 +1,8 @@
 """How much of PyTorch's API is there and right, measured on PyTorch's own test data.
 
     python -m tests.parity                      the table: passed / in scope by group, and every name missing or wrong
-    python -m tests.parity --only sum,nn.conv   entries whose name is, or contains behind the last dot, one of these
+    python -m tests.parity --only sum,conv2d    entries of these names
+    python -m tests.parity --group "nn modules"
     python -m tests.parity --json               for programs
 """
 
@@ -10,11 +11,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 
 import click
 from tqdm import tqdm
 
-from . import operations
+from . import modules, operations, optimizers
 
 GROUPS = {
     "fft": r"fft\.|stft|istft",
@@ -25,23 +27,42 @@ GROUPS = {
 
 
 def group_of(name: str) -> str:
+    for prefix in ("optim.", "lr_scheduler."):
+        if name.startswith(prefix):
+            return prefix[:-1]
+    if re.match(r"nn\.[A-Z]", name):
+        return "nn modules"
     return next((group for group, pattern in GROUPS.items() if re.match(pattern, name)), "tensor operations")
 
 
+def entries() -> list[tuple[str, Callable]]:
+    """The name of every entry in scope, and the function that measures it."""
+    found: list[tuple[str, Callable]] = []
+    found += [(operations.full_name(i), lambda n, i=i: operations.run(i, n)) for i in operations.in_scope()]
+    found += [(modules.name_of(i), lambda n, i=i: modules.run(i, n)) for i in modules.in_scope()]
+    found += [("optim." + i.optim_cls.__name__, lambda n, i=i: optimizers.run(i, n)) for i in optimizers.in_scope()]
+    found += [("lr_scheduler." + s, lambda n, s=s: optimizers.run_scheduler(s)) for s in optimizers.SCHEDULERS]
+    return found
+
+
 @click.command()
-@click.option("--only", default="", help="Names of entries, separated by commas.")
-@click.option("--group", "only_group", default="", help="One group: fft, linalg, nn.functional, special, tensor operations.")
+@click.option("--only", default="", help="Names of entries, separated by commas; without their prefix will do.")
+@click.option("--group", "group", default="", help="One group, e.g. 'fft' or 'nn modules'.")
 @click.option("--limit", type=int, default=None, help="Samples of one entry and dtype; default: all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(only: str, only_group: str, limit: int | None, as_json: bool) -> None:
-    wanted = [w for w in only.split(",") if w]
-    infos = [i for i in operations.in_scope() if not wanted or i.name in wanted or i.name.split(".")[-1] in wanted]
-    infos = [i for i in infos if not only_group or group_of(i.name) == only_group]
-    outcomes = [operations.run(info, limit) for info in tqdm(infos, "operations", leave=False)]
+def main(only: str, group: str, limit: int | None, as_json: bool) -> None:
+    wanted = {w for w in only.split(",") if w}
+    chosen = [
+        (name, measure)
+        for name, measure in entries()
+        if (not wanted or {name, name.split("/")[0], name.split("/")[0].split(".")[-1]} & wanted)
+        and (not group or group_of(name) == group)
+    ]
+    outcomes = [measure(limit) for _, measure in tqdm(chosen, leave=False, disable=None)]
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(o) for o in outcomes], indent=1))
-        return
-    print_table(outcomes)
+    else:
+        print_table(outcomes)
 
 
 def print_table(outcomes: list) -> None:

@@ -168,7 +168,7 @@ def check_gradients(
     if not roots:
         return "pass", ""
     leaves = [(t, o) for t, o in zip(tensors_in(theirs_in), tensors_in(ours_in), strict=True) if t.requires_grad]
-    for t, o in roots:
+    for _, o in roots:
         if not o.requires_grad:
             return "wrong", "an output that PyTorch differentiates does not require grad"
     cotangents = [torch.randn_like(t) for t, _ in roots]
@@ -186,7 +186,7 @@ def check_gradients(
         if e is None or g is None:
             zero = e if g is None else g
             if zero is not None and bool((zero != 0).any()):
-                return "wrong", "gradient is None where PyTorch's is not zero" if g is None else "gradient where none is"
+                return "wrong", "no gradient where PyTorch's is not 0" if g is None else "a gradient where none is"
             continue
         scale = float(e.abs().max()) if e.numel() and bool(torch.isfinite(e).all()) else 1.0
         different = difference(g, e, rtol * 10, atol * max(1.0, scale))
