@@ -41,6 +41,7 @@ class Variable:
     hooks: dict[int, Callable] | None = None  # of a leaf: called with its gradient, may replace it
     grad_ready_hooks: dict[int, Callable] | None = None  # of a leaf: called after its gradient was accumulated
     grad_slot: Variable | None = None  # of a leaf in an arena: the tensor to write the gradient into
+    home: tuple | None = None  # of a leaf in an arena, and of its slot: (the arena, its number there)
     gradient: Variable | None = None  # what `.grad` shows
 
     box: type  # the class of results; Tensor registers itself with `class Tensor(Variable, box=True)`
