@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..runtime.arrays import module_of
 from . import engine
 from .mode import is_grad_enabled
 from .plan import FLOATING
@@ -107,7 +108,7 @@ def grad(
     results = engine.gradients_of(roots, gradients, wanted, retain, create_graph)
     for i, (x, g) in enumerate(zip(wanted, results, strict=True)):
         if g is None and materialize_grads:
-            results[i] = box(x.array * 0)
+            results[i] = box(module_of(x.array).zeros(x.array.shape, x.array.dtype))
         elif g is None and not allow_unused:
             raise RuntimeError(
                 "One of the differentiated Tensors appears to not have been used in the graph. "

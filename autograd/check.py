@@ -112,7 +112,7 @@ def _analytic(y: Variable, inputs: list) -> list[numpy.ndarray]:
         seed[i] = 1
         found = grad(y, inputs, box(seed.reshape(y.array.shape)), retain_graph=True, allow_unused=True)
         for row, x, g in zip(rows, inputs, found, strict=True):
-            row.append(to_host(x.array * 0 if g is None else g.array).reshape(-1))
+            row.append(numpy.zeros(x.array.size) if g is None else to_host(g.array).reshape(-1))
     return [numpy.stack(row) if row else numpy.zeros((0, x.array.size)) for row, x in zip(rows, inputs, strict=True)]
 
 

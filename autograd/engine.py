@@ -325,7 +325,7 @@ def _accumulate(leaf: Variable, gradient: Any, fresh: bool, create_graph: bool) 
         changed(slot, "gradient accumulation")
         leaf.gradient = slot
     elif fresh and getattr(gradient, "base", gradient) is None:
-        leaf.gradient = box(gradient)
+        leaf.gradient = box(_as_array(gradient))
     else:
         leaf.gradient = box(arrays.module_of(gradient).array(gradient))
 

@@ -126,7 +126,7 @@ from .tensor.ops.pointwise import (
     atan,
     atanh,
     ceil,
-    clamp,
+    conj,
     cos,
     cosh,
     erf,
@@ -160,6 +160,7 @@ from .tensor.ops.pointwise import (
     tanh,
     trunc,
 )
+from .tensor.ops.pointwise import clamp_between as clamp
 from .tensor.ops.reduction import (
     all,
     amax,

@@ -30,6 +30,19 @@ class Size(tuple):
             count *= n
         return count
 
+    def __getitem__(self, key: Any) -> Any:
+        part = tuple.__getitem__(self, key)
+        return Size(part) if isinstance(key, slice) else part
+
+    def __add__(self, other: Any) -> Size:  # type: ignore[override]
+        return Size(tuple(self) + tuple(other))
+
+    def __radd__(self, other: Any) -> Size:
+        return Size(tuple(other) + tuple(self))
+
+    def __mul__(self, count: Any) -> Size:
+        return Size(tuple(self) * count)
+
     def __repr__(self) -> str:
         return f"paceline.Size({list(self)})"
 
@@ -308,7 +321,7 @@ class TensorBase(Variable):
     def __dlpack_device__(self) -> tuple:
         return self.array.__dlpack_device__()
 
-    def __bool_(self) -> bool:
+    def __bool__(self) -> bool:
         if self.array.size != 1:
             raise RuntimeError(
                 "Boolean value of Tensor with "
@@ -316,10 +329,10 @@ class TensorBase(Variable):
             )
         return bool(self.array.item())
 
-    def __float_(self) -> float:
+    def __float__(self) -> float:
         return float(self.item())
 
-    def __int_(self) -> int:
+    def __int__(self) -> int:
         return int(self.item())
 
     def __complex__(self) -> complex:

@@ -324,7 +324,7 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple:
     shape = tuple(v.array.size for v in vectors)
     grids = [v.reshape((1,) * i + (-1,) + (1,) * (len(shape) - i - 1)).expand(shape) for i, v in enumerate(vectors)]
     if indexing == "xy" and len(grids) > 1:
-        grids = [g.transpose(0, 1) for g in (grids[1], grids[0], *grids[2:])]
+        grids[:2] = grids[1::-1]
     return tuple(grids)
 
 

@@ -22,10 +22,21 @@ def inplace(function: Callable) -> Callable:
     @functools.wraps(function, assigned=("__doc__",))
     def twin(self: Any, *args: Any, **kwargs: Any) -> Any:
         check_writable(self)
-        return assign(self, function(self, *args, **kwargs), name)
+        value = function(self, *args, **kwargs)
+        if isinstance(value.node, Node):
+            _keep_saved(value.node, self)
+        return assign(self, value, name)
 
     twin.__name__ = twin.__qualname__ = name
     return twin
+
+
+def _keep_saved(node: Node, tensor: Any) -> None:
+    """Save a copy where the operation saved the memory that its own result is about to be written into."""
+    counter = tensor.counter
+    if counter is not None and any(saved is counter for saved, _ in node.versions):
+        node.saved = tuple(v.copy() if v is tensor.array else v for v in node.saved or ())
+        node.versions = tuple(pair for pair in node.versions if pair[0] is not counter)
 
 
 def check_writable(tensor: Any) -> None:

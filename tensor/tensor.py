@@ -160,13 +160,13 @@ class Tensor(TensorBase, box=True):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         check_writable(self)
-        _, basic = indexing._as_index(key, self)
         if not isinstance(value, Tensor | int | float | complex):
             value = creation.tensor(value, dtype=self.dtype, device=self.device)
-        if basic:
-            assign(indexing.getitem(self, key), value, "setitem")
+        part, arrays = indexing.split_index(self, key)
+        if arrays is None:
+            assign(part, indexing.without_leading_ones(value) if isinstance(value, Tensor) else value, "setitem")
         else:
-            self.index_put_(key, value)
+            assign(part, indexing.write_at(part, value, arrays), "setitem")
 
     def __iter__(self) -> Iterator[Tensor]:
         if self.array.ndim == 0:
@@ -238,8 +238,8 @@ class Tensor(TensorBase, box=True):
 
     # -- functions of one tensor -------------------------------------------------------------------------------------
 
-    neg, abs, sign, square, reciprocal = (
-        pointwise.neg, pointwise.abs, pointwise.sign, pointwise.square, pointwise.reciprocal)  # fmt: skip
+    neg, abs, sign, square, reciprocal, conj = (
+        pointwise.neg, pointwise.abs, pointwise.sign, pointwise.square, pointwise.reciprocal, pointwise.conj)  # fmt: skip
     negative, absolute = neg, abs
     exp, exp2, expm1 = pointwise.exp, pointwise.exp2, pointwise.expm1
     log, log2, log10, log1p = pointwise.log, pointwise.log2, pointwise.log10, pointwise.log1p
@@ -251,7 +251,7 @@ class Tensor(TensorBase, box=True):
     erf, erfc, sigmoid, relu = pointwise.erf, pointwise.erfc, pointwise.sigmoid, pointwise.relu
     floor, ceil, round, trunc, frac = (
         pointwise.floor, pointwise.ceil, pointwise.round, pointwise.trunc, pointwise.frac)  # fmt: skip
-    clamp = clip = pointwise.clamp
+    clamp = clip = pointwise.clamp_between
     isnan, isinf, isfinite, nan_to_num = (
         pointwise.isnan, pointwise.isinf, pointwise.isfinite, pointwise.nan_to_num)  # fmt: skip
     softmax, log_softmax = softmax_family.softmax, softmax_family.log_softmax
@@ -295,8 +295,7 @@ class Tensor(TensorBase, box=True):
 
     def index_put(self, indices: tuple, values: Any, accumulate: bool_ = False) -> Tensor:
         """A copy with values written (or added) at indices."""
-        raw, _ = indexing._as_index(indices, self)
-        return indexing.index_put(self, values, raw, accumulate)
+        return indexing.write_at(self, values, indexing.as_index(indices, self)[0], accumulate)
 
     # -- products ----------------------------------------------------------------------------------------------------
 

@@ -63,10 +63,11 @@ def floor_divide(xp, input: Array, other: Array):
 @numeric
 def trunc_divide(xp, input: Array, other: Array):
     """The quotient rounded towards zero, elementwise."""
-    if input.dtype.kind == "f":
+    quotient = xp.floor_divide(input, other)
+    if quotient.dtype.kind == "f":
         return xp.trunc(xp.true_divide(input, other))
-    quotient = xp.floor_divide(input, other)  # one too low where the signs differ and there is a remainder
-    return quotient + ((xp.remainder(input, other) != 0) & ((input < 0) != (xp.asarray(other) < 0)))
+    # one too low where the signs differ and there is a remainder
+    return quotient + ((xp.remainder(input, other) != 0) & ((xp.asarray(input) < 0) != (xp.asarray(other) < 0)))
 
 
 @numeric

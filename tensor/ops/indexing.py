@@ -8,8 +8,11 @@ import numpy
 
 from ...autograd.primitive import primitive
 from ...autograd.variable import Variable, box
+from ...runtime import dtypes
 from ...runtime.arrays import Array, module_of
-from .shaping import one_dim
+from . import arithmetic as ar
+from . import cast
+from .shaping import one_dim, reshape
 
 # -- basic and advanced indexing ------------------------------------------------------------------------------------------
 
@@ -54,7 +57,7 @@ def add_at(xp, input: Array, size: tuple, index: tuple):
 add_at.vjp(input=lambda F, g, index: F.take_index(g, index))
 
 
-def _as_index(index: Any, input: Any) -> tuple[tuple, bool]:
+def as_index(index: Any, input: Any) -> tuple[tuple, bool]:
     """A user's index as raw arrays, checked against the shape, and whether it is basic (gives a view)."""
     parts = index if isinstance(index, tuple) else (index,)
     xp = module_of(input.array)
@@ -130,13 +133,32 @@ def check_range(index: Array, size: int, where: str, kind: type[Exception] = Run
             raise kind(f"index {bad} is out of bounds for {where} with size {size}")
 
 
-def getitem(input: Any, index: Any) -> Any:
-    """input[index]: a view for integers and slices, a copy for index tensors and masks."""
-    raw, basic = _as_index(index, input)
+def split_index(input: Any, index: Any) -> tuple[Any, tuple | None]:
+    """An index in two steps: the view that integers, slices and None make, and what index arrays then pick from it.
+
+    PyTorch's order; NumPy would count integers among the index arrays, and move their dimensions to the front.
+    """
+    raw, basic = as_index(index, input)
     if basic:
         # an ellipsis at the end makes NumPy return a view also of a single element
-        return slice_view(input, raw if Ellipsis in raw else (*raw, Ellipsis))
-    return take_index(input, raw)
+        return slice_view(input, _with_ellipsis(raw)), None
+    view: list = []
+    for part in raw:
+        view += [slice(None)] * _consumes(part) if hasattr(part, "dtype") else [part]
+    arrays = tuple(p if hasattr(p, "dtype") or p is Ellipsis else slice(None) for p in raw if not isinstance(p, int))
+    if all(part is Ellipsis or part == slice(None) for part in view):
+        return input, arrays
+    return slice_view(input, _with_ellipsis(tuple(view))), arrays
+
+
+def _with_ellipsis(index: tuple) -> tuple:
+    return index if any(part is Ellipsis for part in index) else (*index, Ellipsis)
+
+
+def getitem(input: Any, index: Any) -> Any:
+    """input[index]: a view for integers and slices, a copy for index tensors and masks."""
+    part, arrays = split_index(input, index)
+    return part if arrays is None else take_index(part, arrays)
 
 
 @primitive
@@ -158,6 +180,20 @@ index_put.vjp(
     input=_index_put_input,
     values=lambda F, g, values_shape, index: F.sum_to_size(F.take_index(g, index), values_shape),
 )
+
+
+def write_at(input: Any, value: Any, index: tuple, accumulate: bool = False) -> Any:
+    """A copy of the input with a value (a tensor that broadcasts, or a number) at an index of arrays."""
+    if isinstance(value, Variable):
+        value = without_leading_ones(cast.to_dtype(value, dtypes.of(input.array.dtype)))
+    return index_put(input, value, index, accumulate)
+
+
+def without_leading_ones(value: Any) -> Any:
+    """The tensor without leading dimensions of size 1, which an assignment may have too many of."""
+    shape = value.array.shape
+    lead = next((i for i, n in enumerate(shape) if n != 1), len(shape))
+    return reshape(value, shape[lead:]) if lead else value
 
 
 # -- along one dimension --------------------------------------------------------------------------------------------------
@@ -337,7 +373,7 @@ def masked_fill(input: Any, mask: Any, value: Any) -> Any:
     if isinstance(value, Variable):
         if value.array.ndim:
             raise RuntimeError(f"masked_fill only supports a 0-dimensional value tensor, got {value.array.ndim} dimensions")
-        return mask.where(value.to(input.dtype), input)
+        return ar.where(mask, cast.to_dtype(value, dtypes.of(input.array.dtype)), input)
     return fill_where(input, mask, value)
 
 
@@ -353,10 +389,10 @@ fill_where.vjp(input=lambda F, g, mask: F.fill_where(g, mask, 0.0))
 def nonzero(input: Any, *, as_tuple: bool = False) -> Any:
     """The indices of nonzero elements: one row each, or a tuple of one vector per dimension."""
     xp = module_of(input.array)
-    found = xp.nonzero(input.array)
+    found = xp.nonzero(xp.atleast_1d(input.array))
     if as_tuple:
         return tuple(box(f.astype(xp.int64)) for f in found)
-    rows = xp.stack(found, 1) if found else xp.zeros((int(bool(input.array)), 0))
+    rows = xp.stack(found[: input.array.ndim], 1) if input.array.ndim else xp.zeros((len(found[0]), 0))
     return box(rows.astype(xp.int64))
 
 

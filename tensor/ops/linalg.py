@@ -61,7 +61,7 @@ def matmul(input: Any, other: Any) -> Any:
     product = matmul_nd(x, y)
     if b.ndim == 1:
         product = shaping.squeeze(product, -1)
-    return shaping.squeeze(product, -1 if b.ndim > 1 else 0) if a.ndim == 1 and product.array.ndim else product
+    return shaping.squeeze(product, -1 if b.ndim == 1 else -2) if a.ndim == 1 else product
 
 
 def _with_dims(name: str, ndim: tuple[int, int], doc: str) -> Any:

@@ -1,0 +1,29 @@
+"""Set-up that several test files share."""
+
+import os
+
+import pytest
+from paceline.runtime.arrays import device_count
+
+import paceline
+
+EMULATED = "EMU_OUT" in os.environ  # the CUDA device is emulated on the CPU: no cuRAND, sort or cuSOLVER there
+
+
+def pytest_configure(config):
+    # paceline silences NumPy's warnings about nan and inf in its own modules; pytest's filters come before that
+    config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning:paceline")
+
+
+def pytest_generate_tests(metafunc):
+    if "device" in metafunc.fixturenames:
+        metafunc.parametrize("device", ["cpu", "cuda"][: 1 + (device_count() > 0)])
+
+
+@pytest.fixture(autouse=True)
+def unchanged_settings():
+    """No test leaves process-wide settings behind."""
+    dtype, device = paceline.get_default_dtype(), paceline.get_default_device()
+    yield
+    paceline.set_default_dtype(dtype)
+    paceline.set_default_device(device)
