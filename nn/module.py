@@ -355,7 +355,6 @@ class Module:
                     continue
                 gradient = tensor.grad
                 tensor.data = data
-                tensor.grad_slot = None  # it has the old dtype and device
                 if gradient is not None:
                     tensor.grad = fn(gradient)
         return self
