@@ -248,14 +248,14 @@ class Declaration:
         return tuple(edges), mask
 
 
-def as_array(value: Any, like: Array) -> Array:
+def as_array(value: Any) -> Array:
     """NumPy returns scalars where it should return 0-d arrays."""
-    return arrays.module_of(like).asarray(value)
+    return arrays.module_of(value).asarray(value)
 
 
 def wrap(value: Any, like: Array) -> Any:
     """A tensor around a body's result."""
-    return box(value if value.__class__ is like.__class__ else as_array(value, like))
+    return box(value if value.__class__ is like.__class__ else as_array(value))
 
 
 def attach_view(result: Variable, parent: Variable, function: Callable, attributes: tuple) -> None:

@@ -73,7 +73,7 @@ def _unary(declaration: Declaration) -> Callable:
         except (ValueError, TypeError, IndexError) as error:
             raise explain(declaration, error, (array,)) from None
         result: Any = _new(Variable.box)
-        result.array = value if value.__class__ is array.__class__ else as_array(value, array)
+        result.array = value if value.__class__ is array.__class__ else as_array(value)
         if is_view and arrays.shares_memory(value, array):
             attach_view(result, input, call, attributes)
         node = input.node if input.view_of is None else fresh_node(input)
@@ -129,7 +129,7 @@ def _binary(declaration: Declaration) -> Callable:
         except (ValueError, TypeError) as error:
             raise explain(declaration, error, (a, b)) from None
         result: Any = _new(Variable.box)
-        result.array = value if value.__class__ is like.__class__ else as_array(value, like)
+        result.array = value if value.__class__ is like.__class__ else as_array(value)
         if (x is not None or y is not None) and is_grad_enabled():
             mask = 3 if x is not None and y is not None else 1 if y is None else 2
             cpu = like.__class__ is _ndarray

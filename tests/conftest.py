@@ -13,6 +13,9 @@ EMULATED = "EMU_OUT" in os.environ  # the CUDA device is emulated on the CPU: no
 def pytest_configure(config):
     # paceline silences NumPy's warnings about nan and inf in its own modules; pytest's filters come before that
     config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning:paceline")
+    if EMULATED:  # which leaves files of its own open
+        config.addinivalue_line("filterwarnings", "ignore::ResourceWarning")
+        config.addinivalue_line("filterwarnings", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def pytest_generate_tests(metafunc):

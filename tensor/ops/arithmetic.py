@@ -67,7 +67,8 @@ def trunc_divide(xp, input: Array, other: Array):
     if quotient.dtype.kind == "f":
         return xp.trunc(xp.true_divide(input, other))
     # one too low where the signs differ and there is a remainder
-    return quotient + ((xp.remainder(input, other) != 0) & ((xp.asarray(input) < 0) != (xp.asarray(other) < 0)))
+    signs_differ = xp.not_equal(xp.less(input, 0), xp.less(other, 0))
+    return quotient + xp.logical_and(xp.remainder(input, other), signs_differ)
 
 
 @numeric

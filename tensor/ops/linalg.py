@@ -51,9 +51,9 @@ def matmul(input: Any, other: Any) -> Any:
             f"matmul(): expected both operands to have the same dtype, but got: {dtypes.of(a.dtype).name} != "
             f"{dtypes.of(b.dtype).name}; convert one with .to(dtype)"
         )
-    if a.ndim >= 2 and b.ndim == 2 and a.ndim > 2:  # one large product instead of many small ones
-        rows = matmul_nd(shaping.reshape(input, (-1, a.shape[-1])) if a.size else input, other)
-        return shaping.reshape(rows, (*a.shape[:-1], b.shape[1]))
+    if a.ndim > 2 and b.ndim <= 2 and a.size:  # one large product instead of many small ones
+        rows = matmul(shaping.reshape(input, (-1, a.shape[-1])), other)
+        return shaping.reshape(rows, (*a.shape[:-1], *b.shape[1:]))
     if a.ndim > 1 and b.ndim > 1:
         return matmul_nd(input, other)
     x = shaping.unsqueeze(input, 0) if a.ndim == 1 else input

@@ -51,6 +51,7 @@ ACTIVATIONS = [
     internal("elu", [S(rnd(4), 1.7, 1.1)], lambda x, a, s: s * np.where(x > 0, x, a * np.expm1(x))),
     unary("gelu", _gelu, internal=True),
     internal("gelu", [S(rnd(2, 3), "tanh")], _gelu),
+    internal("hardtanh", [S(spread(2, 3)), S(spread(4), -0.4, 0.2)], lambda x, low=-1.0, high=1.0: np.clip(x, low, high)),
     unary("silu", lambda x: x * sigmoid(x), internal=True),
     unary("logsigmoid", lambda x: np.log(sigmoid(x)), internal=True),
     unary("softplus", lambda x: np.log1p(np.exp(x)), internal=True),
@@ -72,7 +73,8 @@ BLOCKS = [
              lambda x, dim=None, keepdim=False: np.sqrt((x * x).sum(dim, keepdims=keepdim))),
     internal("cast", [S(rnd(3), dtypes.float32, dtypes.float64)], lambda x, dtype, source: x.astype(dtype.numpy), second=False),
     internal("move", [S(rnd(3), device.CPU, device.CPU)], lambda x, to, source: x),
-    internal("matmul_nd", [S(rnd(2, 3), rnd(3, 2)), S(rnd(2, 1, 2), rnd(2, 2)), S(rnd(1, 2), rnd(2, 2, 1))], np.matmul),
+    internal("matmul_nd", [S(rnd(2, 3), rnd(3, 2)), S(rnd(2, 1, 2), rnd(2, 2, 2))], np.matmul),
+    internal("matmul_nd", [S(rnd(2, 1, 2), rnd(2, 2)), S(rnd(1, 2), rnd(2, 2, 1))], np.matmul, emulated=False),
     internal("contiguous_copy", [S(rnd(3, 2).T)], np.copy),
     internal("embed_range", [S(rnd(2, 2), (2, 4), 1, 1), S(rnd(2), (3,), 0, -2)],
              lambda x, size, dim, start: _embed(x, size, (slice(None),) * dim + (np.arange(start, start + x.shape[dim]) % size[dim],))),
@@ -89,7 +91,7 @@ BLOCKS = [
     internal("scatter_sum", [S(rnd(2, 3), rnd(2, 2), np.array([[0, 0], [2, 1]]), 1)],
              lambda x, src, index, dim: x + _embed(src, x.shape, _along(index, dim))),
     internal("fill_where", [S(rnd(2, 3), mask(2, 3), 0.5), S(rnd(2, 3), mask(3), 1.0)], lambda x, m, v: np.where(m, v, x)),
-    internal("sort", [S(spread(2, 3), 1)], lambda x, dim: (np.sort(x, dim), np.argsort(x, dim)), sorts=True),
+    internal("sort", [S(spread(2, 3), 1)], lambda x, dim: (np.sort(x, dim), np.argsort(x, dim)), emulated=False),
 ]  # fmt: skip
 
 

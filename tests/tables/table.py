@@ -41,7 +41,7 @@ class Op:
         internal: a primitive that no public name shows directly.
         differentiable: whether gradients flow from the float64 arrays to every floating output.
         second: whether to check second derivatives by finite differences as well.
-        sorts: sorting does not exist in the emulated device.
+        emulated: False for what the emulated device lacks: sorting, and matrix products with a broadcast batch.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Op:
     internal: bool = False
     differentiable: bool = True
     second: bool = True
-    sorts: bool = False
+    emulated: bool = True
     aliases: tuple[str, ...] = field(default=())
 
     def __call__(self, module: Any, *args: Any, **kwargs: Any) -> Any:
