@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ...autograd.primitive import primitive
@@ -30,15 +31,48 @@ def log_softmax(xp, input: Array, dim: int):
 log_softmax.vjp(input=lambda F, g, out, dim: g - F.exp(out) * F.sum(g, dim, True))
 
 
-@primitive
-def softmax_cross_entropy(xp, input: Array, target: Array):
-    """For logits [n, classes] and class indices [n]: -log(softmax(input))[i, target[i]], shape [n]."""
+@primitive(residuals=("exponentials", "totals"))
+def softmax_cross_entropy(xp, input: Array, target: Array, reduction: str = "none"):
+    """For logits [n, classes] and class indices [n]: -log(softmax(input))[i, target[i]], [n] or reduced to one."""
     shifted = input - input.max(1, keepdims=True)
     chosen = shifted[xp.arange(len(target)), target]
-    return xp.log(xp.exp(shifted).sum(1)) - chosen
+    exponentials = xp.exp(shifted, out=shifted)
+    totals = exponentials.sum(1)
+    losses = xp.log(totals)
+    losses -= chosen
+    if reduction != "none":
+        losses = losses.sum() / _divisor(len(target), reduction)
+    return losses, exponentials, totals
 
 
-softmax_cross_entropy.vjp(input=lambda F, g, input, target: F.softmax_cross_entropy_backward(g, input, target))
+def _divisor(rows: int, reduction: str) -> float:
+    """What the sum of all losses is divided by: 0 rows have the mean nan."""
+    return 1 if reduction != "mean" else rows or math.nan
+
+
+def _softmax_cross_entropy_input(F: Any, g: Any, input: Any, target: Any, reduction: str) -> Any:
+    rows = len(target)
+    if reduction != "none":
+        g = F.expand(g / _divisor(rows, reduction), (rows,))
+    return F.softmax_cross_entropy_backward(g, input, target)
+
+
+softmax_cross_entropy.vjp(input=_softmax_cross_entropy_input)
+
+
+def _fused_input(
+    xp: Any, g: Any, needs: tuple, target: Any, reduction: str, exponentials: Array, totals: Array
+) -> tuple[Array, None]:
+    """softmax(input) - one_hot(target) from what the forward pass computed, times the gradient."""
+    rows = len(target)
+    g = g / _divisor(rows, reduction)
+    gradient = exponentials * (g / totals)[:, None]
+    gradient[xp.arange(rows), target] -= g
+    return gradient, None
+
+
+for _device in ("cpu", "cuda"):
+    softmax_cross_entropy.fused_vjp(_device)(_fused_input)
 
 
 @primitive

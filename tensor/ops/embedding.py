@@ -1,0 +1,60 @@
+"""Rows of a table by index."""
+
+from __future__ import annotations
+
+import numpy
+
+from ...autograd.primitive import primitive
+from ...runtime.arrays import Array
+
+
+@primitive
+def embedding(xp, weight: Array, indices: Array, padding_idx: int | None):
+    """The rows of weight [n, d] that indices [...] name: [..., d]. The padding row gets no gradient."""
+    return xp.take(weight, indices, 0)
+
+
+embedding.vjp(
+    weight=lambda F, g, weight_shape, indices, padding_idx: F.embedding_scatter(g, indices, weight_shape, padding_idx)
+)
+
+
+@primitive
+def embedding_scatter(xp, gradient: Array, indices: Array, size: tuple, padding_idx: int | None):
+    """A table of a size with each row of the gradient added at its index, except at the padding row."""
+    table = xp.zeros(size, gradient.dtype)
+    xp.add.at(table, indices.reshape(-1), gradient.reshape(-1, size[1]))
+    if padding_idx is not None:
+        table[padding_idx] = 0
+    return table
+
+
+@embedding_scatter.kernel("cpu")
+def _scatter_sorted(gradient: Array, indices: Array, size: tuple, padding_idx: int | None) -> Array:
+    """Equal indices side by side, and each run summed at once: several times faster than numpy.add.at."""
+    table = numpy.zeros(size, gradient.dtype)
+    order = numpy.argsort(indices, axis=None, kind="stable")
+    if order.size:
+        ordered = indices.reshape(-1)[order]
+        starts = numpy.flatnonzero(numpy.concatenate(([True], ordered[1:] != ordered[:-1])))
+        table[ordered[starts]] = numpy.add.reduceat(gradient.reshape(-1, size[1])[order], starts, 0)
+    if padding_idx is not None:
+        table[padding_idx] = 0
+    return table
+
+
+embedding_scatter.vjp(gradient=lambda F, g, indices, padding_idx: F.embedding_gather(g, indices, padding_idx))
+
+
+@primitive
+def embedding_gather(xp, table: Array, indices: Array, padding_idx: int | None):
+    """The rows of a table by index, zeros for the padding index."""
+    rows = xp.take(table, indices, 0)
+    if padding_idx is not None:
+        rows *= (indices != padding_idx)[..., None]
+    return rows
+
+
+embedding_gather.vjp(
+    table=lambda F, g, table_shape, indices, padding_idx: F.embedding_scatter(g, indices, table_shape, padding_idx)
+)

@@ -1,0 +1,25 @@
+"""Losses whose derivatives need a rule of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...autograd.primitive import primitive
+from ...runtime.arrays import Array
+
+
+@primitive(promote="float")
+def bernoulli_cross_entropy(xp, input: Array, target: Array):
+    """-(target * log(input) + (1 - target) * log(1 - input)), each logarithm at least -100."""
+    return -(target * _bounded_log(xp, input) + (1 - target) * _bounded_log(xp, 1 - input))
+
+
+def _bounded_log(xp: Any, p: Array) -> Array:
+    return xp.maximum(xp.log(p), -100)
+
+
+# the bound of the denominator keeps the gradient finite at input 0 and 1, where that of the logarithms is not
+bernoulli_cross_entropy.vjp(
+    input=lambda F, g, input, target: g * (input - target) / F.clamp(input * (1 - input), 1e-12),
+    target=lambda F, g, input: g * (F.clamp(F.log(1 - input), -100) - F.clamp(F.log(input), -100)),
+)
