@@ -438,6 +438,19 @@ def _clamp_input(F: Any, g: Any, input: Any, min: float | None, max: float | Non
 clamp.vjp(input=_clamp_input)
 
 
+@primitive
+def hardtanh(xp, input: Array, min_val: float = -1.0, max_val: float = 1.0):
+    """The input limited to [min_val, max_val]; unlike clamp, no gradient at the limits themselves."""
+    return xp.minimum(xp.maximum(input, min_val), max_val)
+
+
+hardtanh.vjp(
+    input=lambda F, g, input, min_val, max_val: F.where(
+        F.logical_and(F.gt(input, min_val), F.lt(input, max_val)), g, F.zeros_like(g)
+    )
+)
+
+
 def clamp_between(input: Any, min: Any = None, max: Any = None) -> Any:
     """The input limited to [min, max], by numbers or tensors; the upper limit wins where they cross.
 
@@ -519,12 +532,7 @@ nan_to_num.vjp(input=lambda F, g, input: F.where(F.isfinite(input), g, F.zeros_l
 
 def relu6(input: Any) -> Any:
     """min(max(input, 0), 6)."""
-    return clamp(input, 0.0, 6.0)
-
-
-def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
-    """The input limited to [min_val, max_val]."""
-    return clamp(input, min_val, max_val)
+    return hardtanh(input, 0.0, 6.0)
 
 
 def selu(input: Any) -> Any:
@@ -544,7 +552,7 @@ def softsign(input: Any) -> Any:
 
 def hardsigmoid(input: Any) -> Any:
     """min(max(input + 3, 0), 6) / 6."""
-    return ar.true_divide(clamp(ar.add(input, 3.0), 0.0, 6.0), 6.0)
+    return ar.true_divide(relu6(ar.add(input, 3.0)), 6.0)
 
 
 def hardswish(input: Any) -> Any:
