@@ -1,0 +1,53 @@
+"""Dropout layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import functional as F
+from .module import Module
+
+__all__ = ["Dropout", "Dropout1d", "Dropout2d"]
+
+
+class Dropout(Module):
+    """In training each element is 0 with probability p, otherwise divided by 1 - p; in evaluation the input itself.
+
+    Args:
+        p: probability of a zero.
+        inplace: whether to write into the input.
+
+    Source: Srivastava et al., Dropout: A Simple Way to Prevent Neural Networks from Overfitting, 2014.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.nn.Dropout(0.2).eval()(torch.ones(2))
+        tensor([1., 1.])
+    """
+
+    function: Any = staticmethod(F.dropout)
+
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        self.p = p
+        self.inplace = inplace
+
+    def forward(self, input: Any) -> Any:
+        return self.function(input, self.p, self.training, self.inplace)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, inplace={self.inplace}"
+
+
+class Dropout1d(Dropout):
+    """`Dropout` of whole channels of [n, channels, length]."""
+
+    function = staticmethod(F.dropout1d)
+
+
+class Dropout2d(Dropout):
+    """`Dropout` of whole channels of [n, channels, height, width]. Source: Tompson et al., 2015."""
+
+    function = staticmethod(F.dropout2d)

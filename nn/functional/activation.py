@@ -1,0 +1,147 @@
+"""Activation functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...tensor.inplace import assign
+from ...tensor.ops import arithmetic as ar
+from ...tensor.ops import pointwise as pw
+from ...tensor.ops import shaping
+from ...tensor.ops.softmax import log_softmax as _log_softmax
+from ...tensor.ops.softmax import softmax as _softmax
+
+sigmoid, tanh = pw.sigmoid, pw.tanh
+softsign, tanhshrink, logsigmoid = pw.softsign, pw.tanhshrink, pw.logsigmoid
+softplus, gelu = pw.softplus, pw.gelu
+
+
+def _written(input: Any, value: Any, inplace: bool, name: str) -> Any:
+    """The value, or the input with the value written into it."""
+    return assign(input, value, name + "_") if inplace else value
+
+
+def relu(input: Any, inplace: bool = False) -> Any:
+    """max(input, 0), elementwise.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.nn.functional.relu(torch.tensor([-1.0, 2.0]))
+        tensor([0., 2.])
+    """
+    return input.relu_() if inplace else pw.relu(input)
+
+
+def relu6(input: Any, inplace: bool = False) -> Any:
+    """min(max(input, 0), 6), elementwise."""
+    return _written(input, pw.relu6(input), inplace, "relu6")
+
+
+def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
+    """The input limited to [min_val, max_val]."""
+    if min_val > max_val:
+        raise ValueError(f"hardtanh(): min_val cannot be greater than max_val, got {min_val} and {max_val}")
+    return _written(input, pw.hardtanh(input, min_val, max_val), inplace, "hardtanh")
+
+
+def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) -> Any:
+    """The input where positive, negative_slope * input elsewhere."""
+    return _written(input, pw.leaky_relu(input, negative_slope), inplace, "leaky_relu")
+
+
+def elu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
+    """The input where positive, alpha * (exp(input) - 1) elsewhere.
+
+    Source: Clevert et al., Fast and Accurate Deep Network Learning by Exponential Linear Units, 2015.
+    """
+    return _written(input, pw.elu(input, alpha), inplace, "elu")
+
+
+def selu(input: Any, inplace: bool = False) -> Any:
+    """scale * elu(input, alpha) with the constants that keep mean 0 and variance 1.
+
+    Source: Klambauer et al., Self-Normalizing Neural Networks, 2017.
+    """
+    return _written(input, pw.selu(input), inplace, "selu")
+
+
+def silu(input: Any, inplace: bool = False) -> Any:
+    """input * sigmoid(input)."""
+    return _written(input, pw.silu(input), inplace, "silu")
+
+
+def mish(input: Any, inplace: bool = False) -> Any:
+    """input * tanh(softplus(input)). Source: Misra, Mish, 2019."""
+    return _written(input, pw.mish(input), inplace, "mish")
+
+
+def hardsigmoid(input: Any, inplace: bool = False) -> Any:
+    """min(max(input + 3, 0), 6) / 6."""
+    return _written(input, pw.hardsigmoid(input), inplace, "hardsigmoid")
+
+
+def hardswish(input: Any, inplace: bool = False) -> Any:
+    """input * hardsigmoid(input). Source: Howard et al., Searching for MobileNetV3, 2019."""
+    return _written(input, pw.hardswish(input), inplace, "hardswish")
+
+
+def threshold(input: Any, threshold: float, value: float, inplace: bool = False) -> Any:
+    """The input where it is greater than threshold, value elsewhere."""
+    return _written(input, ar.where(ar.gt(input, threshold), input, value), inplace, "threshold")
+
+
+def prelu(input: Any, weight: Any) -> Any:
+    """The input where positive, weight * input elsewhere.
+
+    Args:
+        input: [n, channels, ...].
+        weight: [channels], or [1] for all of them.
+
+    Source: He et al., Delving Deep into Rectifiers, 2015.
+    """
+    shape, count = input.array.shape, weight.array.size
+    if weight.array.ndim > 1:
+        raise RuntimeError(f"prelu(): weight must be a scalar or have one dimension, its shape is {list(weight.shape)}")
+    if count != 1:
+        channels = shape[1] if len(shape) > 1 else 1
+        if count != channels:
+            raise RuntimeError(
+                f"prelu(): weight has {count} elements, expected 1 or the number of input channels, {channels} "
+                f"(input shape {list(shape)})"
+            )
+        weight = shaping.reshape(weight, (count,) + (1,) * (len(shape) - 2))
+    return ar.where(ar.gt(input, 0), input, ar.mul(input, weight))
+
+
+def glu(input: Any, dim: int = -1) -> Any:
+    """a * sigmoid(b), where a and b are the halves of the input along dim. Source: Dauphin et al., 2016."""
+    size = input.size(dim)
+    if size % 2:
+        raise RuntimeError(f"Halving dimension must be even, but dimension {dim} is size {size}")
+    a, b = shaping.chunk(input, 2, dim)
+    return ar.mul(a, sigmoid(b))
+
+
+def softmax(input: Any, dim: int, *, dtype: Any = None) -> Any:
+    """exp(input) / sum(exp(input)) along dim.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.nn.functional.softmax(torch.zeros(4), dim=0)
+        tensor([0.2500, 0.2500, 0.2500, 0.2500])
+    """
+    return _softmax(input if dtype is None else input.to(dtype), _checked_dim(dim, input))
+
+
+def log_softmax(input: Any, dim: int, *, dtype: Any = None) -> Any:
+    """log(softmax(input)) along dim, without overflow."""
+    return _log_softmax(input if dtype is None else input.to(dtype), _checked_dim(dim, input))
+
+
+def softmin(input: Any, dim: int, *, dtype: Any = None) -> Any:
+    """softmax(-input) along dim."""
+    return softmax(pw.neg(input), dim, dtype=dtype)
+
+
+def _checked_dim(dim: int, input: Any) -> int:
+    return shaping.one_dim(dim, input.array.ndim)

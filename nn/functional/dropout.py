@@ -1,0 +1,57 @@
+"""Dropout. The mask is drawn first and is an input of the product, so that every derivative sees the same one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from ...autograd.variable import box
+from ...runtime import device as devices
+from ...tensor.inplace import assign
+from ...tensor.ops import arithmetic as ar
+from ...tensor.random import uniform_array
+
+
+def _dropout(input: Any, shape: tuple, p: float, training: bool, inplace: bool) -> Any:
+    """Zeros where a mask of that shape says so, and the rest scaled up by 1 / (1 - p)."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    if not training or p == 0:
+        return input
+    dtype = input.array.dtype
+    mask = uniform_array(shape, numpy.dtype(numpy.float32)) >= p
+    scaled = mask.astype(dtype) * dtype.type(1 / (1 - p) if p < 1 else 0)
+    value = ar.mul(input, box(devices.move(scaled, input.device)))
+    return assign(input, value, "dropout_") if inplace else value
+
+
+def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    """In training each element is 0 with probability p, otherwise divided by 1 - p, which keeps the mean.
+
+    Source: Srivastava et al., Dropout: A Simple Way to Prevent Neural Networks from Overfitting, 2014.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.nn.functional.dropout(torch.ones(2), training=False)
+        tensor([1., 1.])
+    """
+    return _dropout(input, input.array.shape, p, training, inplace)
+
+
+def dropout1d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    """`dropout` of whole channels: input [n, channels, length] or [channels, length]."""
+    return _dropout(input, _channels(input, 1), p, training, inplace)
+
+
+def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    """`dropout` of whole channels: input [n, channels, height, width] or [channels, height, width]."""
+    return _dropout(input, _channels(input, 2), p, training, inplace)
+
+
+def _channels(input: Any, spatial: int) -> tuple:
+    """The shape of a mask with one element per channel."""
+    shape = input.array.shape
+    if len(shape) - spatial not in (1, 2):
+        raise RuntimeError(f"dropout{spatial}d(): expected {spatial + 1}D or {spatial + 2}D input, got {list(shape)}")
+    return shape[: len(shape) - spatial] + (1,) * spatial

@@ -1,0 +1,293 @@
+"""Losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...autograd.variable import box
+from ...runtime import dtypes
+from ...runtime.arrays import Array, module_of
+from ...tensor.ops import arithmetic as ar
+from ...tensor.ops import indexing, reduction, shaping
+from ...tensor.ops import loss as ops
+from ...tensor.ops import pointwise as pw
+from ...tensor.ops.softmax import log_softmax, softmax_cross_entropy
+from .linear import all_below
+
+_REDUCTIONS = ("none", "mean", "sum")
+
+
+def _reduced(losses: Any, reduction_: str) -> Any:
+    """All losses, their mean or their sum."""
+    _check_reduction(reduction_)
+    if reduction_ == "mean":
+        return reduction.mean(losses)
+    return losses if reduction_ == "none" else reduction.sum(losses)
+
+
+def _check_reduction(name: str) -> None:
+    if name not in _REDUCTIONS:
+        raise ValueError(f"{name} is not a valid value for reduction; expected one of {', '.join(_REDUCTIONS)}")
+
+
+def _check_same_size(function: str, input: Any, target: Any) -> None:
+    if input.array.shape != target.array.shape:
+        raise ValueError(
+            f"{function}(): target size ({list(target.array.shape)}) must be the same as input size "
+            f"({list(input.array.shape)})"
+        )
+
+
+# -- classes -----------------------------------------------------------------------------------------------------------
+
+
+def cross_entropy(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Any:
+    """-log(softmax(input)) at the target class, weighted.
+
+    Args:
+        input: logits [n, classes], [n, classes, d1, ...] or [classes].
+        target: class indices [n], [n, d1, ...] or [], or probabilities of the input's shape.
+        weight: a factor [classes] for each class.
+        ignore_index: a target that counts for nothing.
+        reduction: "mean" (weighted over the targets that count), "sum" or "none".
+        label_smoothing: the part of the target spread evenly over all classes, 0 to 1.
+
+    Raises:
+        IndexError: a target is no class.
+        ValueError: the sizes of input and target differ.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.nn.functional.cross_entropy(torch.zeros(1, 4), torch.tensor([2]))
+        tensor(1.3863)
+    """
+    _check_reduction(reduction)
+    if not 0 <= label_smoothing <= 1:
+        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+    if target.array.dtype.kind == "f":
+        return _soft_cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing)
+    rows, classes = _by_row("cross_entropy", input, target)
+    if weight is None and not label_smoothing and all_below(classes, rows.array.shape[1]):
+        losses = softmax_cross_entropy(rows, box(classes), reduction)
+        return _in_shape(losses, target, reduction)
+    log_p = log_softmax(rows, 1)
+    losses, factors = _picked(log_p, classes, weight, ignore_index)
+    if label_smoothing:
+        smooth = pw.neg(_row_sums(log_p if weight is None else ar.mul(log_p, weight)))
+        smooth = ar.mul(smooth, box((classes != ignore_index).astype(log_p.array.dtype)))
+        losses = ar.add(losses * (1 - label_smoothing), smooth * (label_smoothing / log_p.array.shape[1]))
+    return _in_shape(_weighted(losses, factors, reduction), target, reduction)
+
+
+def nll_loss(input: Any, target: Any, weight: Any = None, *, ignore_index: int = -100, reduction: str = "mean") -> Any:
+    """-input at the target class, weighted: the cross-entropy of log-probabilities.
+
+    Args:
+        input: log-probabilities [n, classes], [n, classes, d1, ...] or [classes].
+        target, weight, ignore_index, reduction: as for `cross_entropy`, targets class indices only.
+    """
+    _check_reduction(reduction)
+    rows, classes = _by_row("nll_loss", input, target)
+    losses, factors = _picked(rows, classes, weight, ignore_index)
+    return _in_shape(_weighted(losses, factors, reduction), target, reduction)
+
+
+def _by_row(function: str, input: Any, target: Any) -> tuple[Any, Array]:
+    """Logits as [n, classes] and class indices as [n], whatever other dimensions they have."""
+    shape, classes = input.array.shape, target.array
+    if len(shape) == 2 and classes.ndim == 1 and shape[0] == classes.shape[0] and classes.dtype.kind in "iu":
+        return input, classes
+    if classes.dtype.kind not in "iu":
+        raise RuntimeError(f"{function}(): expected target of dtype int64, got {dtypes.of(classes.dtype).name}")
+    if not shape or shape[:1] * (len(shape) > 1) + shape[2:] != classes.shape:
+        raise ValueError(
+            f"{function}(): expected input [n, classes, ...] and target [n, ...], got input {list(shape)} and target "
+            f"{list(classes.shape)}"
+        )
+    rows = shaping.movedim(input, 1, -1) if len(shape) > 2 else input
+    return shaping.reshape(rows, (classes.size, shape[min(1, len(shape) - 1)])), classes.reshape(-1)
+
+
+def _in_shape(losses: Any, target: Any, reduction: str) -> Any:
+    """Losses by row in the target's shape, if they have not been reduced to one number."""
+    if reduction != "none" or target.array.ndim == 1:
+        return losses
+    return shaping.reshape(losses, target.array.shape)
+
+
+def _picked(log_p: Any, classes: Array, weight: Any, ignore_index: int) -> tuple[Any, Array]:
+    """For log-probabilities [n, classes] the weighted losses [n], and the factors [n] that they were weighted with."""
+    xp = module_of(classes)
+    count = log_p.array.shape[1]
+    if weight is not None and weight.array.shape != (count,):
+        raise RuntimeError(
+            f"weight tensor should be defined either for all {count} classes or no classes but got weight tensor of "
+            f"shape: {list(weight.array.shape)}"
+        )
+    valid = classes != ignore_index
+    safe = xp.where(valid, classes, 0)
+    if not all_below(safe, count):
+        wrong = safe[(safe < 0) | (safe >= count)]
+        raise IndexError(f"Target {int(wrong[0])} is out of bounds: there are {count} classes")
+    factors = valid.astype(log_p.array.dtype)
+    if weight is not None:
+        factors *= weight.array[safe]
+    chosen = indexing.gather_along(log_p, box(safe[:, None]), 1)
+    return ar.mul(shaping.reshape(chosen, classes.shape), box(-factors)), factors
+
+
+def _weighted(losses: Any, factors: Array, reduction_: str) -> Any:
+    """The mean of losses by the weights of their targets, or another reduction."""
+    if reduction_ != "mean":
+        return _reduced(losses, reduction_)
+    return ar.true_divide(reduction.sum(losses), box(module_of(factors).asarray(factors.sum())))
+
+
+def _row_sums(x: Any) -> Any:
+    return reduction.sum(x, 1)
+
+
+def _soft_cross_entropy(
+    input: Any, target: Any, weight: Any, ignore_index: int, reduction_: str, label_smoothing: float
+) -> Any:
+    """Cross-entropy with class probabilities."""
+    _check_same_size("cross_entropy", input, target)
+    if ignore_index >= 0:
+        raise RuntimeError("ignore_index is not supported for floating point target")
+    shape = input.array.shape
+    dim = min(1, len(shape) - 1)
+    if label_smoothing:
+        target = ar.add(target * (1 - label_smoothing), label_smoothing / shape[dim])
+    terms = ar.mul(log_softmax(input, dim), target)
+    if weight is not None:
+        terms = ar.mul(terms, shaping.reshape(weight, (shape[dim],) + (1,) * (len(shape) - dim - 1)))
+    return _reduced(pw.neg(reduction.sum(terms, dim)), reduction_)
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
+    """(input - target)**2, elementwise and reduced.
+
+    Args:
+        input, target: of one shape (or broadcast).
+        reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.nn.functional.mse_loss(torch.zeros(2), torch.tensor([1.0, 3.0]))
+        tensor(5.)
+    """
+    return _reduced(pw.square(ar.sub(input, target)), reduction)
+
+
+def l1_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
+    """|input - target|, elementwise and reduced as for `mse_loss`."""
+    return _reduced(pw.abs(ar.sub(input, target)), reduction)
+
+
+def smooth_l1_loss(input: Any, target: Any, *, reduction: str = "mean", beta: float = 1.0) -> Any:
+    """0.5 * d**2 / beta where d = |input - target| < beta, d - 0.5 * beta elsewhere.
+
+    Source: Girshick, Fast R-CNN, 2015.
+    """
+    if beta < 0:
+        raise RuntimeError(f"smooth_l1_loss does not support negative values for beta, got {beta}")
+    if beta == 0:
+        return l1_loss(input, target, reduction=reduction)
+    return _reduced(_huber(input, target, beta) * (1 / beta), reduction)
+
+
+def huber_loss(input: Any, target: Any, *, reduction: str = "mean", delta: float = 1.0) -> Any:
+    """0.5 * d**2 where d = |input - target| <= delta, delta * (d - 0.5 * delta) elsewhere."""
+    if delta <= 0:
+        raise RuntimeError(f"huber_loss does not support non-positive values for delta, got {delta}")
+    return _reduced(_huber(input, target, delta), reduction)
+
+
+def _huber(input: Any, target: Any, delta: float) -> Any:
+    difference = ar.sub(input, target)
+    size = pw.abs(difference)
+    return ar.where(ar.lt(size, delta), pw.square(difference) * 0.5, (size - 0.5 * delta) * delta)
+
+
+# -- probabilities -----------------------------------------------------------------------------------------------------
+
+
+def binary_cross_entropy(input: Any, target: Any, weight: Any = None, *, reduction: str = "mean") -> Any:
+    """-(target * log(input) + (1 - target) * log(1 - input)) * weight; logarithms are at least -100.
+
+    Args:
+        input: probabilities in [0, 1].
+        target: of the same shape, in [0, 1].
+        weight: a factor for each element, broadcast.
+        reduction: "mean", "sum" or "none".
+
+    Raises:
+        RuntimeError: an input is not in [0, 1]; for logits use binary_cross_entropy_with_logits.
+    """
+    _check_same_size("binary_cross_entropy", input, target)
+    p = input.array
+    if p.size and not (float(p.min()) >= 0 and float(p.max()) <= 1):
+        raise RuntimeError(
+            "all elements of input should be between 0 and 1; for logits use binary_cross_entropy_with_logits"
+        )
+    losses = ops.bernoulli_cross_entropy(input, target)
+    return _reduced(losses if weight is None else ar.mul(losses, weight), reduction)
+
+
+def binary_cross_entropy_with_logits(
+    input: Any, target: Any, weight: Any = None, *, reduction: str = "mean", pos_weight: Any = None
+) -> Any:
+    """-(pos_weight * target * log(sigmoid(input)) + (1 - target) * log(1 - sigmoid(input))) * weight, without overflow.
+
+    Args:
+        input: logits.
+        target: of the same shape, in [0, 1].
+        weight: a factor for each element, broadcast.
+        reduction: "mean", "sum" or "none".
+        pos_weight: a factor for the positive part, broadcast.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.nn.functional.binary_cross_entropy_with_logits(torch.zeros(1), torch.ones(1))
+        tensor(0.6931)
+    """
+    _check_same_size("binary_cross_entropy_with_logits", input, target)
+    log_p = pw.logsigmoid(input)  # log(1 - p) is log_p - input
+    negative = ar.mul(ar.sub(1, target), input)
+    factor = None if pos_weight is None else ar.add(ar.mul(ar.sub(pos_weight, 1), target), 1)
+    losses = ar.sub(negative, log_p if factor is None else ar.mul(log_p, factor))
+    return _reduced(losses if weight is None else ar.mul(losses, weight), reduction)
+
+
+def kl_div(input: Any, target: Any, *, reduction: str = "mean", log_target: bool = False) -> Any:
+    """target * (log(target) - input): the Kullback-Leibler divergence, input holding logarithms.
+
+    Args:
+        input: log-probabilities.
+        target: probabilities, or log-probabilities if log_target.
+        reduction: "batchmean" (the sum over the first dimension's size, which is the mathematical definition), "mean",
+            "sum" or "none".
+        log_target: whether target holds logarithms.
+    """
+    if log_target:
+        losses = ar.mul(pw.exp(target), ar.sub(target, input))
+    else:
+        positive = ar.gt(target, 0)
+        safe = ar.where(positive, target, 1.0)  # 0 * log(0) is 0
+        losses = ar.sub(ar.mul(target, pw.log(safe)), ar.mul(target, input))
+    if reduction == "batchmean":
+        return _reduced(losses, "sum") / max(input.array.shape[0] if input.array.ndim else 1, 1)
+    return _reduced(losses, reduction)
+
+
