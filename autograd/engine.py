@@ -343,8 +343,7 @@ def _unshared() -> tuple[int, int, int]:
     slot.array = numpy.zeros(1)
     counter_of(slot)
     leaf.grad_slot = slot
-    del slot
-    return _references(leaf)
+    return _references(leaf)  # while this function has a name for the slot, as `_accumulate` has
 
 
 _UNSHARED = _unshared()
