@@ -62,7 +62,7 @@ class _Conv(Module):
             self.padding = self._sizes(padding, "padding")
         size = (out_channels, in_channels // groups, *self.kernel_size)
         self.weight = Parameter(creation.empty(*size, device=device, dtype=dtype))
-        self.register_parameter("bias", empty_parameter(bias, out_channels, device, dtype))
+        self.register_parameter("bias", empty_parameter(bias, (out_channels,), device, dtype))
         self.reset_parameters()
 
     def _sizes(self, value: int | tuple[int, ...], name: str) -> tuple[int, ...]:

@@ -55,7 +55,7 @@ class Linear(Module):
         self.in_features = in_features
         self.out_features = out_features
         self.weight = Parameter(creation.empty(out_features, in_features, device=device, dtype=dtype))
-        self.register_parameter("bias", empty_parameter(bias, out_features, device, dtype))
+        self.register_parameter("bias", empty_parameter(bias, (out_features,), device, dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -100,7 +100,7 @@ class Bilinear(Module):
         self.in2_features = in2_features
         self.out_features = out_features
         self.weight = Parameter(creation.empty(out_features, in1_features, in2_features, device=device, dtype=dtype))
-        self.register_parameter("bias", empty_parameter(bias, out_features, device, dtype))
+        self.register_parameter("bias", empty_parameter(bias, (out_features,), device, dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -119,6 +119,6 @@ class Bilinear(Module):
         )
 
 
-def empty_parameter(wanted: bool, size: int, device: Any, dtype: Any) -> Parameter | None:
+def empty_parameter(wanted: bool, size: tuple, device: Any, dtype: Any) -> Parameter | None:
     """A parameter still to be initialized, or None if it is not wanted."""
     return Parameter(creation.empty(size, device=device, dtype=dtype)) if wanted else None

@@ -8,6 +8,7 @@ from ..runtime import dtypes
 from ..tensor import creation
 from . import functional as F
 from . import init
+from .linear import empty_parameter
 from .module import Module
 from .parameter import Parameter
 
@@ -28,6 +29,8 @@ class _BatchNorm(Module):
         track_running_stats: bool = True,
         device: Any = None,
         dtype: Any = None,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.num_features = num_features
@@ -35,9 +38,8 @@ class _BatchNorm(Module):
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
-        for name in ("weight", "bias"):
-            value = Parameter(creation.empty(num_features, device=device, dtype=dtype)) if affine else None
-            self.register_parameter(name, value)
+        self.register_parameter("weight", empty_parameter(affine, (num_features,), device, dtype))
+        self.register_parameter("bias", empty_parameter(affine and bias, (num_features,), device, dtype))
         for name in ("running_mean", "running_var"):
             value = creation.empty(num_features, device=device, dtype=dtype) if track_running_stats else None
             self.register_buffer(name, value)
@@ -55,9 +57,7 @@ class _BatchNorm(Module):
     def reset_parameters(self) -> None:
         """Start anew."""
         self.reset_running_stats()
-        if self.affine:
-            init.ones_(self.weight)
-            init.zeros_(self.bias)
+        _reset(self.weight, self.bias)
 
     def forward(self, input: Any) -> Any:
         shape = input.array.shape
@@ -84,8 +84,16 @@ class _BatchNorm(Module):
     def extra_repr(self) -> str:
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"track_running_stats={self.track_running_stats}"
+            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
         )
+
+
+def _reset(weight: Parameter | None, bias: Parameter | None) -> None:
+    """Start from the identity."""
+    if weight is not None:
+        init.ones_(weight)
+    if bias is not None:
+        init.zeros_(bias)
 
 
 class BatchNorm1d(_BatchNorm):
@@ -101,6 +109,7 @@ class BatchNorm1d(_BatchNorm):
         affine: whether there are weight (at first 1) and bias (at first 0).
         track_running_stats: whether there are running statistics; without them evaluation uses the batch's own.
         device, dtype: of parameters and statistics.
+        bias: whether there is a bias beside the weight.
 
     Attributes:
         weight, bias: [num_features], or None.
@@ -169,23 +178,22 @@ class LayerNorm(Module):
         self.normalized_shape = shape
         self.eps = eps
         self.elementwise_affine = elementwise_affine
-        for name, wanted in (("weight", elementwise_affine), ("bias", elementwise_affine and bias)):
-            value = Parameter(creation.empty(*shape, device=device, dtype=dtype)) if wanted else None
-            self.register_parameter(name, value)
+        self.register_parameter("weight", empty_parameter(elementwise_affine, shape, device, dtype))
+        self.register_parameter("bias", empty_parameter(elementwise_affine and bias, shape, device, dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Start anew."""
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
+        _reset(self.weight, self.bias)
 
     def forward(self, input: Any) -> Any:
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        return (
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
+            f"bias={self.bias is not None}"
+        )
 
 
 class GroupNorm(Module):
@@ -197,6 +205,7 @@ class GroupNorm(Module):
         eps: added to the variance.
         affine: whether there are weight (at first 1) and bias (at first 0), one for each channel.
         device, dtype: of the parameters.
+        bias: whether there is a bias beside the weight.
 
     Shape:
         input and output [n, num_channels, ...].
@@ -212,6 +221,8 @@ class GroupNorm(Module):
         affine: bool = True,
         device: Any = None,
         dtype: Any = None,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         if num_channels % num_groups:
@@ -220,19 +231,19 @@ class GroupNorm(Module):
         self.num_channels = num_channels
         self.eps = eps
         self.affine = affine
-        for name in ("weight", "bias"):
-            value = Parameter(creation.empty(num_channels, device=device, dtype=dtype)) if affine else None
-            self.register_parameter(name, value)
+        self.register_parameter("weight", empty_parameter(affine, (num_channels,), device, dtype))
+        self.register_parameter("bias", empty_parameter(affine and bias, (num_channels,), device, dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Start anew."""
-        if self.affine:
-            init.ones_(self.weight)
-            init.zeros_(self.bias)
+        _reset(self.weight, self.bias)
 
     def forward(self, input: Any) -> Any:
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+        return (
+            f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+            f"bias={self.bias is not None}"
+        )

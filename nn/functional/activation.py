@@ -102,7 +102,9 @@ def prelu(input: Any, weight: Any) -> Any:
     shape, count = input.array.shape, weight.array.size
     if weight.array.ndim > 1:
         raise RuntimeError(f"prelu(): weight must be a scalar or have one dimension, its shape is {list(weight.shape)}")
-    if count != 1:
+    if count == 1:
+        weight = shaping.reshape(weight, (1,) * len(shape))
+    else:
         channels = shape[1] if len(shape) > 1 else 1
         if count != channels:
             raise RuntimeError(

@@ -20,9 +20,9 @@ def _dropout(input: Any, shape: tuple, p: float, training: bool, inplace: bool) 
     if not training or p == 0:
         return input
     dtype = input.array.dtype
-    mask = uniform_array(shape, numpy.dtype(numpy.float32)) >= p
-    scaled = mask.astype(dtype) * dtype.type(1 / (1 - p) if p < 1 else 0)
-    value = ar.mul(input, box(devices.move(scaled, input.device)))
+    kept = uniform_array(shape, numpy.dtype(numpy.float32)) >= p
+    mask = numpy.asarray(kept * dtype.type(1 / (1 - p) if p < 1 else 0))
+    value = ar.mul(input, box(devices.move(mask, input.device)))
     return assign(input, value, "dropout_") if inplace else value
 
 

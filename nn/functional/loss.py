@@ -75,7 +75,7 @@ def cross_entropy(
     if target.array.dtype.kind == "f":
         return _soft_cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing)
     rows, classes = _by_row("cross_entropy", input, target)
-    if weight is None and not label_smoothing and all_below(classes, rows.array.shape[1]):
+    if weight is None and not label_smoothing and ignore_index < 0 and all_below(classes, rows.array.shape[1]):
         losses = softmax_cross_entropy(rows, box(classes), reduction)
         return _in_shape(losses, target, reduction)
     log_p = log_softmax(rows, 1)
@@ -148,7 +148,11 @@ def _weighted(losses: Any, factors: Array, reduction_: str) -> Any:
     """The mean of losses by the weights of their targets, or another reduction."""
     if reduction_ != "mean":
         return _reduced(losses, reduction_)
-    return ar.true_divide(reduction.sum(losses), box(module_of(factors).asarray(factors.sum())))
+    xp = module_of(factors)
+    total = xp.asarray(factors.sum())
+    # where no target counts the mean is nan, but no gradient is: dividing by the total would give 0 * inf
+    mean = ar.true_divide(reduction.sum(losses), box(xp.where(total == 0, 1, total).astype(total.dtype)))
+    return ar.add(mean, box(xp.where(total == 0, xp.nan, 0).astype(total.dtype)))
 
 
 def _row_sums(x: Any) -> Any:
@@ -283,8 +287,7 @@ def kl_div(input: Any, target: Any, *, reduction: str = "mean", log_target: bool
     if log_target:
         losses = ar.mul(pw.exp(target), ar.sub(target, input))
     else:
-        positive = ar.gt(target, 0)
-        safe = ar.where(positive, target, 1.0)  # 0 * log(0) is 0
+        safe = ar.where(ar.eq(target, 0), 1.0, target)  # 0 * log(0) is 0
         losses = ar.sub(ar.mul(target, pw.log(safe)), ar.mul(target, input))
     if reduction == "batchmean":
         return _reduced(losses, "sum") / max(input.array.shape[0] if input.array.ndim else 1, 1)

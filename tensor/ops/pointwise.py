@@ -441,6 +441,8 @@ clamp.vjp(input=_clamp_input)
 @primitive
 def hardtanh(xp, input: Array, min_val: float = -1.0, max_val: float = 1.0):
     """The input limited to [min_val, max_val]; unlike clamp, no gradient at the limits themselves."""
+    if input.dtype.kind in "iu":
+        min_val, max_val = int(min_val), int(max_val)
     return xp.minimum(xp.maximum(input, min_val), max_val)
 
 

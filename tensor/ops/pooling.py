@@ -73,10 +73,15 @@ class Windows(NamedTuple):
 # -- the largest element -----------------------------------------------------------------------------------------------
 
 
+def _lowest(xp: Any, dtype: Any) -> float:
+    """What never is the largest element."""
+    return xp.iinfo(dtype).min if dtype.kind in "iu" else -xp.inf
+
+
 @primitive
 def max_pool2d(xp, input: Array, windows: Windows):
     """The largest element of each window."""
-    first, *rest = windows.positions(windows.padded(xp, input, -xp.inf))
+    first, *rest = windows.positions(windows.padded(xp, input, _lowest(xp, input.dtype)))
     out = first.copy()
     for elements in rest:
         xp.maximum(out, elements, out=out)
@@ -89,7 +94,7 @@ max_pool2d.vjp(input=lambda F, g, input, out, windows: F.max_pool2d_scatter(g, i
 def _winners(xp: Any, input: Array, out: Array, windows: Windows) -> Iterator[Array]:
     """For each kernel position, which windows have their largest element there; the first one counts."""
     free = xp.ones(out.shape, bool)
-    for elements in windows.positions(windows.padded(xp, input, -xp.inf)):
+    for elements in windows.positions(windows.padded(xp, input, _lowest(xp, input.dtype))):
         hit = elements == out
         hit &= free
         free ^= hit
@@ -160,8 +165,8 @@ def avg_pool2d(xp, input: Array, windows: Windows, count_include_pad: bool, divi
     out = first.copy()
     for elements in rest:
         out += elements
-    out /= xp.asarray(_divisor(xp, input.shape, windows, count_include_pad, divisor_override), out.dtype)
-    return out
+    mean = out / xp.asarray(_divisor(xp, input.shape, windows, count_include_pad, divisor_override), out.dtype)
+    return mean.astype(out.dtype, copy=False)  # integers: the fraction is dropped
 
 
 avg_pool2d.vjp(
