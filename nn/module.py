@@ -68,13 +68,12 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         attributes = self.__dict__
-        kind = _kind_of(value)
+        own = _kind_of(value)
+        kind = next((each for each in _KINDS if each is own or name in attributes.get(each.names, ())), None)
         if kind is None:
-            kind = next((each for each in _KINDS if name in attributes.get(each.names, ())), None)
-            if kind is None:
-                object.__setattr__(self, name, value)
-                return
-            kind.check_value(name, value)
+            object.__setattr__(self, name, value)
+            return
+        kind.check_value(name, value)
         names = kind.names_in(attributes)
         for other in _KINDS:
             if other is not kind:
@@ -519,7 +518,7 @@ class Module:
 _PARAMETER = Kind("_parameter_names", "parameter", "parameters", Parameter, "nn.Parameter")
 _BUFFER = Kind("_buffer_names", "buffer", "buffer", Tensor, "nn.Buffer, Tensor")
 _MODULE = Kind("_module_names", "module", "module", Module, "nn.Module")
-_KINDS = (_PARAMETER, _BUFFER, _MODULE)
+_KINDS = (_PARAMETER, _MODULE, _BUFFER)  # a name keeps its kind unless the value is of one further left
 
 
 def _kind_of(value: Any) -> Kind | None:
