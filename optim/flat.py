@@ -1,0 +1,308 @@
+"""Steps on arenas: optimizers whose update is the same for every element, so that one call serves many parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from ..autograd.mode import enable_grad
+from ..autograd.variable import Variable, box, changed
+from ..runtime import device as devices
+from ..runtime.arrays import Array, module_of
+from ..tensor.arena import Arena, home_of, settle
+from .optimizer import Optimizer
+
+# Bytes of each array in one update call. On the CPU parameters, gradients, two states and two scratch arrays then stay
+# in a level-2 cache of 1 MiB; on a GPU this only bounds the scratch memory.
+_CHUNK_CPU = 128 * 1024
+_CHUNK_GPU = 64 * 1024 * 1024
+
+State = dict[str, Array]
+Chunk = tuple[Array, Array, State, tuple[Array, Array]]  # parameters, gradients, state, scratch
+
+
+def descent(xp: ModuleType, p: Array, g: Array, weight_decay: float, maximize: bool, out: Array) -> Array:
+    """The gradient of what is minimized: negated to maximize, plus that of the L2 penalty; in `out` if it differs."""
+    if weight_decay:
+        xp.multiply(p, weight_decay, out=out)
+        return xp.subtract(out, g, out=out) if maximize else xp.add(out, g, out=out)
+    return xp.negative(g, out=out) if maximize else g
+
+
+class ElementwiseOptimizer(Optimizer):
+    """An optimizer given by two functions on raw arrays, `init` and `update`.
+
+    They see flat arrays: a stretch of an arena with many parameters in it, or one parameter, and must not depend on
+    which. What is in place is verified at each step; parameters or gradients that users rebound are updated alone.
+    """
+
+    counts_steps = True  # whether `state[p]` has "step", as that of PyTorch's optimizer of this name
+
+    def __init__(self, params: Iterable, defaults: dict[str, Any]) -> None:
+        self._forget_plans()
+        super().__init__(params, defaults)
+
+    def _forget_plans(self) -> None:
+        self._plans: list[_Plan] = []
+        self._entries = 0  # len(self.state) when last seen
+        self._scratch: dict[Any, tuple[Array, Array]] = {}
+
+    @staticmethod
+    def init(xp: ModuleType, p: Array, hp: dict[str, Any]) -> State:
+        """The state before the first step, by PyTorch's names; depends on p's shape and dtype only.
+
+        An optimizer that needs no state with these options returns {}, and is then always at its first step.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def update(
+        xp: ModuleType, p: Array, g: Array, state: State, hp: dict[str, Any], step: int, scratch: tuple[Array, Array]
+    ) -> None:
+        """One step in place.
+
+        Args:
+            xp: numpy or cupy.
+            p: parameters, to be changed.
+            g: their gradients, not to be changed.
+            state: what `init` made, to be changed.
+            hp: the options of the group.
+            step: number of this step, from 1.
+            scratch: two arrays like p to compute in.
+        """
+        raise NotImplementedError
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        settle(param_group["params"])
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        if len(self._plans) != len(self.param_groups) or len(self.state) != self._entries:
+            self._plans = [self._plan(group) for group in self.param_groups]
+        for i, group in enumerate(self.param_groups):
+            params = group["params"]
+            if self._plans[i].in_place(params):
+                for run in self._plans[i].runs:
+                    self._prepare(run, group)
+                    self._update(run, group, 0, len(run.parameters), run.chunks)
+            else:
+                self._step_in_pieces(i, group)
+            for p in params:
+                if p.gradient is not None:
+                    changed(p, "optimizer step")
+        self._entries = len(self.state)
+        return loss
+
+    def _step_in_pieces(self, i: int, group: dict[str, Any]) -> None:
+        """The step of a group of which not everything is in place."""
+        if self._plans[i].outdated(group["params"]):
+            self._plans[i] = self._plan(group)
+        for run in self._plans[i].runs:
+            for first, last, p, g in run.pieces():
+                self._prepare(run, group)
+                start, stop = run.ranges[first][0], run.ranges[last - 1][1]
+                state = {name: array[start:stop] for name, array in run.state.items()}
+                self._update(run, group, first, last, self._chunks(run.xp, p, g, state))
+        self._plans[i].compare_steps()
+
+    def _update(self, run: _Run, group: dict[str, Any], first: int, last: int, chunks: list[Chunk]) -> None:
+        """Update the parameters first..last of a run, all at the same step, given as chunks of flat arrays."""
+        step = 1
+        if run.state:
+            step = int(run.steps[first]) + 1
+            run.steps[first:last] = step
+        for p, g, state, scratch in chunks:
+            self.update(run.xp, p, g, state, group, step, scratch)
+        if step == 1 and run.state:
+            self._publish(run, range(first, last))
+
+    def _prepare(self, run: _Run, group: dict[str, Any]) -> None:
+        """Make the state of a run that has none; options changed since may demand one (momentum set from 0)."""
+        if run.state:
+            return
+        run.state = self.init(run.xp, run.like, group)
+        if run.data is not None and (run.state or not run.chunks):
+            run.chunks = self._chunks(run.xp, run.data, run.grad, run.state)
+
+    def _chunks(self, xp: ModuleType, p: Array, g: Array, state: State) -> list[Chunk]:
+        """Flat arrays cut into what one update call takes."""
+        width = (_CHUNK_CPU if xp is numpy else _CHUNK_GPU) // p.itemsize
+        a, b = self._scratch_like(xp, p[:width])
+        chunks = []
+        for start in range(0, p.size, width):
+            part = slice(start, start + width)
+            size = p[part].size
+            parts = {name: array[part] for name, array in state.items()}
+            chunks.append((p[part], g[part], parts, (a[:size], b[:size])))
+        return chunks
+
+    def _scratch_like(self, xp: ModuleType, p: Array) -> tuple[Array, Array]:
+        kept = self._scratch.get((xp, p.dtype))
+        if kept is None or kept[0].size < p.size:
+            kept = self._scratch[xp, p.dtype] = xp.empty_like(p), xp.empty_like(p)
+        return kept
+
+    # -- plans: which parameters are neighbours in an arena ----------------------------------------------------------
+
+    def _plan(self, group: dict[str, Any]) -> _Plan:
+        """Cut a group into runs, with the state that `self.state` has of its parameters."""
+        params = group["params"]
+        places = [_place_of(p) for p in params]
+        runs = []
+        first = 0
+        for last in range(1, len(params) + 1):
+            if last == len(params) or not _follows(places[last - 1], places[last], group):
+                runs.append(_Run(params[first:last], home_of(params[first])))
+                self._recall(runs[-1], group)
+                first = last
+        return _Plan(list(params), places, runs)
+
+    def _recall(self, run: _Run, group: dict[str, Any]) -> None:
+        """Fill the state of a run from `self.state`: loaded, or from where the parameters lived before."""
+        for k, p in enumerate(run.parameters):
+            entry = self.state.get(p)
+            if not entry:
+                continue
+            self._prepare(run, group)
+            found = [name for name in run.state if entry.get(name) is not None]
+            if found:
+                start, stop = run.ranges[k]
+                for name in found:
+                    array = devices.move(entry[name].array, devices.device_of(run.like))
+                    run.state[name][start:stop] = array.reshape(-1)
+                run.steps[k] = float(entry.get("step", 1))
+                self._publish(run, [k])
+
+    def _publish(self, run: _Run, numbers: Iterable[int]) -> None:
+        """Show the state of parameters of a run in `self.state`, as tensors over the run's memory."""
+        for k in numbers:
+            start, stop = run.ranges[k]
+            p = run.parameters[k]
+            entry = self.state[p]
+            if self.counts_steps:
+                entry["step"] = box(run.steps[k : k + 1].reshape(()))
+            for name, array in run.state.items():
+                entry[name] = box(array[start:stop].reshape(p.array.shape))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._forget_plans()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._forget_plans()
+
+
+class _Run:
+    """Parameters that are neighbours in an arena, or one parameter alone, with their state in flat arrays.
+
+    Attributes:
+        data, grad: the slices of the arena, or None of a parameter outside of any.
+        places: for each parameter what its array must be, and a weak reference to what its gradient's must be.
+        ranges: (start, stop) of each parameter in the flat arrays.
+        like: an array with the shape, dtype and device of the flat arrays.
+        steps: how many steps each parameter has made with its state; float32, as PyTorch keeps them.
+        chunks: the arrays of the whole run, cut for the update calls.
+    """
+
+    def __init__(self, parameters: Sequence[Variable], home: tuple[Arena, int] | None) -> None:
+        self.parameters = parameters
+        self.state: State = {}
+        self.steps = numpy.zeros(len(parameters), numpy.float32)
+        self.chunks: list[Chunk] = []
+        self.data = self.grad = None
+        self.places: list[tuple[Array, Callable]] = []
+        if home is None:
+            self.like = parameters[0].array.reshape(-1)
+            self.ranges = [(0, int(self.like.size))]
+        else:
+            arena, first = home
+            last = first + len(parameters)
+            ranges = arena.ranges[first:last]
+            start, stop = ranges[0][0], ranges[-1][1]
+            self.ranges = [(a - start, b - start) for a, b in ranges]
+            self.data, self.grad = arena.data[start:stop], arena.grad[start:stop]
+            self.places = list(zip(arena.views[first:last], arena.slots[first:last], strict=True))
+            self.like = self.data
+        self.xp = module_of(self.like)
+
+    def pieces(self) -> Iterator[tuple[int, int, Array, Array]]:
+        """(first, last, parameters, gradients) as flat arrays of what one update can take, those without gradient left
+        out: neighbours in place that have made as many steps, and all others alone."""
+        first, n = 0, len(self.parameters)
+        while first < n:
+            last = first + 1
+            p = self.parameters[first]
+            if p.gradient is None:
+                pass
+            elif self._in_place(first):
+                while last < n and self._in_place(last) and self.steps[last] == self.steps[first]:
+                    last += 1
+                span = slice(self.ranges[first][0], self.ranges[last - 1][1])
+                yield first, last, self.data[span], self.grad[span]  # type: ignore[index]
+            else:
+                flat = p.array.reshape(-1)
+                yield first, last, flat, p.gradient.array.reshape(-1)
+                if not p.array.flags.c_contiguous:  # then the flat one was a copy
+                    p.array[...] = flat.reshape(p.array.shape)
+            first = last
+
+    def _in_place(self, k: int) -> bool:
+        p = self.parameters[k]
+        if not self.places or p.gradient is None:
+            return False
+        data, grad = self.places[k]
+        return p.array is data and p.gradient.array is grad()
+
+
+class _Plan:
+    """How a group is cut into runs, and what must hold for that to be right."""
+
+    def __init__(self, parameters: list[Variable], places: list[tuple], runs: list[_Run]) -> None:
+        self._parameters = parameters
+        self._places = places
+        self.runs = runs
+        self._expected = [place for run in runs for place in run.places]
+        self.compare_steps()
+
+    def compare_steps(self) -> None:
+        """Note whether the parameters of each run have made equally many steps."""
+        self._level = all((run.steps == run.steps[0]).all() for run in self.runs)
+
+    def in_place(self, parameters: list[Variable]) -> bool:
+        """Whether every parameter has its gradient and both are in the arena, so that each run takes one update."""
+        if not self._level or len(parameters) != len(self._expected):
+            return False
+        for p, (data, grad) in zip(parameters, self._expected, strict=True):
+            gradient = p.gradient
+            if gradient is None or p.array is not data or gradient.array is not grad():
+                return False
+        return True
+
+    def outdated(self, parameters: list[Variable]) -> bool:
+        """Whether the group has other parameters than planned for, or they moved."""
+        return (
+            len(parameters) != len(self._parameters)
+            or any(p is not q for p, q in zip(parameters, self._parameters, strict=True))
+            or [_place_of(p) for p in parameters] != self._places
+        )
+
+
+def _place_of(p: Variable) -> tuple:
+    """The arena and number of a parameter; outside of any, what its state must fit."""
+    return home_of(p) or (p.array.shape, p.array.dtype, devices.device_of(p.array))
+
+
+def _follows(before: tuple, place: tuple, group: dict[str, Any]) -> bool:
+    """Whether two parameters are neighbours whose gap an update leaves alone."""
+    if len(before) != 2 or place != (before[0], before[1] + 1):
+        return False
+    # where eps is 0 in the parameters' dtype, dividing by it would put 0/0 into the gap
+    return before[0].data.dtype.type(group.get("eps", 1.0)) != 0

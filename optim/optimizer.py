@@ -1,0 +1,273 @@
+"""The interface of all optimizers: parameter groups, state, hooks, state_dict. Steps are in flat.py."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any
+
+from ..autograd.variable import HookHandle, Variable, box, changed
+from ..runtime import device as devices
+from ..runtime import dtypes
+from ..tensor import Tensor
+from ..tensor.arena import flat_gradients
+from ..tensor.creation import as_array
+
+
+class Optimizer:
+    """Base class of optimizers, with PyTorch's interface; a subclass defines `step`.
+
+    Args:
+        params: an iterable of leaf tensors, or of dicts with "params" and the options of that group.
+        defaults: the options of groups that do not set their own.
+
+    Attributes:
+        param_groups: list of dicts; options may be changed between steps: `group["lr"] = 0.1`.
+        state: for each parameter a dict of what the optimizer remembers of it.
+
+    Raises:
+        ValueError: no parameters, a parameter that was computed (not a leaf), or one in two groups.
+        TypeError: something that is not a tensor or a dict.
+
+    Example:
+        >>> import paceline as torch
+        >>> class SignDescent(Optimizer):
+        ...     @torch.no_grad()
+        ...     def step(self):
+        ...         for group in self.param_groups:
+        ...             for p in group["params"]:
+        ...                 p -= group["lr"] * p.grad.sign()
+        >>> w = torch.tensor([1.0, -2.0], requires_grad=True)
+        >>> (w * w).sum().backward()
+        >>> SignDescent([w], {"lr": 0.5}).step()
+        >>> w
+        tensor([ 0.5000, -1.5000], requires_grad=True)
+    """
+
+    stepped = False  # whether step() was called: a scheduler warns if it comes first
+
+    def __init__(self, params: Iterable, defaults: dict[str, Any]) -> None:
+        if isinstance(params, Variable):
+            raise TypeError(
+                "params argument given to the optimizer should be an iterable of Tensors or dicts, but got a Tensor; "
+                "put it into a list: [param]"
+            )
+        self.defaults = defaults
+        self.state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
+        self.param_groups: list[dict[str, Any]] = []
+        self._before_step: dict[int, Callable] = {}
+        self._after_step: dict[int, Callable] = {}
+        groups = list(params)
+        if not groups:
+            raise ValueError("optimizer got an empty parameter list")
+        if not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        for group in groups:
+            self.add_param_group(group)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "step" in vars(cls):
+            cls.step = _with_hooks(cls.step)  # type: ignore[method-assign]
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters, e.g. layers that were frozen so far.
+
+        Args:
+            param_group: a dict with "params" (a tensor or an iterable of them) and options; other options are the
+                defaults.
+        """
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+        params = param_group["params"]
+        if isinstance(params, set):
+            raise TypeError(
+                "optimizer parameters need to be organized in ordered collections, but the ordering of tensors in sets "
+                "will change between runs. Please use a list instead."
+            )
+        params = [params] if isinstance(params, Variable) else list(params)
+        for p in params:
+            self._check_parameter(p)
+        if len(params) != len(set(params)):
+            warnings.warn(
+                "optimizer contains a parameter group with duplicate parameters; each is updated once", stacklevel=3
+            )
+            params = list(dict.fromkeys(params))
+        if not set(params).isdisjoint(chain(*(group["params"] for group in self.param_groups))):
+            raise ValueError("some parameters appear in more than one parameter group")
+        param_group["params"] = params
+        for name, default in self.defaults.items():
+            param_group.setdefault(name, default)
+        self.param_groups.append(param_group)
+
+    def _check_parameter(self, p: Any) -> None:
+        if not isinstance(p, Tensor):
+            raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}")
+        if not p.is_leaf:
+            raise ValueError("can't optimize a non-leaf Tensor")
+        if p.is_complex():
+            raise TypeError(f"optimizer cannot optimize complex Tensors, but one of the params is {p.dtype!r}")
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update all parameters that have a gradient.
+
+        Args:
+            closure: computes the loss and its gradients anew, and returns the loss; step() returns it, too.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define step()")
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters, or make them zero with set_to_none=False."""
+        if set_to_none:
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.gradient = None
+            return
+        gradients = [p.gradient for group in self.param_groups for p in group["params"] if p.gradient is not None]
+        for array in flat_gradients(gradients):
+            array.fill(0)
+        for gradient in gradients:
+            gradient.node = None  # a gradient made under create_graph leaves its graph
+            changed(gradient, "zero_grad")
+
+    # -- hooks -------------------------------------------------------------------------------------------------------
+
+    def register_step_pre_hook(self, hook: Callable) -> HookHandle:
+        """Call `hook(optimizer, args, kwargs)` before every step, with the arguments of step()."""
+        return HookHandle(self._before_step, hook)
+
+    def register_step_post_hook(self, hook: Callable) -> HookHandle:
+        """Call `hook(optimizer, args, kwargs)` after every step, with the arguments of step()."""
+        return HookHandle(self._after_step, hook)
+
+    # -- saving and loading ------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state and the options in PyTorch's format: parameters are numbered through all groups.
+
+        Returns:
+            {"state": {number: {name: tensor}}, "param_groups": [{option: value, "params": [numbers]}]}; the tensors
+            share memory with the optimizer's.
+        """
+        params = [p for group in self.param_groups for p in group["params"]]
+        numbers = {p: i for i, p in enumerate(params)}
+        return {
+            "state": {numbers.get(p, p): state for p, state in self.state.items() if p not in numbers or state},
+            "param_groups": [
+                {**{k: v for k, v in group.items() if k != "params"}, "params": [numbers[p] for p in group["params"]]}
+                for group in self.param_groups
+            ],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state and the options that `state_dict()` returned, here or in PyTorch.
+
+        Args:
+            state_dict: as `state_dict()` returns it; arrays and PyTorch's tensors are copied to the dtype and device
+                of their parameters.
+
+        Raises:
+            ValueError: other numbers of groups or parameters than this optimizer has.
+            RuntimeError: state of another shape than its parameter.
+        """
+        saved = state_dict["param_groups"]
+        have, want = [len(g["params"]) for g in saved], [len(g["params"]) for g in self.param_groups]
+        if len(have) != len(want):
+            raise ValueError(
+                f"loaded state dict has a different number of parameter groups: {len(have)} instead of {len(want)}"
+            )
+        if have != want:
+            raise ValueError(
+                "loaded state dict contains a parameter group that doesn't match the size of optimizer's group: "
+                f"the groups have {have} parameters instead of {want}"
+            )
+        numbers = chain(*(group["params"] for group in saved))
+        params = dict(zip(numbers, chain(*(group["params"] for group in self.param_groups)), strict=True))
+        state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
+        for key, entry in state_dict["state"].items():
+            p = params.get(key)
+            state[key if p is None else p] = entry if p is None else _fitted(key, p, entry)
+        self.state = state
+        for group, loaded in zip(self.param_groups, saved, strict=True):
+            group.update({k: v for k, v in loaded.items() if k != "params"})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._before_step = {}
+        self._after_step = {}
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for i, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {i}")
+            lines += [f"    {name}: {group[name]}" for name in sorted(group) if name != "params"]
+        return "\n".join([*lines, ")"])
+
+
+def _with_hooks(step: Callable) -> Callable:
+    """step() between its hooks."""
+
+    @functools.wraps(step)
+    def wrapped(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        self.stepped = True
+        for hook in tuple(self._before_step.values()) if self._before_step else ():
+            hook(self, args, kwargs)
+        result = step(self, *args, **kwargs)
+        for hook in tuple(self._after_step.values()) if self._after_step else ():
+            hook(self, args, kwargs)
+        return result
+
+    return wrapped
+
+
+def _fitted(number: Any, p: Tensor, entry: dict[str, Any]) -> dict[str, Any]:
+    """Copies of a parameter's loaded state; tensors get its dtype and device, step counts stay as they are."""
+    result: dict[str, Any] = {}
+    for name, value in entry.items():
+        if not hasattr(value, "shape"):
+            result[name] = value
+            continue
+        if name == "step":
+            result[name] = box(as_array(value, dtypes.float32))
+            continue
+        array = as_array(value, p.dtype)
+        if array.shape != p.array.shape:
+            raise RuntimeError(
+                f"loaded state dict: {name!r} of parameter {number} has shape {list(array.shape)}, the parameter has "
+                f"{list(p.array.shape)}"
+            )
+        result[name] = box(devices.move(array, devices.device_of(p.array)))
+    return result
+
+
+def check_options(**options: Any) -> None:
+    """Refuse options out of their range, and those of PyTorch's that mean something that is not supported.
+
+    Options named `foreach` and `fused` choose between implementations of one result; there is one here.
+    """
+    for name in ("differentiable", "capturable"):
+        if options.pop(name, False):
+            raise NotImplementedError(f"{name}=True is not supported: steps are not recorded; leave it at False")
+    for name, text in _RANGES.items():
+        if name in options and not options[name] >= 0.0:
+            raise ValueError(f"Invalid {text}: {options[name]}")
+    for i, beta in enumerate(options.get("betas", ())):
+        if not 0.0 <= beta < 1.0:
+            raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
+
+
+_RANGES = {
+    "lr": "learning rate",
+    "momentum": "momentum value",
+    "weight_decay": "weight_decay value",
+    "eps": "epsilon value",
+    "alpha": "alpha value",
+    "lr_decay": "lr_decay value",
+    "initial_accumulator_value": "initial_accumulator_value value",
+}

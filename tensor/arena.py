@@ -1,0 +1,168 @@
+"""Arenas: parameters in one contiguous array, their gradients in a second one of the same layout.
+
+An optimizer step is then one pass over two arrays, a bucket of gradients is a slice, zeroing is one fill. Parameters
+stay ordinary tensors: `p.array` becomes a view, and the engine writes the first gradient of a step into `p.grad_slot`.
+As in PyTorch, users may at any time rebind `p.data` or `p.grad`: who works on a slice verifies first that the arrays
+are still the arena's own. Tensors made earlier over a parameter's memory (`p.detach()`, `p.data`) are left behind with
+the old memory when the parameter moves; build the optimizer first and take them afterwards.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Iterable, Sequence
+from itertools import chain, pairwise
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from ..autograd.variable import LEAF, Variable, box, counter_of
+from ..runtime import device as devices
+from ..runtime.arrays import Array
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+
+
+class Arena:
+    """The memory of some parameters of one dtype and device, and of their gradients.
+
+    Each parameter starts at a 64-byte boundary; the gaps between them are zero in both arrays.
+
+    Args:
+        parameters: leaf tensors, none twice. Their values and gradients move here.
+
+    Attributes:
+        data: flat array with the parameters.
+        grad: flat array with their gradients, at the same places.
+        ranges: (start, stop) of every parameter in both.
+        views: what `p.array` of every parameter was made to be.
+        slots: weak references to what `p.grad_slot.array` was made to be; weak because the engine reuses a slot only
+            if nobody but the leaf holds it.
+
+    Example:
+        >>> import paceline as torch
+        >>> a, b = torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)
+        >>> arena = Arena([a, b])
+        >>> arena.ranges
+        [(0, 2), (16, 19)]
+        >>> arena.data[:2] = 5
+        >>> a
+        tensor([5., 5.], requires_grad=True)
+    """
+
+    def __init__(self, parameters: Sequence[Variable]) -> None:
+        dtype, where = _kind(parameters[0])
+        for i, p in enumerate(parameters):
+            if p.node is not LEAF:
+                raise ValueError(f"Arena(): parameter {i} must be a leaf tensor that requires grad")
+            if _kind(p) != (dtype, where):
+                raise TypeError(
+                    f"Arena(): all parameters must have one dtype and device; parameter {i} has {p.array.dtype} on "
+                    f"{devices.device_of(p.array)}, parameter 0 has {dtype} on {where}"
+                )
+        self.ranges: list[tuple[int, int]] = []
+        self.views: list[Array] = []
+        self.slots: list[weakref.ref] = []
+        unit = max(1, ALIGNMENT // dtype.itemsize)
+        stop = 0
+        for p in parameters:
+            start = -(-stop // unit) * unit
+            stop = start + int(p.array.size)
+            self.ranges.append((start, stop))
+        with devices.using(where) as xp:
+            self.data = _aligned_zeros(xp, stop, dtype)
+            self.grad = _aligned_zeros(xp, stop, dtype)
+            for p in parameters:
+                self._take(p)
+
+    def _take(self, p: Variable) -> None:
+        index = len(self.views)
+        start, stop = self.ranges[index]
+        view = self.data[start:stop].reshape(p.array.shape)
+        view[...] = p.array
+        slot = box(self.grad[start:stop].reshape(p.array.shape))
+        counter_of(slot)
+        self.views.append(view)
+        self.slots.append(weakref.ref(slot.array))
+        slot.home = p.home = (self, index)
+        p.array = view
+        p.grad_slot = slot
+        gradient = p.gradient
+        if gradient is not None and gradient.node is None:  # one made under create_graph is part of a graph
+            slot.array[...] = gradient.array
+            p.gradient = slot
+
+    @classmethod
+    def of(cls, parameters: Iterable[Variable]) -> Arena:
+        """The arena in which exactly these parameters are neighbours, perhaps with others around them, or a new one.
+
+        A parameter given twice (tied) lives there once; `p.home[1]` is its number.
+        """
+        unique = list(dict.fromkeys(parameters))
+        homes = [home_of(p) for p in unique]
+        numbers = sorted(home[1] for home in homes if home is not None)
+        together = numbers == list(range(numbers[0], numbers[0] + len(unique))) if numbers else False
+        if together and len({home[0] for home in homes if home is not None}) == 1:
+            return homes[0][0]  # type: ignore[index]
+        return cls(unique)
+
+    def clear_gaps(self) -> None:
+        """Make the gaps between the gradients zero again, after they were multiplied by something not finite."""
+        self.grad[self._gaps] = 0
+
+    @functools.cached_property
+    def _gaps(self) -> Array:
+        """The indices of all elements that belong to no parameter."""
+        gaps = [range(stop, start) for (_, stop), (start, _) in pairwise(self.ranges)]
+        return devices.move(numpy.array([*chain(*gaps)], numpy.int64), devices.device_of(self.grad))
+
+
+def _kind(p: Variable) -> tuple[Any, devices.device]:
+    return p.array.dtype, devices.device_of(p.array)
+
+
+def _aligned_zeros(xp: ModuleType, size: int, dtype: Any) -> Array:
+    """A flat array of zeros that starts at a 64-byte boundary (NumPy promises only 16)."""
+    memory = xp.zeros(size * dtype.itemsize + ALIGNMENT, "uint8")
+    address = memory.data.ptr if hasattr(memory.data, "ptr") else memory.ctypes.data
+    skip = -address % ALIGNMENT
+    return memory[skip : skip + size * dtype.itemsize].view(dtype)
+
+
+def home_of(p: Variable) -> tuple[Arena, int] | None:
+    """The arena that a parameter lives in and its number there; None if it has none or `.data` was rebound."""
+    if p.home is None:
+        return None
+    arena, index = p.home
+    return p.home if p.array is arena.views[index] else None  # type: ignore[return-value]
+
+
+def settle(parameters: Iterable[Variable]) -> None:
+    """Move the trainable parameters that live in no arena into new ones, one for each dtype and device."""
+    families: dict[Any, list[Variable]] = {}
+    for p in dict.fromkeys(parameters):
+        if p.node is LEAF and home_of(p) is None:
+            families.setdefault(_kind(p), []).append(p)
+    for family in families.values():
+        Arena(family)  # the parameters keep it
+
+
+def flat_gradients(gradients: Iterable[Variable]) -> list[Array]:
+    """The memory of gradients in as few arrays as possible: neighbours in an arena, with their gap, are one slice."""
+    pieces: list[tuple[Array, Any]] = []
+    before: tuple | None = None
+    for gradient in gradients:
+        here = gradient.home
+        if here is None or gradient.array is not here[0].slots[here[1]]():
+            pieces.append((gradient.array, ...))
+            before = None
+            continue
+        arena, index = here
+        start, stop = arena.ranges[index]
+        if before == (arena, index - 1):
+            start = pieces.pop()[1].start
+        pieces.append((arena.grad, slice(start, stop)))
+        before = here
+    return [array[part] for array, part in pieces]
