@@ -258,8 +258,8 @@ class _Reducer:
                 self.used[i] = 1
         gradients = [parameter.grad for parameter in parameters]
         pieces = flat_gradients(gradients)
-        if len(pieces) == 1:
-            self.average(pieces[0])
+        if len(pieces) == 1 and pieces[0].flags.c_contiguous:
+            self.average(pieces[0].reshape(-1))  # flat, as from those ranks that have to pack
             return
         arrays = [gradient.array for gradient in gradients]
         places = _places(parameters)

@@ -43,7 +43,8 @@ def reprs(torch):
     named = collections.OrderedDict(one=nn.ReLU(), two=nn.Sequential(nn.Flatten()))
     return [repr(module) for module in (
         make_block(torch), nn.Sequential(), nn.Sequential(named),
-        nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.ReLU())), nn.ModuleList([nn.ReLU(), nn.ReLU(), nn.Linear(1, 1)]),
+        nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.ReLU())),
+        nn.ModuleList([nn.ReLU(), nn.ReLU(), nn.Linear(1, 1)]),
         nn.ModuleDict({"x": nn.ReLU()}), nn.Module(),
         nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2), requires_grad=False),
     )]  # fmt: skip

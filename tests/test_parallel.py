@@ -1,0 +1,409 @@
+"""Data-parallel training: one list of checks for every communicator.
+
+As a script (`mpiexec -n 2 python tests/test_parallel.py`) it runs the checks on the communicator of its world.
+"""
+
+import contextlib
+import copy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from paceline.launch.mpi import LaunchError, find_mpiexec
+from paceline.nn.parallel import DistributedDataParallel, average_gradients
+from paceline.optim import SGD
+from paceline.runtime.comm import world_comm
+from paceline.runtime.comm.threads import run_threads
+from paceline.tensor.arena import settle
+from tables import comms
+
+import paceline as torch
+from paceline import nn
+
+TINY = 1e-4  # MiB: every parameter has a bucket of its own, or shares one with its bias
+
+
+class Net(nn.Module):
+    """A small network; `branch` chooses which of two layers is used, the third is never used."""
+
+    def __init__(self, seed=0, norm=False):
+        super().__init__()
+        self.first = nn.Linear(4, 8)
+        self.norm = nn.BatchNorm1d(8) if norm else nn.Identity()
+        self.branches = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)])
+        self.last = nn.Linear(8, 2)
+        stream = torch.Generator().manual_seed(seed)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, generator=stream)
+
+    def forward(self, x, branch=0):
+        return self.last(self.branches[branch](self.norm(self.first(x)).tanh()))
+
+
+def batch(comm, seed=0):
+    """The whole batch and this rank's part of it."""
+    whole = torch.randn(12, 4, generator=torch.Generator().manual_seed(seed))
+    return whole, whole.chunk(comm.size)[comm.rank]
+
+
+def loss(outputs):
+    return outputs.square().mean()
+
+
+def gradients(module):
+    return [None if p.grad is None else p.grad.numpy() for p in module.parameters()]
+
+
+def assert_same(found, expected, **tolerance):
+    for a, b in zip(found, expected, strict=True):
+        if a is None or b is None:
+            assert a is b
+        elif tolerance:
+            np.testing.assert_allclose(a, b, **tolerance)
+        else:
+            np.testing.assert_array_equal(a, b)
+
+
+def check_a_step_equals_that_of_one_rank_on_the_whole_batch(comm):
+    ddp = DistributedDataParallel(Net(seed=comm.rank).double(), bucket_cap_mb=TINY)
+    alone = Net(seed=0).double()
+    optimizers = [SGD(each.parameters(), lr=0.1, momentum=0.9) for each in (ddp, alone)]
+    for step in range(4):
+        whole, part = batch(comm, step)
+        for optimizer, module, x in zip(optimizers, (ddp, alone), (part, whole), strict=True):
+            optimizer.zero_grad()
+            loss(module(x.double())).backward()
+            optimizer.step()
+        parameters = [[p.detach().numpy() for p in module.parameters()] for module in (ddp, alone)]
+        assert_same(*parameters, rtol=1e-10)
+
+
+def check_buckets_equal_the_simple_average_bit_for_bit(comm):
+    """Where every sum has the same order on both ways, which MPI promises for two ranks only."""
+    for cap in (None, TINY):
+        for in_arena in (False, True):
+            ddp, plain = DistributedDataParallel(Net(), bucket_cap_mb=cap), Net()
+            if in_arena:
+                settle(ddp.parameters())
+            for step in range(3):
+                ddp.zero_grad()
+                plain.zero_grad()
+                _, part = batch(comm, step)
+                loss(ddp(part)).backward()
+                loss(plain(part)).backward()
+                average_gradients(plain)
+                for name, parameter in ddp.module.named_parameters():
+                    expected = plain.get_parameter(name).grad
+                    if name.startswith(("branches.1", "branches.2")):
+                        assert parameter.grad is None and not expected.any()
+                    else:
+                        np.testing.assert_array_equal(parameter.grad.numpy(), expected.numpy())
+                        assert not in_arena or parameter.grad is parameter.grad_slot
+
+
+def check_unused_parameters(comm):
+    """Each rank uses another branch in some steps: absent gradients count as zeros, and no rank waits for another."""
+    for in_arena in (False, True):
+        ddp, plain = DistributedDataParallel(Net(), bucket_cap_mb=TINY), Net()
+        if in_arena:
+            settle(ddp.parameters())
+        for step in range(4):
+            _, part = batch(comm, step)
+            branch = (comm.rank + step) % 2 if step != 2 else 0
+            for module in (ddp, plain):
+                module.zero_grad()
+                loss(module(part, branch)).backward()
+            average_gradients(plain)
+            used = {(rank + step) % 2 if step != 2 else 0 for rank in range(comm.size)}
+            for name, parameter in ddp.module.named_parameters():
+                if name.startswith("branches") and int(name[9]) not in used:
+                    assert parameter.grad is None, name
+                else:
+                    np.testing.assert_array_equal(parameter.grad.numpy(), plain.get_parameter(name).grad.numpy())
+
+
+def check_accumulation(comm):
+    """Sums over two backward passes, reduced in the second one: by no_sync(), and by setting the attribute."""
+    whole, part = batch(comm)
+    alone = Net()
+    (loss(alone(whole)) + loss(alone(whole, 1))).backward()
+    for by_attribute in (False, True):
+        ddp = DistributedDataParallel(Net(), bucket_cap_mb=TINY)
+        ddp.require_backward_grad_sync = not by_attribute
+        with contextlib.nullcontext() if by_attribute else ddp.no_sync():
+            loss(ddp(part)).backward()
+        local = ddp.module.first.weight.grad.numpy().copy()
+        own = Net()
+        loss(own(part)).backward()
+        np.testing.assert_array_equal(local, own.first.weight.grad.numpy())
+        ddp.require_backward_grad_sync = True
+        loss(ddp(part, 1)).backward()
+        assert_same(gradients(ddp), gradients(alone), rtol=1e-5, atol=1e-6)
+
+
+def check_two_reductions_without_zeroing(comm):
+    whole, part = batch(comm)
+    ddp, alone = DistributedDataParallel(Net()), Net()
+    for branch in (0, 1):
+        loss(ddp(part, branch)).backward()
+        loss(alone(whole, branch)).backward()
+    assert_same(gradients(ddp), gradients(alone), rtol=1e-5, atol=1e-6)
+
+
+def check_several_forwards_before_one_backward(comm):
+    whole, part = batch(comm)
+    ddp, alone = DistributedDataParallel(Net()), Net()
+    for module, x in ((ddp, part), (alone, whole)):
+        (loss(module(x)) + loss(module(2 * x, 1))).backward()
+    assert_same(gradients(ddp), gradients(alone), rtol=1e-5, atol=1e-6)
+
+
+def check_start_from_rank_0(comm):
+    net = Net(seed=comm.rank, norm=True)
+    net.norm.running_mean.fill_(comm.rank)
+    net.norm.num_batches_tracked.fill_(comm.rank)
+    ddp = DistributedDataParallel(net)
+    reference = Net(seed=0, norm=True).state_dict()
+    for name, value in ddp.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), reference[name.removeprefix("module.")].numpy())
+        assert name.startswith("module.")
+
+
+def check_buffers_follow_rank_0(comm):
+    for broadcast in (True, False):
+        ddp = DistributedDataParallel(Net(norm=True), broadcast_buffers=broadcast)
+        _, part = batch(comm)
+        ddp(part + comm.rank)
+        own = ddp.module.norm.running_mean.tolist()
+        with ddp.no_sync():
+            ddp(part)  # its forward starts from this rank's own
+        ddp.module.norm.running_mean.fill_(comm.rank)
+        ddp.module.norm.momentum = 0.0
+        ddp(part)
+        assert ddp.module.norm.running_mean.tolist() == [0.0 if broadcast else comm.rank] * 8
+        everybody = comm.all_gather_object(own)
+        assert len(set(map(tuple, everybody))) == comm.size
+
+
+def check_evaluation_does_not_communicate(comm):
+    ddp = DistributedDataParallel(Net(norm=True)).eval()
+    if comm.rank == 0:
+        ddp(batch(comm)[1])
+    comm.barrier()
+
+
+def check_mixed_dtypes(comm):
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            dtypes = [torch.float32, torch.float64, torch.bfloat16, torch.float32, torch.complex64]
+            self.weights = nn.ParameterList(torch.ones(3, dtype=dtype) for dtype in dtypes)
+            self.weights.append(nn.Parameter(torch.ones(()), requires_grad=False))
+            self.weights.append(nn.Parameter(torch.ones(())))
+
+        def forward(self, x):
+            return sum((weight.abs() * x).double().sum() for weight in self.weights)
+
+    ddp = DistributedDataParallel(Mixed())
+    ddp(torch.tensor([1.0, 2.0, 4.0]) * (comm.rank + 1)).backward()
+    mean = (comm.size + 1) / 2
+    for parameter in list(ddp.module.weights)[:5]:
+        assert parameter.grad.dtype is parameter.dtype
+        np.testing.assert_allclose(parameter.grad.to(torch.complex64).numpy(), [mean, 2 * mean, 4 * mean], rtol=1e-2)
+    assert ddp.module.weights[5].grad is None
+    assert ddp.module.weights[6].grad.item() == 7 * mean
+
+
+def check_ranks_that_run_layers_in_different_order(comm):
+    """The order of sending is agreed, whatever order gradients get ready in."""
+
+    class Parallel(Net):
+        def forward(self, x, order):
+            hidden = self.first(x).tanh()
+            return self.last(sum(self.branches[i](hidden) for i in order))
+
+    ddp, alone = DistributedDataParallel(Parallel(), bucket_cap_mb=TINY), Parallel()
+    whole, part = batch(comm)
+    order = [0, 1, 2] if comm.rank % 2 else [2, 0, 1]
+    for _ in range(3):
+        for module, x in ((ddp, part), (alone, whole)):
+            module.zero_grad()
+            loss(module(x, order)).backward()
+        assert_same(gradients(ddp), gradients(alone), rtol=1e-5, atol=1e-6)
+
+
+def check_buckets_travel_while_backward_runs(comm):
+    """And in the order in which rank 0 got them ready, from the second step on."""
+    if comm.size == 1:
+        return
+
+    class Reversed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4, bias=False) for _ in range(3))
+
+        def forward(self, x):
+            return self.layers[0](self.layers[1](self.layers[2](x)))
+
+    events = []
+    net = Reversed()
+    for i, layer in enumerate(net.layers):
+        layer.weight.register_post_accumulate_grad_hook(lambda p, i=i: events.append(f"ready {i}"))
+    ddp = DistributedDataParallel(net, process_group=comm, bucket_cap_mb=TINY / 10)
+    reduce = comm.all_reduce
+    comm.all_reduce = lambda array, *op: (events.append(f"sent {array.size}"), reduce(array, *op))
+    for _ in range(2):
+        events.append("step")
+        loss(ddp(batch(comm)[1])).backward()
+    del comm.all_reduce
+    first, second = (" ".join(events).split("step")[1:])
+    assert first.split() == "ready 0 ready 1 ready 2 sent 16 sent 16 sent 16 sent 3".split()
+    assert second.split() == "ready 0 sent 16 ready 1 sent 16 ready 2 sent 16 sent 3".split()
+
+
+def check_a_failed_backward_leaves_nothing_behind(comm):
+    ddp, plain = DistributedDataParallel(Net(), bucket_cap_mb=TINY), Net()
+
+    def fail(parameter):
+        raise ZeroDivisionError
+
+    _, part = batch(comm)
+    with ddp.module.last.weight.register_post_accumulate_grad_hook(fail):
+        with contextlib.suppress(ZeroDivisionError):
+            loss(ddp(part)).backward()
+    for module in (ddp, plain):
+        module.zero_grad()
+        loss(module(part)).backward()
+    average_gradients(plain)
+    assert_same([ddp.module.first.weight.grad.numpy()], [plain.first.weight.grad.numpy()])
+
+
+def check_a_copy_is_data_parallel_too(comm):
+    ddp = DistributedDataParallel(Net())
+    other = copy.deepcopy(ddp)
+    _, part = batch(comm)
+    for module in (ddp, other):
+        loss(module(part)).backward()
+    assert_same(gradients(other), gradients(ddp))
+    assert other.module is not ddp.module and other.process_group is comm
+
+
+def check_kept_gradients_stay_as_they_were(comm):
+    """A user may keep last step's gradient: then this rank packs its bucket, and the others need not."""
+    ddp = DistributedDataParallel(Net())
+    settle(ddp.parameters())
+    alone = Net()
+    whole, part = batch(comm)
+    loss(ddp(part)).backward()
+    kept = ddp.module.first.weight.grad if comm.rank == 0 else None
+    before = None if kept is None else kept.numpy().copy()
+    ddp.zero_grad()
+    loss(ddp(2 * part)).backward()
+    loss(alone(2 * whole)).backward()
+    assert_same(gradients(ddp), gradients(alone), rtol=1e-5, atol=1e-6)
+    if kept is not None:
+        np.testing.assert_array_equal(kept.numpy(), before)
+
+
+def check_different_modules_are_refused(comm):
+    if comm.size == 1:
+        return
+    net = Net()
+    if comm.rank == 1:
+        net.last = nn.Linear(8, 3, dtype=torch.float64)
+        net.more = nn.Linear(1, 1)
+        net.first.bias.requires_grad_(False)
+    try:
+        DistributedDataParallel(net)
+    except RuntimeError as error:
+        message = str(error)
+    assert message == (
+        "DistributedDataParallel(): every rank must build the same module, but these differ:\n"
+        "  first.bias: float32 [8] (frozen) on rank 1, float32 [8] (trained) on rank 0\n"
+        "  last.weight: float64 [3, 8] (trained) on rank 1, float32 [2, 8] (trained) on rank 0\n"
+        "  last.bias: float64 [3] (trained) on rank 1, float32 [2] (trained) on rank 0\n"
+        "  more.weight: float32 [1, 1] (trained) on rank 1, missing on rank 0\n"
+        "  more.bias: float32 [1] (trained) on rank 1, missing on rank 0"
+    )
+    assert comm.all_gather_object(message) == [message] * comm.size
+
+
+def check_modules_that_differ_in_order_or_in_much(comm):
+    if comm.size == 1:
+        return
+    layers = [("a", nn.ReLU()), ("b", nn.Linear(1, 1)), ("c", nn.Linear(1, 1))]
+    for differ, words in (
+        (lambda: nn.ModuleDict(layers[:: -1 if comm.rank else 1]), "order of names on rank 1 is not that on rank 0"),
+        (lambda: nn.ModuleList(nn.Linear(1, 1 + comm.rank) for _ in range(20)), "\n  and "),
+    ):
+        try:
+            DistributedDataParallel(differ())
+        except RuntimeError as error:
+            assert words in str(error) and str(error).count("\n") <= 11
+        else:
+            raise AssertionError(words)
+
+
+CHECKS = [value for name, value in list(globals().items()) if name.startswith("check_")]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_threads(check, size):
+    run_threads(size, lambda: check(world_comm()), timeout=60)
+
+
+def test_mpi():
+    try:
+        mpiexec = find_mpiexec()
+    except LaunchError as error:
+        pytest.skip(str(error))
+    job = comms.finish_job(mpiexec.command(2, [sys.executable, str(Path(__file__))]), timeout=120)
+    assert job.returncode == 0, job.stderr
+    assert job.stdout.count("all checks passed") == 2
+
+
+def test_a_world_of_one_needs_no_hooks():
+    net = DistributedDataParallel(nn.Linear(2, 1))
+    assert net.process_group.backend == "solo"
+    assert all(not p.grad_ready_hooks for p in net.parameters())
+    net(torch.ones(1, 2)).sum().backward()
+    assert net.module.bias.grad.item() == 1
+
+
+def test_devices(device):
+    def body():
+        comm = world_comm()
+        ddp, plain = DistributedDataParallel(Net(norm=True).to(device), bucket_cap_mb=TINY), Net(norm=True).to(device)
+        _, part = batch(comm)
+        for _ in range(2):
+            for module in (ddp, plain):
+                module.zero_grad()
+                loss(module(part.to(device))).backward()
+            average_gradients(plain)
+            assert_same([ddp.module.first.weight.grad.cpu().numpy()], [plain.first.weight.grad.cpu().numpy()])
+
+    run_threads(2, body, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: DistributedDataParallel(3), TypeError, "module should be an nn.Module, got int"),
+        (lambda: DistributedDataParallel(nn.ReLU()), RuntimeError, "is not needed when a module doesn't have any"),
+        (lambda: DistributedDataParallel(Net(), process_group=3), TypeError, "process_group should be a communicator"),
+        (lambda: DistributedDataParallel(Net(), bucket_cap_mb=0), ValueError, "positive number of MiB, got 0"),
+        (lambda: DistributedDataParallel(Net(), device_ids=[0, 1]), ValueError, "one process per device"),
+        (lambda: DistributedDataParallel(Net(), delay=1), TypeError, "unexpected keyword argument 'delay'"),
+    ],
+)
+def test_bad_input(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+if __name__ == "__main__":
+    for check in CHECKS:
+        check(world_comm())
+    print("all checks passed", len(CHECKS))
