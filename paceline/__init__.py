@@ -11,7 +11,12 @@ from . import runtime as runtime
 import warnings as _warnings
 
 from . import autograd as autograd
+from . import cuda as cuda
+from . import distributed as distributed
+from . import nn as nn
+from . import optim as optim
 from . import tensor as _tensor  # the package; the name `tensor` is the function below
+from . import utils as utils
 from .autograd import (
     enable_grad,
     inference_mode,
@@ -21,6 +26,7 @@ from .autograd import (
     set_grad_enabled,
 )
 from .autograd.mode import is_anomaly_enabled
+from .nn.parallel import DistributedDataParallel as DataParallel
 from .runtime.device import device, get_default_device, set_default_device
 from .runtime.dtypes import (
     bfloat16,
