@@ -189,6 +189,8 @@ class _Backward:
         if gradient.shape != shape:
             gradient = (RECORDED if self.create_graph else _namespace(gradient)).sum_to_size(gradient, shape)
         if not is_node:
+            if not self.create_graph and gradient.dtype is not edge.array.dtype:
+                gradient = gradient.astype(edge.array.dtype)  # bfloat16, which numbers in rules make float32
             self.reach_leaf(edge, gradient, fresh)
         elif edge.number not in self.pending:
             self.pending[edge.number] = (edge, gradient, False)

@@ -10,6 +10,7 @@ from ..runtime import dtypes
 from .variable import Node, Variable, box
 
 FLOATING = frozenset(d.numpy for d in dtypes.ALL if d.category >= 2)
+WEAK_NUMBERS = FLOATING - {dtypes.bfloat16.numpy}  # keep their dtype beside a Python number; NumPy makes bfloat16 float32
 
 
 class Plan:

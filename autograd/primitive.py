@@ -30,7 +30,7 @@ from ..runtime.arrays import Array
 from .declaration import Declaration, as_array, attach_view, registry
 from .mode import is_grad_enabled
 from .operands import explain
-from .plan import FLOATING
+from .plan import FLOATING, WEAK_NUMBERS
 from .variable import LEAF, Node, Variable, fresh_node
 
 _new = object.__new__
@@ -107,12 +107,12 @@ def _binary(declaration: Declaration) -> Callable:
                 a = like = input.array
                 b = other
                 x = input.node if input.view_of is None else fresh_node(input)
-                direct = numeric and like.dtype in FLOATING
+                direct = numeric and like.dtype in WEAK_NUMBERS
             elif input.__class__ is float or input.__class__ is int:
                 a = input
                 b = like = other.array
                 y = other.node if other.view_of is None else fresh_node(other)
-                direct = numeric and like.dtype in FLOATING
+                direct = numeric and like.dtype in WEAK_NUMBERS
             else:
                 a = like = input.array
                 b = other.array

@@ -332,13 +332,18 @@ class TensorBase(Variable):
         return bool(self.array.item())
 
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._only_element())
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._only_element())
 
     def __complex__(self) -> complex:
-        return complex(self.item())
+        return complex(self._only_element())
+
+    def _only_element(self) -> Any:
+        if self.array.size != 1:
+            raise ValueError(f"only one element tensors can be converted to Python scalars, this has {self.array.size}")
+        return self.array.item()
 
     def __index__(self) -> int:
         if self.array.size != 1 or self.array.dtype.kind not in "iub":

@@ -65,7 +65,18 @@ def _with_default_dtype(array: numpy.ndarray, data: Any, name: str) -> numpy.nda
         return array
     elif array.dtype.kind == "u":
         return array.astype(numpy.int64)
-    raise TypeError(f"{name}(): can't convert data of type {type(data).__name__} ({array.dtype}) to a tensor")
+    raise _not_numbers(data, name)
+
+
+def _not_numbers(data: Any, name: str) -> Exception:
+    """What PyTorch raises for strings and other objects in the data."""
+    if isinstance(data, str | bytes):
+        return TypeError(f"{name}(): invalid data type '{type(data).__name__}'; expected numbers")
+    leaves = numpy.asarray(data, dtype=object).reshape(-1)
+    odd = next((x for x in leaves if not isinstance(x, int | float | complex)), None)
+    if isinstance(odd, str | bytes):
+        return ValueError(f"{name}(): expected numbers, found {odd!r} of type '{type(odd).__name__}' among them")
+    return RuntimeError(f"{name}(): Could not infer dtype of {type(odd).__name__}; expected numbers")
 
 
 def _holds_numpy(data: Any) -> bool:

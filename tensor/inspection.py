@@ -58,7 +58,7 @@ def result_type(tensor1: Any, tensor2: Any) -> dtypes.dtype:
 
 def can_cast(from_: dtypes.dtype, to: dtypes.dtype) -> bool:
     """Whether conversion keeps the category: never from complex to real, floating to integer, number to bool."""
-    return from_.category <= to.category and not (from_.is_signed and not to.is_signed and to.category == 1)
+    return from_.category <= to.category
 
 
 class finfo:
@@ -73,7 +73,7 @@ class finfo:
         self.bits = info.bits
         self.eps, self.max, self.min = float(info.eps), float(info.max), float(info.min)
         self.tiny = self.smallest_normal = float(info.smallest_normal)
-        self.resolution = float(info.resolution)
+        self.resolution = 10.0**-info.precision
 
 
 class iinfo:

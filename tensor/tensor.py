@@ -23,6 +23,9 @@ __all__ = ["Size", "Tensor"]
 _float32 = numpy.dtype(numpy.float32)
 
 
+_OPERANDS = (TensorBase, int, float, complex, numpy.ndarray, numpy.generic)
+
+
 class Tensor(TensorBase, box=True):
     """A multi-dimensional array with operations that can be differentiated.
 
@@ -188,8 +191,6 @@ class Tensor(TensorBase, box=True):
     __matmul__ = linalg.matmul
     __neg__ = pointwise.neg
     __abs__ = pointwise.abs
-    __eq__ = arithmetic.eq  # type: ignore[assignment]
-    __ne__ = arithmetic.ne  # type: ignore[assignment]
     __hash__ = TensorBase.__hash__  # a class that defines __eq__ loses it
     __lt__ = arithmetic.lt
     __le__ = arithmetic.le
@@ -201,6 +202,12 @@ class Tensor(TensorBase, box=True):
     __invert__ = arithmetic.bitwise_not
     __lshift__ = arithmetic.bitwise_left_shift
     __rshift__ = arithmetic.bitwise_right_shift
+
+    def __eq__(self, other: Any) -> Any:
+        return arithmetic.eq(self, other) if isinstance(other, _OPERANDS) else NotImplemented
+
+    def __ne__(self, other: Any) -> Any:
+        return arithmetic.ne(self, other) if isinstance(other, _OPERANDS) else NotImplemented
 
     __array_priority__ = 1000  # NumPy's operators leave `array + tensor` to the tensor
 

@@ -1,6 +1,7 @@
 """Set-up that several test files share."""
 
 import os
+import sys
 
 import pytest
 from paceline.runtime.arrays import device_count
@@ -13,7 +14,8 @@ EMULATED = "EMU_OUT" in os.environ  # the CUDA device is emulated on the CPU: no
 def pytest_configure(config):
     # paceline silences NumPy's warnings about nan and inf in its own modules; pytest's filters come before that
     config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning:paceline")
-    if EMULATED:  # which leaves files of its own open
+    if EMULATED and device_count():
+        sys.modules["cupy"]._util = sys.modules["cupy._util"]  # lost by the emulator's import hook; cupyx needs it
         config.addinivalue_line("filterwarnings", "ignore::ResourceWarning")
         config.addinivalue_line("filterwarnings", "ignore::pytest.PytestUnraisableExceptionWarning")
 

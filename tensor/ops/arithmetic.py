@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 from typing import Any
 
@@ -64,7 +65,7 @@ def floor_divide(xp, input: Array, other: Array):
 def trunc_divide(xp, input: Array, other: Array):
     """The quotient rounded towards zero, elementwise."""
     quotient = xp.floor_divide(input, other)
-    if quotient.dtype.kind == "f":
+    if quotient.dtype.kind not in "biu":
         return xp.trunc(xp.true_divide(input, other))
     # one too low where the signs differ and there is a remainder
     signs_differ = xp.not_equal(xp.less(input, 0), xp.less(other, 0))
@@ -92,27 +93,40 @@ fmod.vjp(input=lambda F, g: g, other=lambda F, g, input, other: -g * F.trunc_div
 @numeric
 def pow(xp, input: Array, other: Array):
     """input raised to the power other, elementwise."""
-    if isinstance(other, int | float) and other == 2:
-        return input * input
-    return xp.power(input, other)
+    if isinstance(other, int | float | complex):
+        if other == 2:
+            return input * input
+    elif other.dtype.kind == "i":
+        return _integer_power(xp, input, other)
+    return xp.power(input, other).astype(xp.result_type(input, other), copy=False)  # of bools NumPy makes int8
+
+
+def _integer_power(xp: Any, base: Any, exponent: Array) -> Array:
+    """Integer powers; negative ones are 1 / base**|exponent| without its fraction, which NumPy refuses."""
+    positive = xp.power(base, xp.maximum(exponent, 0))
+    sign = xp.where(xp.bitwise_and(exponent, 1), base, 1)  # of a power of -1
+    unit = xp.equal(xp.abs(base), 1)
+    return xp.where(xp.less(exponent, 0), xp.where(unit, sign, 0), positive).astype(exponent.dtype, copy=False)
 
 
 def _pow_input(F: Any, g: Any, input: Any, other: Any) -> Any:
-    if isinstance(other, int | float):
+    if isinstance(other, int | float | complex):
         return F.zeros_like(g) if other == 0 else g * (other * F.pow(input, other - 1))
     # 0 * inf would be nan where the exponent is 0
     return g * F.where(F.eq(other, 0), F.zeros_like(g), other * F.pow(input, other - 1))
 
 
 def _pow_other(F: Any, g: Any, input: Any, other: Any, out: Any) -> Any:
-    if isinstance(input, int | float):
+    if isinstance(input, int | float | complex):
         return g * out * _log_of_base(input)
     # the limit at base 0 is 0 for exponents >= 0
     flat = F.logical_and(F.eq(input, 0), F.ge(other, 0))
     return g * F.where(flat, F.zeros_like(out), out * F.log(F.where(flat, F.ones_like(input), input)))
 
 
-def _log_of_base(base: float) -> float:
+def _log_of_base(base: Any) -> Any:
+    if isinstance(base, complex):
+        return cmath.log(base)
     return math.log(base) if base > 0 else -math.inf if base == 0 else math.nan
 
 
@@ -163,6 +177,8 @@ atan2.vjp(
 @primitive(promote="numeric", keep=("condition",))
 def where(xp, condition: Array, input: Array, other: Array):
     """input where the condition holds, other elsewhere."""
+    if condition.dtype.kind != "b" and condition.dtype != numpy.uint8:
+        raise ValueError(f"expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype.name}")
     return xp.where(condition, input, other)
 
 

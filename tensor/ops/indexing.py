@@ -81,7 +81,8 @@ def as_index(index: Any, input: Any) -> tuple[tuple, bool]:
                     f"tensors used as indices must be long, int, byte or bool tensors, got {part.dtype.name}"
                 )
         elif not (part is None or part is Ellipsis or isinstance(part, int | slice)):
-            raise TypeError(
+            kind = TypeError if isinstance(part, str) else IndexError
+            raise kind(
                 "only integers, slices (`:`), ellipsis (`...`), None and long or bool tensors are valid indices, "
                 f"got {type(part).__name__}"
             )
@@ -253,14 +254,14 @@ index_add_zeros.vjp(input=lambda F, g, index, dim: F.index_select_rows(g, index,
 # -- the forms users call -------------------------------------------------------------------------------------------------
 
 
-def _check_index(index: Any, size: int, function: str, dim: int) -> None:
+def _check_index(index: Any, size: int, function: str, dim: int, kind: type[Exception] = RuntimeError) -> None:
     if not isinstance(index, Variable):
         raise TypeError(f"{function}(): argument 'index' must be a tensor, got {type(index).__name__}")
     if index.array.dtype.kind not in "iu":
         raise RuntimeError(f"{function}(): Expected dtype int64 for index, got {index.array.dtype.name}")
-    check_range(index.array, size, f"dimension {dim}")
+    check_range(index.array, size, f"dimension {dim}", kind)
     if index.array.size and int(index.array.min()) < 0:
-        raise RuntimeError(f"{function}(): index {int(index.array.min())} is out of bounds for dimension {dim}")
+        raise kind(f"{function}(): index {int(index.array.min())} is out of bounds for dimension {dim}")
 
 
 def gather(input: Any, dim: int, index: Any) -> Any:
@@ -344,7 +345,9 @@ def scatter_add(input: Any, dim: int, index: Any, src: Any) -> Any:
 def index_select(input: Any, dim: int, index: Any) -> Any:
     """The slices of a dimension that a vector of indices names."""
     dim = one_dim(dim, input.array.ndim)
-    _check_index(index, input.array.shape[dim], "index_select", dim)
+    if isinstance(index, Variable) and index.array.ndim > 1:
+        raise IndexError(f"index_select(): Index is supposed to be a vector, got {index.array.ndim} dimensions")
+    _check_index(index, input.array.shape[dim], "index_select", dim, IndexError)
     return index_select_rows(input, index, dim)
 
 
@@ -357,6 +360,8 @@ def index_add(input: Any, dim: int, index: Any, source: Any, *, alpha: float = 1
 
 def masked_select(input: Any, mask: Any) -> Any:
     """The elements where a boolean mask holds, as a vector."""
+    if mask.array.dtype.kind != "b":
+        raise RuntimeError(f"masked_select: expected BoolTensor for mask, got {mask.array.dtype.name}")
     shape = numpy.broadcast_shapes(input.array.shape, mask.array.shape)
     xp = module_of(input.array)
     return take_index(_expanded(input, shape), (xp.broadcast_to(mask.array, shape),))
@@ -494,6 +499,8 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Any:
 
 def bincount(input: Any, minlength: int = 0) -> Any:
     """How often each non-negative integer occurs."""
+    if input.array.ndim != 1 or input.array.dtype.kind not in "iu" or (input.array.size and int(input.array.min()) < 0):
+        raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
     xp = module_of(input.array)
     return box(xp.bincount(input.array, minlength=minlength).astype(xp.int64))
 

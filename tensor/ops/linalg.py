@@ -16,7 +16,8 @@ from . import reduction, shaping
 @primitive
 def matmul_nd(xp, input: Array, other: Array):
     """Matrix product of operands with at least two dimensions; leading ones are broadcast."""
-    return xp.matmul(input, other)
+    out = xp.matmul(input, other)
+    return out if out.dtype == input.dtype else out.astype(input.dtype)  # NumPy makes bfloat16 float32
 
 
 matmul_nd.vjp(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import ml_dtypes
+
 from ...autograd.primitive import primitive
 from ...autograd.variable import Variable
 from ...runtime import dtypes
@@ -36,7 +38,7 @@ abs.vjp(input=lambda F, g, input: g * F.sign(input))
 @primitive
 def conj(xp, input: Array):
     """The complex conjugate."""
-    return xp.conj(input)
+    return xp.conj(input) if input.dtype.kind == "c" else input.copy()
 
 
 conj.vjp(input=lambda F, g: F.conj(g))
@@ -45,7 +47,7 @@ conj.vjp(input=lambda F, g: F.conj(g))
 @primitive
 def sign(xp, input: Array):
     """-1, 0 or 1 by the sign of the element."""
-    return xp.sign(input)
+    return input.copy() if input.dtype.kind == "b" else xp.sign(input)
 
 
 sign.vjp(input=lambda F, g: F.zeros_like(g))
@@ -134,8 +136,8 @@ rsqrt.vjp(input=lambda F, g, out: g * (out * out * out * -0.5))
 
 @primitive
 def square(xp, input: Array):
-    """input * input."""
-    return input * input
+    """input * input; bools give integers."""
+    return input * input if input.dtype.kind != "b" else input.astype(xp.int64)
 
 
 square.vjp(input=lambda F, g, input: g * (2 * input))
@@ -289,7 +291,7 @@ def erf(xp, input: Array):
     series = xp.zeros_like(x)
     for c in reversed(_ERF_SERIES):
         series = series * x2 + c
-    return xp.sign(input) * xp.where(x < 0.5, x * series, 1 - _erfc_positive(xp, x))
+    return (xp.sign(input) * xp.where(x < 0.5, x * series, 1 - _erfc_positive(xp, x))).astype(input.dtype, copy=False)
 
 
 erf.vjp(input=lambda F, g, input: g * (F.exp(-input * input) * (2 / math.sqrt(math.pi))))
@@ -299,7 +301,7 @@ erf.vjp(input=lambda F, g, input: g * (F.exp(-input * input) * (2 / math.sqrt(ma
 def erfc(xp, input: Array):
     """1 - erf(input), accurate for large inputs."""
     tail = _erfc_positive(xp, xp.abs(input))
-    return xp.where(input < 0, 2 - tail, tail)
+    return xp.where(input < 0, 2 - tail, tail).astype(input.dtype, copy=False)
 
 
 erfc.vjp(input=lambda F, g, input: g * (F.exp(-input * input) * (-2 / math.sqrt(math.pi))))
@@ -425,8 +427,8 @@ logsigmoid.vjp(input=lambda F, g, input: g * F.sigmoid(-input))
 @primitive
 def clamp(xp, input: Array, min: float | None = None, max: float | None = None):
     """The input limited to [min, max] by numbers."""
-    out = input if min is None else xp.maximum(input, min)
-    return out if max is None else xp.minimum(out, max)
+    out = input if min is None else xp.maximum(input, input.dtype.type(min))
+    return out if max is None else xp.minimum(out, input.dtype.type(max))
 
 
 def _clamp_input(F: Any, g: Any, input: Any, min: float | None, max: float | None) -> Any:
@@ -443,7 +445,7 @@ def hardtanh(xp, input: Array, min_val: float = -1.0, max_val: float = 1.0):
     """The input limited to [min_val, max_val]; unlike clamp, no gradient at the limits themselves."""
     if input.dtype.kind in "iu":
         min_val, max_val = int(min_val), int(max_val)
-    return xp.minimum(xp.maximum(input, min_val), max_val)
+    return xp.minimum(xp.maximum(input, input.dtype.type(min_val)), input.dtype.type(max_val))
 
 
 hardtanh.vjp(
@@ -475,7 +477,7 @@ def clamp_between(input: Any, min: Any = None, max: Any = None) -> Any:
 
 def _step_function(name: str, doc: str) -> Any:
     def body(xp, input: Array):  # type: ignore[no-untyped-def]
-        return getattr(xp, name)(input) if input.dtype.kind == "f" else input.copy()
+        return input.copy() if input.dtype.kind in "biu" else getattr(xp, name)(input)
 
     body.__name__, body.__doc__ = name, doc
     function = primitive(body)
@@ -523,7 +525,13 @@ def isfinite(xp, input: Array):
 @primitive
 def nan_to_num(xp, input: Array, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None):
     """Numbers in place of nan and infinities; None means the largest or smallest of the dtype."""
-    return xp.nan_to_num(input, nan=nan, posinf=posinf, neginf=neginf)
+    if input.dtype.kind in "biu":
+        return input.copy()
+    kind = input.dtype.type
+    limits = ml_dtypes.finfo(input.dtype)
+    out = xp.where(xp.isnan(input), kind(nan), input)
+    out = xp.where(xp.equal(out, kind(math.inf)), kind(limits.max if posinf is None else posinf), out)
+    return xp.where(xp.equal(out, kind(-math.inf)), kind(limits.min if neginf is None else neginf), out)
 
 
 nan_to_num.vjp(input=lambda F, g, input: F.where(F.isfinite(input), g, F.zeros_like(g)))
@@ -574,7 +582,8 @@ def lerp(input: Any, end: Any, weight: Any) -> Any:
 
 def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: float = 1) -> Any:
     """input + value * tensor1 * tensor2."""
-    return ar.add_scaled(input, ar.mul(tensor1, tensor2), alpha=value)
+    product = ar.mul(tensor1, tensor2)
+    return ar.add(input, product if value == 1 else ar.mul(product, value))
 
 
 def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: float = 1) -> Any:

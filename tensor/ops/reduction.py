@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy
+
 from ...autograd.primitive import primitive
 from ...runtime import dtypes
 from ...runtime.arrays import Array
@@ -62,7 +64,8 @@ def sum_to_size(xp, input: Array, size: tuple):
     """The sum over the dimensions along which a tensor of that size would be broadcast to the input's shape."""
     lead = input.ndim - len(size)
     dims = tuple(i for i in range(input.ndim) if i < lead or (size[i - lead] == 1 and input.shape[i] != 1))
-    return input.sum(dims, keepdims=True).reshape(size)
+    dtype = numpy.int64 if input.dtype.kind in "bui" else None
+    return input.sum(dims, dtype, keepdims=True).reshape(size)
 
 
 sum_to_size.vjp(input=lambda F, g, input_shape: F.expand(g, input_shape))
@@ -181,7 +184,7 @@ def any(xp, input: Array, dim: Dim = None, keepdim: bool = False):
     return xp.any(input, as_dims(dim, input.ndim), keepdims=keepdim)
 
 
-@primitive
+@primitive(promote="float")
 def logsumexp(xp, input: Array, dim: Dim, keepdim: bool = False):
     """log(sum(exp(input))) along dim, without overflow."""
     dims = as_dims(dim, input.ndim)

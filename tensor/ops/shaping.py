@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import numpy
@@ -17,7 +18,14 @@ def as_size(*size: Any) -> tuple[int, ...]:
     """The size meant by `f(2, 3)` or `f((2, 3))`."""
     if len(size) == 1 and isinstance(size[0], tuple | list):
         size = tuple(size[0])
-    return tuple(int(n) for n in size)
+    return tuple(_as_length(n) for n in size)
+
+
+def _as_length(n: Any) -> int:
+    try:
+        return n if n.__class__ is int else operator.index(n)
+    except TypeError:
+        raise TypeError(f"size must be a tuple of ints, but found an element of type {type(n).__name__}") from None
 
 
 def one_dim(dim: int, ndim: int) -> int:
@@ -237,9 +245,15 @@ def contiguous_copy(xp, input: Array):
 contiguous_copy.vjp(input=lambda F, g: g)
 
 
+def _check_matrices(input: Array, name: str) -> None:
+    if input.ndim < 2:
+        raise ValueError(f"{name}: input tensor must have at least 2 dimensions, got {input.ndim}")
+
+
 @primitive
 def tril(xp, input: Array, diagonal: int = 0):
     """The part on and below a diagonal, zeros elsewhere."""
+    _check_matrices(input, "tril")
     return xp.tril(input, diagonal)
 
 
@@ -249,6 +263,7 @@ tril.vjp(input=lambda F, g, diagonal: F.tril(g, diagonal))
 @primitive
 def triu(xp, input: Array, diagonal: int = 0):
     """The part on and above a diagonal, zeros elsewhere."""
+    _check_matrices(input, "triu")
     return xp.triu(input, diagonal)
 
 
@@ -388,6 +403,8 @@ def matrix_transpose(input: Any) -> Any:
 def movedim(input: Any, source: Any, destination: Any) -> Any:
     """Dimensions moved to other positions, the others kept in order."""
     ndim = input.array.ndim
+    if (1 if isinstance(source, int) else len(source)) != (1 if isinstance(destination, int) else len(destination)):
+        raise RuntimeError(f"movedim: Invalid source or destination dims: {source} should be as many as {destination}")
     sources, targets = reduction.as_dims(source, ndim), reduction.as_dims(destination, ndim)
     rest = iter(d for d in range(ndim) if d not in sources)
     place = dict(zip(targets, sources, strict=True))
@@ -442,7 +459,10 @@ def roll_dims(input: Any, shifts: Any, dims: Any = None) -> Any:
     shifts = (shifts,) if isinstance(shifts, int) else tuple(shifts)
     if dims is None:
         return reshape(roll(reshape(input, (-1,)), shifts, (0,)), input.array.shape)
-    return roll(input, shifts, reduction.as_dims(dims, input.array.ndim))
+    axes = reduction.as_dims(dims, input.array.ndim)
+    if len(axes) != len(shifts):
+        raise RuntimeError(f"shifts and dimensions must align. shifts: {len(shifts)}, dims:{len(axes)}")
+    return roll(input, shifts, axes)
 
 
 def contiguous(input: Any) -> Any:
