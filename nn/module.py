@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ..autograd.mode import no_grad
 from ..autograd.variable import HookHandle
@@ -35,12 +35,16 @@ class Module:
         >>> module = Scale()
         >>> module(torch.tensor([3.0, 4.0]))
         tensor([6., 8.], grad_fn=<MulBackward0>)
-        >>> module.state_dict()
-        OrderedDict({'factor': tensor([2.])})
+        >>> dict(module.state_dict())
+        {'factor': tensor([2.])}
     """
 
     training: bool
     _hooked = False  # whether this module ever got a forward hook: calls of all others need not look for any
+
+    if TYPE_CHECKING:  # attributes are registered by name, which no type checker can follow
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self) -> None:
         # Values are ordinary attributes, so that reading `self.weight` costs no more than any attribute. The registries

@@ -319,7 +319,7 @@ def _home(tensor: Tensor) -> tuple | None:
     return None if tensor.grad_slot is None else tensor.grad_slot.home
 
 
-def _places(parameters: list[Tensor]) -> list[tuple[int, int]]:
+def _places(parameters: Sequence[Tensor]) -> list[tuple[int, int]]:
     """(start, stop) of gradients in their bucket.
 
     As in the arena if they are neighbours there: a rank that has to pack must send as many elements as those that send
