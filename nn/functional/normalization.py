@@ -62,7 +62,7 @@ def batch_norm(
     mean, variance = ops.moments(input, dims)
     _move_towards(running_mean, mean.array, momentum)
     _move_towards(running_var, variance.array * (count / max(count - 1, 1)), momentum)
-    return ops.normalize(input, weight, bias, mean, variance, dims, eps)
+    return ops.normalize(input, mean, variance, weight, bias, dims, eps)
 
 
 def _move_towards(running: Any, new: Any, momentum: float) -> None:
@@ -113,7 +113,7 @@ def layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any 
             )
     dims = tuple(range(len(shape) - len(size), len(shape)))
     mean, variance = ops.moments(input, dims)
-    return ops.normalize(input, weight, bias, mean, variance, dims, eps)
+    return ops.normalize(input, mean, variance, weight, bias, dims, eps)
 
 
 def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:

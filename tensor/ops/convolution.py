@@ -136,7 +136,14 @@ def _by_column(xp: Any, gradient: Array, s: _Geometry) -> Array:
 
 @primitive
 def conv2d(
-    xp, input: Array, weight: Array, bias: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
+    xp,
+    input: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
 ):
     """Cross-correlation of images [n, c, h, w] with kernels [o, c / groups, kh, kw]: [n, o, out height, out width]."""
     s = _geometry(input.shape, weight.shape, stride, padding, dilation, groups)

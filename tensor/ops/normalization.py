@@ -23,7 +23,14 @@ def moments(xp, input: Array, dims: tuple):
 
 @primitive
 def normalize(
-    xp, input: Array, weight: Array | None, bias: Array | None, mean: Array, variance: Array, dims: tuple, eps: float
+    xp,
+    input: Array,
+    mean: Array,
+    variance: Array,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    dims: tuple = (-1,),
+    eps: float = 1e-5,
 ):
     """(input - mean) / sqrt(variance + eps) * weight + bias, where mean and variance are the input's over dims.
 
@@ -51,10 +58,10 @@ def _normalize_gradients(
     normal = deviation * scale
     return (
         _through_statistics(F, g if weight is None else g * weight, normal, scale, dims) if needs[0] else None,
-        F.sum_to_size(g * normal, tuple(weight.shape)) if needs[1] else None,
-        F.sum_to_size(g, tuple(bias.shape)) if needs[2] else None,
         None,
         None,
+        F.sum_to_size(g * normal, tuple(weight.shape)) if needs[3] else None,
+        F.sum_to_size(g, tuple(bias.shape)) if needs[4] else None,
     )
 
 
@@ -64,7 +71,7 @@ def _through_statistics(F: Any, g: Any, normal: Any, scale: Any, dims: tuple) ->
 
 
 def _fused_gradients(
-    xp: Any, g: Any, needs: tuple, input: Any, weight: Any, bias: Any, mean: Any, variance: Any, dims: tuple, eps: float
+    xp: Any, g: Any, needs: tuple, input: Any, mean: Any, variance: Any, weight: Any, bias: Any, dims: tuple, eps: float
 ) -> tuple:
     """The same from the statistics of the forward pass, with few temporary arrays."""
     scale = 1 / xp.sqrt(variance + eps)
@@ -72,9 +79,9 @@ def _fused_gradients(
     normal *= scale
     product = g * normal
     gradient = weight_gradient = bias_gradient = None
-    if needs[1]:
+    if needs[3]:
         weight_gradient = _summed(product, weight.shape)
-    if needs[2]:
+    if needs[4]:
         bias_gradient = _summed(g, bias.shape)
     if needs[0]:
         if weight is None:
@@ -86,7 +93,7 @@ def _fused_gradients(
         normal *= product.mean(dims, keepdims=True)
         gradient -= normal
         gradient *= scale
-    return gradient, weight_gradient, bias_gradient, None, None
+    return gradient, None, None, weight_gradient, bias_gradient
 
 
 def _summed(x: Array, shape: tuple) -> Array:

@@ -41,6 +41,7 @@ class Op:
         internal: a primitive that no public name shows directly.
         differentiable: whether gradients flow from the float64 arrays to every floating output.
         second: whether to check second derivatives by finite differences as well.
+        fused: ordinary backward runs a kernel that equals the written rule only up to rounding.
         emulated: False for what the emulated device lacks: sorting, and matrix products with a broadcast batch.
     """
 
@@ -51,6 +52,7 @@ class Op:
     internal: bool = False
     differentiable: bool = True
     second: bool = True
+    fused: bool = False
     emulated: bool = True
     aliases: tuple[str, ...] = field(default=())
 
