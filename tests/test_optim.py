@@ -1,0 +1,674 @@
+"""Optimizers against the textbook's formulas, in and out of arenas; schedules; clipping."""
+
+import copy
+import math
+import pickle
+
+import numpy as np
+import pytest
+from paceline.optim import lr_scheduler
+from paceline.optim.flat import ElementwiseOptimizer
+from paceline.runtime.arrays import to_host
+from paceline.tensor.arena import home_of
+from paceline.tensor.clip import clip_grad_norm_, clip_grad_value_, get_total_norm
+from tables.optimizers import OPTIMIZERS
+
+import paceline as torch
+from paceline import optim
+
+SHAPES = [(3, 4), (4,), (), (2, 1, 5), (0,)]
+rows = pytest.mark.parametrize("row", OPTIMIZERS, ids=repr)
+
+
+def make(device="cpu", dtype=torch.float64, shapes=SHAPES, seed=0):
+    random = np.random.default_rng(seed)
+    return [torch.tensor(random.standard_normal(s), dtype=dtype, device=device).requires_grad_() for s in shapes]
+
+
+def give_gradients(params, seed):
+    """Gradients by backward, the same for the same seed."""
+    random = np.random.default_rng(seed)
+    for p in params:
+        weight = torch.tensor(random.standard_normal(tuple(p.shape)), dtype=p.dtype, device=p.device)
+        (p * weight).sum().backward()
+
+
+def build(row, params, **options):
+    return getattr(optim, row.name)(params, **{**row.options, **options})
+
+
+def values(params):
+    return [to_host(p.array).copy() for p in params]
+
+
+def train(optimizer, params, steps=4, first=0):
+    for t in range(first, first + steps):
+        optimizer.zero_grad()
+        give_gradients(params, t)
+        optimizer.step()
+    return values(params)
+
+
+def assert_bits_equal(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_every_optimizer_has_a_row():
+    classes = [c for c in vars(optim).values() if isinstance(c, type) and issubclass(c, optim.Optimizer)]
+    assert {c.__name__ for c in classes} - {"Optimizer"} == {row.name for row in OPTIMIZERS}
+
+
+# -- what a step computes --------------------------------------------------------------------------------------------
+
+
+@rows
+def test_steps_follow_the_textbook(row, device):
+    params = make(device)
+    expected, memories = values(params), [{} for _ in params]
+    optimizer = build(row, params)
+    for t in range(1, 5):
+        optimizer.zero_grad()
+        give_gradients(params, t)
+        gradients = [to_host(p.grad.array).copy() for p in params]
+        optimizer.step()
+        expected = [
+            row.reference(p, g, memory, t, **row.options)
+            for p, g, memory in zip(expected, gradients, memories, strict=True)
+        ]
+        for p, q, g in zip(params, expected, gradients, strict=True):
+            np.testing.assert_allclose(to_host(p.array), q, rtol=1e-10, atol=1e-12)
+            np.testing.assert_array_equal(to_host(p.grad.array), g)  # the step leaves gradients alone
+
+
+@rows
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_same_bits_in_an_arena_and_alone(row, device, dtype):
+    dtype = getattr(torch, dtype)
+    params = make(device, dtype)
+    together = train(build(row, params), params)
+
+    rebound = make(device, dtype)
+    optimizer = build(row, rebound)
+    for p in rebound:
+        p.data = p.data.clone()
+    assert not any(map(home_of, rebound))
+    assert_bits_equal(train(optimizer, rebound), together)
+
+    one_by_one = make(device, dtype)
+    optimizers = [build(row, [p]) for p in one_by_one]
+    for t in range(4):
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        give_gradients(one_by_one, t)
+        for optimizer in optimizers:
+            optimizer.step()
+    assert_bits_equal(values(one_by_one), together)
+
+
+@rows
+def test_bits_do_not_depend_on_how_long_arrays_are_cut(row, device, monkeypatch):
+    whole = make(device, torch.float32)
+    expected = train(build(row, whole), whole)
+    monkeypatch.setattr("paceline.optim.flat._CHUNK_CPU", 5 * 4)
+    monkeypatch.setattr("paceline.optim.flat._CHUNK_GPU", 5 * 4)
+    cut = make(device, torch.float32)
+    assert_bits_equal(train(build(row, cut), cut), expected)
+
+
+@rows
+def test_parameters_without_gradient_wait_with_their_own_step_count(row):
+    present = [[0, 1, 2, 3, 4], [0, 2], [1], [], [0, 1, 2, 3, 4], [3, 4]]
+    params, alone = make(), make()
+    optimizer = build(row, params)
+    optimizers = [build(row, [p]) for p in alone]
+    for t, chosen in enumerate(present):
+        optimizer.zero_grad()
+        for single in optimizers:
+            single.zero_grad()
+        give_gradients([params[i] for i in chosen], t)
+        give_gradients([alone[i] for i in chosen], t)
+        optimizer.step()
+        for single in optimizers:
+            single.step()
+        assert_bits_equal(values(params), values(alone))
+    for i, p in enumerate(params):
+        if "step" in optimizer.state[p]:
+            assert optimizer.state[p]["step"].item() == sum(i in chosen for chosen in present)
+
+
+@rows
+def test_float16_leaves_gaps_zero(row, device):
+    params = make(device, torch.float16, [(3,), (2,)])
+    arena = home_of_all(build(row, params), params)
+    train(build(row, params), params)
+    assert not to_host(arena.data[3:32]).any()
+
+
+def home_of_all(optimizer, params):
+    arenas = {home_of(p)[0] for p in params}
+    assert len(arenas) == 1
+    return arenas.pop()
+
+
+def test_backward_through_a_graph_from_before_the_step_is_refused():
+    (w,) = make(shapes=[(3,)])
+    loss = (w * w).sum()
+    loss.backward(retain_graph=True)
+    optim.SGD([w], lr=0.1).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+# -- what users do between steps -------------------------------------------------------------------------------------
+
+
+def do_nothing(optimizer, params):
+    pass
+
+
+def rebind_a_gradient(optimizer, params):
+    params[1].grad = params[1].grad.clone()
+
+
+def rebind_the_data_of_a_gradient(optimizer, params):
+    params[0].grad.data = params[0].grad.data.clone()
+
+
+def rebind_data(optimizer, params):
+    params[0].data = params[0].data.clone()
+
+
+def rebind_to_transposed_memory(optimizer, params):
+    params[0].data = torch.tensor(np.ascontiguousarray(values(params)[0].T), device=params[0].device).t()
+
+
+def swap_data_and_back(optimizer, params):
+    kept = [p.data for p in params]
+    for p in params:
+        p.data = p.data * 2
+    for p, data in zip(params, kept, strict=True):
+        p.data = data
+
+
+def keep_gradients(optimizer, params):
+    optimizer.kept = [p.grad for p in params]
+
+
+def move_into_another_arena(optimizer, params):
+    optimizer.other = type(optimizer)(make(params[0].device) + params[:2])
+
+
+def look_at_all_state(optimizer, params):
+    [optimizer.state[p] for p in params]
+
+
+def replace_the_list(optimizer, params):
+    optimizer.param_groups[0]["params"] = list(params)
+
+
+def deep_copy_state(optimizer, params):
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+
+INTERFERENCES = [
+    do_nothing, rebind_a_gradient, rebind_the_data_of_a_gradient, rebind_data, rebind_to_transposed_memory,
+    swap_data_and_back, keep_gradients, move_into_another_arena, look_at_all_state, replace_the_list, deep_copy_state,
+]  # fmt: skip
+
+
+@rows
+@pytest.mark.parametrize("interfere", INTERFERENCES)
+def test_rebinding_between_steps_changes_no_bit(row, interfere, device):
+    plain = make(device)
+    expected = train(build(row, plain), plain, steps=6)
+    params = make(device)
+    optimizer = build(row, params)
+    for t in range(6):
+        optimizer.zero_grad()
+        give_gradients(params, t)
+        if t % 2:
+            interfere(optimizer, params)
+        optimizer.step()
+    assert_bits_equal(values(params), expected)
+
+
+def test_kept_gradients_stay_as_they_were():
+    params = make()
+    optimizer = optim.SGD(params, lr=0.1)
+    give_gradients(params, 0)
+    kept = [p.grad for p in params]
+    before = values(kept)
+    optimizer.step()
+    train(optimizer, params)
+    assert_bits_equal(values(kept), before)
+
+
+def test_the_rebound_data_is_what_is_updated():
+    (p,) = make(shapes=[(3,)])
+    optimizer = optim.SGD([p], lr=1.0)
+    mine = torch.ones(3, dtype=torch.float64)
+    p.data = mine
+    p.grad = torch.ones(3, dtype=torch.float64)
+    optimizer.step()
+    assert mine.tolist() == [0, 0, 0]
+
+
+def test_parameters_converted_after_the_optimizer_was_made():
+    params = make(dtype=torch.float32)
+    optimizer = optim.Adam(params, lr=0.01)
+    train(optimizer, params, steps=1)
+    for p in params:
+        p.data = p.data.double()
+        p.grad = None
+    train(optimizer, params, first=1)
+    assert all(p.grad.dtype is torch.float64 for p in params)
+    assert all(optimizer.state[p]["exp_avg"].dtype is torch.float64 for p in params)
+
+
+def test_two_optimizers_over_the_same_parameters():
+    params, (w, b) = make(shapes=[(2,), (3,)]), make(shapes=[(2,), (3,)])
+    both = [optim.SGD(params, lr=0.1, momentum=0.9), optim.Adam(params[::-1], lr=0.01)]
+    expected, memories = values([w, b]), [{}, {}, {}, {}]
+    for t in range(1, 4):
+        both[0].zero_grad()
+        give_gradients(params, t)
+        gradients = values([p.grad for p in params])
+        for optimizer in both:
+            optimizer.step()
+        for i, g in enumerate(gradients):
+            sgd = next(r.reference for r in OPTIMIZERS if r.name == "SGD")
+            adam = next(r.reference for r in OPTIMIZERS if r.name == "Adam")
+            expected[i] = sgd(expected[i], g, memories[i], t, lr=0.1, momentum=0.9)
+            expected[i] = adam(expected[i], g, memories[i + 2], t, lr=0.01)
+    for p, q in zip(params, expected, strict=True):
+        np.testing.assert_allclose(p.detach().numpy(), q, rtol=1e-12)
+
+
+def test_groups_with_options_of_their_own_changed_between_steps():
+    a, b = make(shapes=[(2,), (2,)])
+    optimizer = optim.SGD([{"params": [a], "lr": 1.0, "name": "first"}, {"params": b}], lr=0.5)
+    start = values([a, b])
+    for p in (a, b):
+        p.grad = torch.ones(2, dtype=torch.float64)
+    optimizer.step()
+    for group in optimizer.param_groups:
+        group["lr"] *= 0.1
+    optimizer.step()
+    np.testing.assert_allclose(start[0] - values([a])[0], 1.1)
+    np.testing.assert_allclose(start[1] - values([b])[0], 0.55)
+
+
+def test_momentum_switched_on_later():
+    (p,) = make(shapes=[(1,)])
+    optimizer = optim.SGD([p], lr=1.0)
+    p.grad = torch.ones(1, dtype=torch.float64)
+    start = p.item()
+    optimizer.step()
+    assert optimizer.state_dict()["state"] == {}
+    optimizer.param_groups[0]["momentum"] = 0.5
+    optimizer.step()
+    optimizer.step()
+    assert start - p.item() == pytest.approx(1 + 1 + 1.5)
+
+
+def test_parameters_frozen_first_and_added_or_thawed_later():
+    a, b = make(shapes=[(2,), (2,)])
+    frozen = torch.zeros(2, dtype=torch.float64)
+    optimizer = optim.SGD([a, frozen], lr=0.1)
+    optimizer.add_param_group({"params": b, "lr": 1.0})
+    train(optimizer, [a, b], steps=1)
+    assert frozen.tolist() == [0, 0]
+    frozen.requires_grad_()
+    optimizer.zero_grad()
+    frozen.sum().backward()
+    optimizer.step()
+    np.testing.assert_allclose(frozen.detach().numpy(), [-0.1, -0.1])
+
+
+def test_state_can_be_forgotten():
+    params, fresh = make(), make()
+    optimizer = optim.Adam(params, lr=0.01)
+    train(optimizer, params, steps=2)
+    optimizer.state.clear()
+    for p, q in zip(fresh, params, strict=True):
+        q.data.copy_(p.data)
+    assert_bits_equal(train(optimizer, params), train(optim.Adam(fresh, lr=0.01), fresh))
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_zero_grad(set_to_none, device):
+    params = make(device)
+    optimizer = optim.SGD(params, lr=0.1)
+    give_gradients(params, 0)
+    params[0].grad = params[0].grad.clone()
+    del params[1].grad
+    optimizer.zero_grad(set_to_none)
+    if set_to_none:
+        assert all(p.grad is None for p in params)
+    else:
+        assert params[1].grad is None
+        assert not any(to_host(p.grad.array).any() for p in params if p.grad is not None)
+
+
+def test_closure_runs_with_gradients_on_and_its_loss_is_returned():
+    (p,) = make(shapes=[(2,)])
+    optimizer = optim.SGD([p], lr=0.1)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (p * p).sum()
+        loss.backward()
+        return loss
+
+    before = (p * p).sum().item()
+    with torch.no_grad():
+        assert optimizer.step(closure).item() == before
+    assert (p * p).sum().item() == pytest.approx(before * 0.64)
+
+
+def test_hooks_run_around_the_step_until_removed():
+    (p,) = make(shapes=[(1,)])
+    p.grad = torch.ones(1, dtype=torch.float64)
+    optimizer, seen = optim.SGD([p], lr=1.0), []
+    handles = [
+        optimizer.register_step_pre_hook(lambda o, args, kwargs: seen.append(("before", o is optimizer, p.item()))),
+        optimizer.register_step_post_hook(lambda o, args, kwargs: seen.append(("after", o is optimizer, p.item()))),
+    ]
+    start = p.item()
+    optimizer.step()
+    for handle in handles:
+        handle.remove()
+    optimizer.step()
+    assert seen == [("before", True, start), ("after", True, start - 1)]
+
+
+# -- saving and copying ----------------------------------------------------------------------------------------------
+
+
+@rows
+def test_loaded_state_continues_with_the_same_bits(row, device):
+    params, others = make(device), make(device)
+    optimizer = build(row, params)
+    train(optimizer, params)
+    for p, q in zip(others, params, strict=True):
+        p.data.copy_(q.data)
+    other = build(row, others, lr=123.0)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert other.param_groups[0]["lr"] == row.options["lr"]
+    assert_bits_equal(train(other, others, first=4), train(optimizer, params, first=4))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_have_parameters_and_state_of_their_own(copied):
+    params = make()
+    optimizer = optim.Adam(params, lr=0.01)
+    train(optimizer, params)
+    twin = copied(optimizer)
+    theirs = twin.param_groups[0]["params"]
+    before = values(theirs)
+    expected = train(optimizer, params, first=4)
+    assert_bits_equal(values(theirs), before)
+    assert_bits_equal(train(twin, theirs, first=4), expected)
+
+
+def test_a_loaded_state_shares_no_memory():
+    params, others = make(), make()
+    optimizer, other = optim.Adam(params), optim.Adam(others)
+    train(optimizer, params)
+    other.load_state_dict(optimizer.state_dict())
+    before = values([other.state[p]["exp_avg"] for p in others])
+    train(optimizer, params)
+    assert_bits_equal(values([other.state[p]["exp_avg"] for p in others]), before)
+
+
+def test_repr():
+    text = repr(optim.SGD(make(), lr=0.1))
+    assert text.startswith("SGD (\nParameter Group 0\n    dampening: 0\n    differentiable: False\n")
+    assert text.endswith("    nesterov: False\n    weight_decay: 0\n)")
+
+
+# -- bad input -------------------------------------------------------------------------------------------------------
+
+
+def weight():
+    return torch.zeros(2, requires_grad=True)
+
+
+ERRORS = [
+    (lambda: optim.SGD([], lr=0.1), ValueError, "optimizer got an empty parameter list"),
+    (lambda: optim.SGD(weight(), lr=0.1), TypeError, "iterable of Tensors or dicts, but got a Tensor"),
+    (lambda: optim.SGD([weight() * 2], lr=0.1), ValueError, "can't optimize a non-leaf Tensor"),
+    (lambda: optim.SGD([1.0], lr=0.1), TypeError, "can only optimize Tensors, but one of the params is float"),
+    (lambda: optim.SGD([{"params": {weight()}}], lr=0.1), TypeError, "ordering of tensors in sets"),
+    (lambda: optim.SGD([torch.zeros(1, dtype=torch.complex64)], lr=0.1), TypeError, "complex"),
+    (lambda: optim.SGD([weight()], lr=-1), ValueError, "Invalid learning rate: -1"),
+    (lambda: optim.SGD([weight()], lr=math.nan), ValueError, "Invalid learning rate: nan"),
+    (lambda: optim.SGD([weight()], momentum=-0.5), ValueError, "Invalid momentum value: -0.5"),
+    (lambda: optim.SGD([weight()], weight_decay=-1), ValueError, "Invalid weight_decay value: -1"),
+    (lambda: optim.SGD([weight()], nesterov=True), ValueError, "Nesterov momentum requires a momentum"),
+    (lambda: optim.SGD([weight()], lr=0.1, differentiable=True), NotImplementedError, "differentiable=True"),
+    (lambda: optim.SGD([weight()], learning_rate=0.1), TypeError, "learning_rate"),
+    (lambda: optim.Adam([weight()], betas=(1.0, 0.9)), ValueError, "Invalid beta parameter at index 0: 1.0"),
+    (lambda: optim.Adam([weight()], eps=-1), ValueError, "Invalid epsilon value: -1"),
+    (lambda: optim.Adam([weight()], capturable=True), NotImplementedError, "capturable=True"),
+    (lambda: optim.SGD([weight()]).add_param_group([weight()]), TypeError, "param_group must be a dict"),
+    (lambda: optim.Optimizer([weight()], {}).step(), NotImplementedError, "does not define step"),
+    (lambda: optim.SGD([weight()]).load_state_dict({"state": {}, "param_groups": []}), ValueError, "0 instead of 1"),
+    (
+        lambda: optim.SGD([weight()]).load_state_dict(optim.SGD([weight(), weight()]).state_dict()),
+        ValueError,
+        "doesn't match the size of optimizer's group",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), ERRORS, ids=[message for _, _, message in ERRORS])
+def test_errors(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_parameter_in_two_groups_is_refused_and_twice_in_one_warned_of():
+    w = weight()
+    with pytest.raises(ValueError, match="some parameters appear in more than one parameter group"):
+        optim.SGD([{"params": [w]}, {"params": [w]}], lr=0.1)
+    with pytest.warns(UserWarning, match="duplicate parameters"):
+        optimizer = optim.SGD([w, w], lr=1.0)
+    w.sum().backward()
+    optimizer.step()
+    assert w.tolist() == [-1, -1]
+
+
+def test_loading_state_of_another_shape_names_it():
+    trained, w = torch.zeros(3, requires_grad=True), weight()
+    optimizer = optim.Adam([trained])
+    trained.sum().backward()
+    optimizer.step()
+    with pytest.raises(RuntimeError, match=r"'exp_avg' of parameter 0 has shape \[3\], the parameter has \[2\]"):
+        optim.Adam([w]).load_state_dict(optimizer.state_dict())
+
+
+def test_an_optimizer_written_as_in_pytorch():
+    class SignDescent(optim.Optimizer):
+        @torch.no_grad()
+        def step(self):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    state = self.state[p]
+                    state["step"] = state.get("step", 0) + 1
+                    p.add_(p.grad.sign(), alpha=-group["lr"])
+
+    w = torch.tensor([1.0, -2.0], requires_grad=True)
+    optimizer = SignDescent([w], {"lr": 0.5})
+    (w * w).sum().backward()
+    optimizer.step()
+    assert w.tolist() == [0.5, -1.5]
+    assert optimizer.state_dict() == {"state": {0: {"step": 1}}, "param_groups": [{"lr": 0.5, "params": [0]}]}
+    assert not isinstance(optimizer, ElementwiseOptimizer)
+
+
+# -- schedules -------------------------------------------------------------------------------------------------------
+
+
+def schedule_of(make_schedule, lr=1.0):
+    optimizer = optim.SGD([weight()], lr=lr, momentum=0.9)
+    return optimizer, make_schedule(optimizer)
+
+
+def rates(optimizer, schedule, steps):
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+        assert schedule.get_last_lr() == [group["lr"] for group in optimizer.param_groups]
+    return found
+
+
+S = lr_scheduler
+SCHEDULES = {
+    "LambdaLR": (lambda o: S.LambdaLR(o, lambda t: 0.9**t), lambda t: 0.9**t),
+    "StepLR": (lambda o: S.StepLR(o, 3, 0.5), lambda t: 0.5 ** (t // 3)),
+    "MultiStepLR": (lambda o: S.MultiStepLR(o, [2, 5, 5]), lambda t: 0.1 ** ((t >= 2) + 2 * (t >= 5))),
+    "ExponentialLR": (lambda o: S.ExponentialLR(o, 0.8), lambda t: 0.8**t),
+    "ConstantLR": (lambda o: S.ConstantLR(o, 0.25, 4), lambda t: 0.25 if t < 4 else 1.0),
+    "LinearLR": (lambda o: S.LinearLR(o, 0.1, 1.0, 5), lambda t: 0.1 + 0.9 * min(t, 5) / 5),
+    "CosineAnnealingLR": (
+        lambda o: S.CosineAnnealingLR(o, 6, 0.1), lambda t: 0.1 + 0.9 * (1 + math.cos(math.pi * t / 6)) / 2
+    ),
+    "OneCycleLR": (
+        lambda o: S.OneCycleLR(o, 2.0, 16, pct_start=0.5, anneal_strategy="linear", div_factor=4, final_div_factor=5),
+        lambda t: 0.5 + 1.5 * t / 7 if t <= 7 else 2 - 1.9 * (t - 7) / 8,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_follow_their_closed_form(name):
+    make_schedule, closed_form = SCHEDULES[name]
+    np.testing.assert_allclose(rates(*schedule_of(make_schedule), 16), [closed_form(t) for t in range(16)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_resume_from_their_state(name):
+    make_schedule, closed_form = SCHEDULES[name]
+    optimizer, schedule = schedule_of(make_schedule)
+    rates(optimizer, schedule, 4)
+    other_optimizer, other = schedule_of(make_schedule)
+    other_optimizer.load_state_dict(optimizer.state_dict())
+    other.load_state_dict(copy.deepcopy(schedule.state_dict()))
+    np.testing.assert_allclose(rates(other_optimizer, other, 8), [closed_form(t) for t in range(4, 12)], rtol=1e-12)
+
+
+def test_every_schedule_is_tested():
+    classes = {n for n, c in vars(S).items() if isinstance(c, type) and c.__module__ == S.__name__}
+    assert classes - {"LRScheduler", "ReduceLROnPlateau"} == set(SCHEDULES)
+
+
+def test_one_cycle_moves_momentum_against_the_rate():
+    optimizer, schedule = schedule_of(lambda o: S.OneCycleLR(o, 1.0, epochs=2, steps_per_epoch=10))
+    momenta, lrs = [], []
+    for _ in range(20):
+        momenta.append(optimizer.param_groups[0]["momentum"])
+        lrs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert (momenta[0], min(momenta), momenta[19]) == pytest.approx((0.95, 0.85, 0.95))
+    assert np.argmax(lrs) == np.argmin(momenta)
+
+
+@pytest.mark.parametrize(("mode", "metrics"), [("min", [3, 2, 2, 2, 2, 2, 1, 1]), ("max", [3, 4, 4, 4, 4, 4, 5, 5])])
+def test_plateau_reduces_after_patience_ran_out(mode, metrics):
+    optimizer = optim.SGD([weight()], lr=1.0)
+    schedule = S.ReduceLROnPlateau(optimizer, mode, factor=0.5, patience=1, min_lr=0.25)
+    found = []
+    for metric in metrics:
+        schedule.step(torch.tensor(float(metric)))
+        found.append(schedule.get_last_lr()[0])
+    assert found == [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25]
+
+
+def test_stepping_the_schedule_first_warns():
+    _, schedule = schedule_of(lambda o: S.StepLR(o, 3))
+    with pytest.warns(UserWarning, match=r"`lr_scheduler.step\(\)` before `optimizer.step\(\)`"):
+        schedule.step()
+
+
+SCHEDULE_ERRORS = [
+    (lambda o: S.StepLR(1, 3), TypeError, "int is not an Optimizer"),
+    (lambda o: S.StepLR(o, 3, last_epoch=4), KeyError, "initial_lr"),
+    (lambda o: S.LambdaLR(o, [abs, abs]), ValueError, "expected 1 lr_lambdas"),
+    (lambda o: S.ConstantLR(o, 2.0), ValueError, "between 0 and 1, got 2.0"),
+    (lambda o: S.LinearLR(o, 0.0), ValueError, "Starting multiplicative factor"),
+    (lambda o: S.LinearLR(o, end_factor=2.0), ValueError, "Ending multiplicative factor"),
+    (lambda o: S.OneCycleLR(o, 1.0), ValueError, "total_steps OR"),
+    (lambda o: S.OneCycleLR(o, 1.0, 0), ValueError, "positive integer total_steps, but got 0"),
+    (lambda o: S.OneCycleLR(o, 1.0, 5, pct_start=2), ValueError, "pct_start, but got 2"),
+    (lambda o: S.OneCycleLR(o, 1.0, 5, anneal_strategy="exp"), ValueError, "instead got exp"),
+    (lambda o: S.ReduceLROnPlateau(o, "best"), ValueError, "mode best"),
+    (lambda o: S.ReduceLROnPlateau(o, factor=1.0), ValueError, "< 1.0"),
+    (lambda o: S.ReduceLROnPlateau(o, threshold_mode="x"), ValueError, "threshold mode x"),
+    (lambda o: S.LRScheduler(o), NotImplementedError, "does not define get_lr"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), SCHEDULE_ERRORS, ids=[m for _, _, m in SCHEDULE_ERRORS])
+def test_schedule_errors(call, error, message):
+    with pytest.raises(error, match=message):
+        call(optim.SGD([weight()], lr=1.0))
+
+
+# -- clipping --------------------------------------------------------------------------------------------------------
+
+
+def with_gradients(device, arena, dtype=torch.float64):
+    params = make(device, dtype)
+    if arena:
+        optim.SGD(params)
+    give_gradients(params, 0)
+    return params, np.concatenate([g.ravel() for g in values([p.grad for p in params])])
+
+
+@pytest.mark.parametrize("arena", [True, False])
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, 3.5, math.inf])
+@pytest.mark.parametrize("max_norm", [0.5, 1000.0])
+def test_clip_grad_norm(norm_type, max_norm, arena, device):
+    params, flat = with_gradients(device, arena)
+    expected = np.linalg.norm(flat, norm_type)
+    norm = clip_grad_norm_(params, max_norm, norm_type)
+    assert norm.item() == pytest.approx(expected, rel=1e-12)
+    clipped = np.concatenate([g.ravel() for g in values([p.grad for p in params])])
+    np.testing.assert_allclose(clipped, flat * min(1, max_norm / (expected + 1e-6)), rtol=1e-12)
+    assert get_total_norm([p.grad for p in params], norm_type).item() <= max(max_norm, 1e-9) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_norms_that_are_not_finite(bad, device):
+    params, _ = with_gradients(device, arena=True)
+    params[0].grad.array[0, 0] = bad
+    with pytest.raises(RuntimeError, match="is non-finite, so it cannot be clipped"):
+        clip_grad_norm_(params, 1.0, error_if_nonfinite=True)
+    assert not math.isfinite(clip_grad_norm_(params, 1.0).item())
+    arena = home_of(params[0])[0]
+    for (_, stop), (start, _) in zip(arena.ranges, arena.ranges[1:], strict=False):
+        assert not to_host(arena.grad[stop:start]).any()
+
+
+def test_clip_grad_value(device):
+    params, flat = with_gradients(device, arena=True)
+    clip_grad_value_(params, 0.5)
+    clipped = np.concatenate([g.ravel() for g in values([p.grad for p in params])])
+    np.testing.assert_array_equal(clipped, flat.clip(-0.5, 0.5))
+
+
+def test_float16_norms_are_summed_in_float32():
+    w = torch.full((1000,), 10.0, dtype=torch.float16).requires_grad_()
+    w.grad = torch.full((1000,), 10.0, dtype=torch.float16)
+    norm = clip_grad_norm_(w, 1.0)
+    assert (norm.dtype, round(norm.item())) == (torch.float16, 316)
+
+
+def test_nothing_to_clip():
+    assert clip_grad_norm_([], 1.0).item() == 0
+    assert clip_grad_norm_([weight()], 1.0).item() == 0
