@@ -13,6 +13,7 @@ import warnings as _warnings
 from . import autograd as autograd
 from . import cuda as cuda
 from . import distributed as distributed
+from . import fft as fft
 from . import nn as nn
 from . import optim as optim
 from . import tensor as _tensor  # the package; the name `tensor` is the function below
