@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
+import numpy
+
 from ..autograd.variable import HookHandle, Variable, box, changed
 from ..runtime import device as devices
 from ..runtime import dtypes
@@ -233,6 +235,8 @@ def _fitted(number: Any, p: Tensor, entry: dict[str, Any]) -> dict[str, Any]:
         if not hasattr(value, "shape"):
             result[name] = value
             continue
+        if not isinstance(value, Variable):
+            value = numpy.asarray(value)
         if name == "step":
             result[name] = box(as_array(value, dtypes.float32))
             continue
