@@ -40,28 +40,12 @@ def gradcheck(
         True
     """
     args = (inputs,) if isinstance(inputs, Variable) else tuple(inputs)
-    checked = [i for i, x in enumerate(args) if wants_grad(x)]
-    if not checked:
+    if not any(wants_grad(x) for x in args):
         raise ValueError("gradcheck expects at least one input tensor to require gradient, but none of them does")
     with enable_grad():
-        outputs = _outputs(func(*args))
-        if not any(wants_grad(y) for y in outputs):
+        if not any(wants_grad(y) for y in _outputs(func(*args))):
             raise ValueError("gradcheck(): no output of func depends on an input that requires a gradient")
-        for k, y in enumerate(outputs):
-            if not wants_grad(y):
-                continue
-            analytic = _analytic(y, [args[i] for i in checked])
-            for i, found in zip(checked, analytic, strict=True):
-                expected = _numeric(func, args, i, k, eps)
-                if not numpy.allclose(found, expected, rtol, atol):
-                    if not raise_exception:
-                        return False
-                    worst = float(numpy.max(numpy.abs(found - expected)))
-                    raise GradcheckError(
-                        f"Jacobian mismatch for output {k} with respect to input {i} (largest difference {worst:g}),\n"
-                        f"numerical:\n{expected}\nanalytical:\n{found}"
-                    )
-    return True
+        return _verdict(_mismatch(func, args, eps, atol, rtol), raise_exception)
 
 
 class GradcheckError(RuntimeError):
@@ -93,10 +77,35 @@ def gradgradcheck(
                 projections[i] = box(xp.asarray(random.standard_normal(y.array.shape), y.array.dtype))
         wanted = [x for x in args if wants_grad(x)]
         weights = [projections[i] for i in range(len(outputs))]
-        found = grad(outputs, wanted, weights, create_graph=True, allow_unused=True)
-        return tuple(g for g in found if g is not None and wants_grad(g)) or (args[0] * 0,)
+        return grad(outputs, wanted, weights, create_graph=True, materialize_grads=True)
 
-    return gradcheck(gradients, args, eps=eps, atol=atol, rtol=rtol, raise_exception=raise_exception)
+    with enable_grad():
+        # a gradient that does not depend on the inputs must be found constant by the differences as well
+        return _verdict(_mismatch(gradients, args, eps, atol, rtol, constants=True), raise_exception)
+
+
+def _verdict(mismatch: str, raise_exception: bool) -> bool:
+    if mismatch and raise_exception:
+        raise GradcheckError(mismatch)
+    return not mismatch
+
+
+def _mismatch(func: Callable, args: tuple, eps: float, atol: float, rtol: float, constants: bool = False) -> str:
+    """The first Jacobian that differs from finite differences; "" if none does. `constants`: check zero ones too."""
+    checked = [i for i, x in enumerate(args) if wants_grad(x)]
+    for k, y in enumerate(_outputs(func(*args))):
+        if not wants_grad(y) and not constants:
+            continue
+        analytic = _analytic(y, [args[i] for i in checked])
+        for i, found in zip(checked, analytic, strict=True):
+            expected = _numeric(func, args, i, k, eps)
+            if not numpy.allclose(found, expected, rtol, atol):
+                worst = float(numpy.max(numpy.abs(found - expected)))
+                return (
+                    f"Jacobian mismatch for output {k} with respect to input {i} (largest difference {worst:g}),\n"
+                    f"numerical:\n{expected}\nanalytical:\n{found}"
+                )
+    return ""
 
 
 def _outputs(result: Any) -> tuple:
@@ -105,6 +114,8 @@ def _outputs(result: Any) -> tuple:
 
 def _analytic(y: Variable, inputs: list) -> list[numpy.ndarray]:
     """Rows of the Jacobian by one backward pass per output element."""
+    if not wants_grad(y):
+        return [numpy.zeros((y.array.size, x.array.size)) for x in inputs]
     rows: list[list] = [[] for _ in inputs]
     xp = module_of(y.array)
     for i in range(y.array.size):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy
 
 from ..runtime import arrays
-from .mode import anomaly, enable_grad, no_grad
+from .mode import anomaly, grad_recorded
 from .plan import Pick
 from .primitive import RAW_NUMPY, RECORDED, raw_namespace
 from .variable import LEAF, Node, Variable, box, changed, counter_of, fresh_node
@@ -78,28 +78,25 @@ class _Backward:
         self.completes: dict[int, list[Variable]] = {}  # number -> leaves with hooks that no later node uses
 
     def start(self, roots: Sequence[Variable], gradients: Sequence[Variable | None]) -> None:
-        self.explore([node for node in map(fresh_node, roots) if isinstance(node, Node)])
+        if Variable.any_leaf_hooks or self.targets is not None:
+            self.explore([node for node in map(fresh_node, roots) if isinstance(node, Node)])
         callbacks: list[Callable] = []
-        token = _callbacks.set(callbacks)
+        token, recording = _callbacks.set(callbacks), grad_recorded.set(self.create_graph)
         try:
-            with enable_grad() if self.create_graph else no_grad():
-                for root, gradient in zip(roots, gradients, strict=True):
-                    if gradient is None:
-                        xp = arrays.module_of(root.array)
-                        gradient = box(xp.ones(root.array.shape, root.array.dtype))
-                    self.pass_to(_target(root), gradient if self.create_graph else gradient.array, False)
-                self.run()
-                for leaf in tuple(self.held):  # roots that are leaves themselves
-                    self.finish_leaf(leaf)
-                for callback in callbacks:  # one may queue another
-                    callback()
+            for root, gradient in zip(roots, gradients, strict=True):
+                g = _one_like(root.array) if gradient is None else gradient.array
+                self.pass_to(_target(root), (gradient or box(g)) if self.create_graph else g, False)
+            self.run()
+            for leaf in tuple(self.held):  # roots that are leaves themselves
+                self.finish_leaf(leaf)
+            for callback in callbacks:  # one may queue another
+                callback()
         finally:
+            grad_recorded.reset(recording)
             _callbacks.reset(token)
 
     def explore(self, roots: list[Node]) -> None:
-        """Walk the graph beforehand, only where somebody asks: hooks on leaves, or gradients of chosen tensors."""
-        if not Variable.any_leaf_hooks and self.targets is None:
-            return
+        """Walk the graph beforehand; only where somebody asks: hooks on leaves, or gradients of chosen tensors."""
         nodes = sorted(_reachable(roots), key=lambda node: node.number)
         done: set[Variable] = set()
         for node in nodes:
@@ -187,11 +184,15 @@ class _Backward:
         is_node = edge.__class__ is Node
         shape = edge.shape if is_node else edge.array.shape
         if gradient.shape != shape:
+            _check_broadcast(gradient.shape, shape)
             gradient = (RECORDED if self.create_graph else _namespace(gradient)).sum_to_size(gradient, shape)
         if not is_node:
             if not self.create_graph and gradient.dtype is not edge.array.dtype:
                 gradient = gradient.astype(edge.array.dtype)  # bfloat16, which numbers in rules make float32
-            self.reach_leaf(edge, gradient, fresh)
+            if self.targets is None and not edge.hooks and not edge.grad_ready_hooks:
+                _accumulate(edge, gradient, fresh, self.create_graph)
+            else:
+                self.reach_leaf(edge, gradient, fresh)
         elif edge.number not in self.pending:
             self.pending[edge.number] = (edge, gradient, False)
             heappush(self.heap, -edge.number)
@@ -206,6 +207,7 @@ class _Backward:
         return old, True
 
     def reach_leaf(self, leaf: Variable, gradient: Any, fresh: bool) -> None:
+        """The gradient of a leaf with hooks, or in a pass for chosen tensors."""
         if not (leaf.hooks or leaf.grad_ready_hooks):
             self.give_leaf(leaf, gradient, fresh)
         elif leaf in self.held:
@@ -273,6 +275,13 @@ class _Backward:
                 raise error
 
 
+def _check_broadcast(shape: tuple, size: tuple) -> None:
+    """Refuse a gradient that no broadcast can explain: a derivative, perhaps a user's own, is wrong."""
+    lead = len(shape) - len(size)
+    if lead < 0 or any(n not in (1, m) for n, m in zip(size, shape[lead:], strict=True)):
+        raise RuntimeError(f"got a gradient of shape {list(shape)} for an input of shape {list(size)}")
+
+
 def _reachable(roots: list[Node]) -> set[Node]:
     seen = set(roots)
     stack = list(seen)
@@ -282,6 +291,13 @@ def _reachable(roots: list[Node]) -> set[Node]:
                 seen.add(edge)
                 stack.append(edge)
     return seen
+
+
+def _one_like(array: Any) -> Any:
+    """The gradient of a root with respect to itself."""
+    if array.__class__ is _ndarray and not array.ndim:
+        return numpy.array(1, array.dtype)
+    return arrays.module_of(array).ones(array.shape, array.dtype)
 
 
 def _as_array(g: Any) -> Any:

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-_grad: ContextVar[bool] = ContextVar("gradients are recorded", default=True)
+grad_recorded: ContextVar[bool] = ContextVar("gradients are recorded", default=True)
 _inference: ContextVar[bool] = ContextVar("inference mode", default=False)
 
-is_grad_enabled = _grad.get
+is_grad_enabled = grad_recorded.get
 is_inference_mode_enabled = _inference.get
 
 
@@ -53,13 +53,17 @@ class _Switch:
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             generator = function(*args, **kwargs)
+            resume = functools.partial(next, generator)
             while True:
                 with self._again():  # only while the generator itself runs, not while its caller does
                     try:
-                        item = next(generator)
+                        item = resume()
                     except StopIteration as stop:
                         return stop.value
-                yield item
+                try:
+                    resume = functools.partial(generator.send, (yield item))
+                except BaseException as error:  # thrown into the generator, or its end: it may want to clean up
+                    resume = functools.partial(generator.throw, error)
 
         return wrapped
 
@@ -82,7 +86,7 @@ class no_grad(_Switch):
         return cls()(function)  # @no_grad without parentheses
 
     def __init__(self) -> None:
-        super().__init__(_grad, False)
+        super().__init__(grad_recorded, False)
 
 
 class enable_grad(_Switch):
@@ -94,7 +98,7 @@ class enable_grad(_Switch):
         return cls()(function)
 
     def __init__(self) -> None:
-        super().__init__(_grad, True)
+        super().__init__(grad_recorded, True)
 
 
 class set_grad_enabled(_Switch):
@@ -105,15 +109,15 @@ class set_grad_enabled(_Switch):
     """
 
     def __init__(self, mode: bool) -> None:
-        super().__init__(_grad, bool(mode))
-        self._outer.append(_grad.get())
-        _grad.set(bool(mode))
+        super().__init__(grad_recorded, bool(mode))
+        self._outer.append(grad_recorded.get())
+        grad_recorded.set(bool(mode))
 
     def __enter__(self) -> None:
         pass  # switched on creation, as PyTorch does
 
     def __call__(self, function: Callable) -> Callable:
-        _grad.set(self._outer[-1])  # a decorator switches only while the function runs
+        grad_recorded.set(self._outer[-1])  # a decorator switches only while the function runs
         return super().__call__(function)
 
 
@@ -130,12 +134,12 @@ class inference_mode(_Switch):
 
     def __enter__(self) -> None:
         super().__enter__()
-        self._outer.append(_grad.get())
+        self._outer.append(grad_recorded.get())
         if self._value:
-            _grad.set(False)
+            grad_recorded.set(False)
 
     def __exit__(self, *exc: object) -> None:
-        _grad.set(self._outer.pop())
+        grad_recorded.set(self._outer.pop())
         super().__exit__(*exc)
 
     def _again(self) -> inference_mode:
