@@ -65,7 +65,7 @@ def backward(
         tensor([2., 4.])
     """
     roots = _as_list(tensors, "backward(): tensors")
-    gradients = _as_list(grad_tensors, "backward(): grad_tensors") if grad_tensors is not None else [None] * len(roots)
+    gradients = [None] * len(roots) if grad_tensors is None else _as_list(grad_tensors, "backward(): grad_tensors")
     _check_roots(roots, gradients, "backward()")
     targets = None if inputs is None else _as_list(inputs, "backward(): inputs")
     if targets is not None and not targets:

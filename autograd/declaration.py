@@ -52,6 +52,7 @@ class Declaration:
         self.title = "".join(part.capitalize() for part in self.name.split("_")) + "Backward0"
         parameters = list(inspect.signature(body).parameters.values())[1:]
         self.inputs = tuple(p.name for p in parameters if "Array" in str(p.annotation))
+        self.optional = frozenset(p.name for p in parameters if "None" in str(p.annotation)).intersection(self.inputs)
         self.variadic = any("list[Array]" in str(p.annotation) for p in parameters)
         attributes = parameters[len(self.inputs) :]
         if self.inputs != tuple(p.name for p in parameters[: len(self.inputs)]):

@@ -18,7 +18,7 @@ def uniform(declaration: Any, inputs: tuple) -> bool:
     """Whether the operands are host tensors of one dtype, so that there is nothing to bring together."""
     dtype = None
     for x in inputs:
-        if x is None and declaration.defaults:
+        if x is None and declaration.optional:
             continue
         if not isinstance(x, Variable) or x.array.__class__ is not _ndarray:
             return False
@@ -32,7 +32,7 @@ def uniform(declaration: Any, inputs: tuple) -> bool:
 def harmonize(declaration: Any, inputs: tuple) -> tuple:
     """Bring operands to one device and, where the declaration says so, to one dtype."""
     for name, x in zip(names_of(declaration, inputs), inputs, strict=True):
-        if not ((x is None and name in declaration.defaults) or isinstance(x, Variable | bool | int | float | complex)):
+        if not ((x is None and name in declaration.optional) or isinstance(x, Variable | bool | int | float | complex)):
             return harmonize(declaration, adopt(declaration, inputs, name, x))
     tensors = [x for x in inputs if isinstance(x, Variable)]
     if not tensors:

@@ -147,6 +147,64 @@ def _binary(declaration: Declaration) -> Callable:
     return call
 
 
+def _several(declaration: Declaration) -> Callable:
+    """Tensors (or None for optional ones) of one dtype where that matters, any attributes, one output."""
+    bodies, plans, bind, general = declaration.bodies, declaration.plans, declaration.bind, declaration.call
+    has_residuals = bool(declaration.residuals)
+    required = [name not in declaration.optional for name in declaration.inputs]
+    same_dtype, floating = declaration.promote != "none", declaration.promote == "float"
+
+    def call(*args, **kwargs):  # type: ignore[no-untyped-def]
+        inputs, attributes = bind(args, kwargs)
+        raw: list = []
+        edges: list = []
+        mask, bit = 0, 1
+        try:
+            first = inputs[0].array
+            kind, dtype = first.__class__, first.dtype
+            body = bodies[kind]
+            if floating and dtype not in FLOATING:
+                return general(inputs, attributes)
+            for x, needed in zip(inputs, required, strict=True):
+                node = array = None
+                if x is not None or needed:
+                    array = x.array
+                    if array.__class__ is not kind or (same_dtype and array.dtype is not dtype):
+                        return general(inputs, attributes)
+                    node = x.node if x.view_of is None else fresh_node(x)
+                    if node is not None:
+                        mask |= bit
+                        if node is LEAF:
+                            node = x
+                raw.append(array)
+                edges.append(node)
+                bit <<= 1
+        except (AttributeError, KeyError):
+            return general(inputs, attributes)
+        try:
+            value = body(*raw, *attributes)
+        except (ValueError, TypeError, IndexError) as error:
+            raise explain(declaration, error, tuple(raw)) from None
+        values = value if has_residuals else (value,)
+        value = values[0]
+        result: Any = _new(Variable.box)
+        result.array = value if value.__class__ is kind else as_array(value)
+        if mask and is_grad_enabled():
+            cpu = kind is _ndarray
+            plan = plans.get(mask if cpu else -mask) or declaration.plan(mask, cpu)
+            if plan is not None:
+                result.node = Node(
+                    plan,
+                    tuple(edges),
+                    plan.save(*raw, *values, *attributes),
+                    value.shape,
+                    plan.versions(inputs, result) if plan.versions is not None else (),
+                )
+        return result
+
+    return call
+
+
 def _any(declaration: Declaration) -> Callable:
     """Everything else."""
     bind, call_bound = declaration.bind, declaration.call
@@ -187,11 +245,15 @@ def primitive(
     declaration = Declaration(body, **options)
     if declaration.name in registry:
         raise TypeError(f"a primitive named {declaration.name!r} is declared already")
-    simple = not (outputs or residuals or declaration.variadic)
-    if simple and len(declaration.inputs) == 1:
+    count = len(declaration.inputs)
+    if outputs or declaration.variadic or not count:
+        function = _any(declaration)
+    elif count == 1 and not residuals:
         function = _unary(declaration)
-    elif simple and len(declaration.inputs) == 2 and not declaration.attributes:
+    elif count == 2 and not declaration.attributes and not residuals:
         function = _binary(declaration)
+    elif not keep and not view:
+        function = _several(declaration)
     else:
         function = _any(declaration)
     functools.update_wrapper(function, body)

@@ -72,7 +72,7 @@ def cross_entropy(
     _check_reduction(reduction)
     if not 0 <= label_smoothing <= 1:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
-    if target.array.dtype.kind == "f":
+    if target.is_floating_point():
         return _soft_cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing)
     rows, classes = _by_row("cross_entropy", input, target)
     if weight is None and not label_smoothing and ignore_index < 0 and all_below(classes, rows.array.shape[1]):
@@ -191,7 +191,10 @@ def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
         >>> torch.nn.functional.mse_loss(torch.zeros(2), torch.tensor([1.0, 3.0]))
         tensor(5.)
     """
-    return _reduced(pw.square(ar.sub(input, target)), reduction)
+    if reduction == "none":
+        return pw.square(ar.sub(input, target))
+    _check_reduction(reduction)
+    return ops.squared_error(input, target, reduction == "mean")
 
 
 def l1_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
