@@ -161,7 +161,15 @@ class StepLR(LRScheduler):
 
 
 class MultiStepLR(LRScheduler):
-    """lr = lr * gamma at each of the epochs in `milestones`."""
+    """lr = lr * gamma at each of the epochs in `milestones`.
+
+    Example:
+        >>> import paceline as torch
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule = MultiStepLR(optimizer, milestones=[1, 30], gamma=0.5)
+        >>> optimizer.step(); schedule.step(); schedule.get_last_lr()
+        [0.5]
+    """
 
     def __init__(
         self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1
@@ -175,7 +183,15 @@ class MultiStepLR(LRScheduler):
 
 
 class ExponentialLR(LRScheduler):
-    """lr = lr * gamma every epoch."""
+    """lr = lr * gamma every epoch.
+
+    Example:
+        >>> import paceline as torch
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule = ExponentialLR(optimizer, gamma=0.5)
+        >>> optimizer.step(); schedule.step(); schedule.get_last_lr()
+        [0.5]
+    """
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
         self.gamma = gamma
@@ -186,7 +202,15 @@ class ExponentialLR(LRScheduler):
 
 
 class ConstantLR(LRScheduler):
-    """lr = initial lr * factor for `total_iters` epochs, then the initial lr."""
+    """lr = initial lr * factor for `total_iters` epochs, then the initial lr.
+
+    Example:
+        >>> import paceline as torch
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule = ConstantLR(optimizer, factor=0.5, total_iters=4)
+        >>> optimizer.step(); schedule.step(); schedule.get_last_lr()
+        [0.5]
+    """
 
     def __init__(
         self, optimizer: Optimizer, factor: float = 1.0 / 3, total_iters: int = 5, last_epoch: int = -1
@@ -204,7 +228,15 @@ class ConstantLR(LRScheduler):
 
 
 class LinearLR(LRScheduler):
-    """lr = initial lr * a factor that goes from start_factor to end_factor in `total_iters` epochs: a warm-up."""
+    """lr = initial lr * a factor that goes from start_factor to end_factor in `total_iters` epochs: a warm-up.
+
+    Example:
+        >>> import paceline as torch
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule = LinearLR(optimizer, start_factor=0.25, total_iters=3)
+        >>> optimizer.step(); schedule.step(); schedule.get_last_lr()
+        [0.5]
+    """
 
     def __init__(
         self,
@@ -287,6 +319,13 @@ class OneCycleLR(LRScheduler):
         last_epoch: number of the last step when resuming, -1 at the start.
 
     Smith and Topin, Super-convergence: very fast training of neural networks using large learning rates, 2018.
+
+    Example:
+        >>> import paceline as torch
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule = OneCycleLR(optimizer, max_lr=1.0, total_steps=10, pct_start=0.2, cycle_momentum=False)
+        >>> optimizer.step(); schedule.step(); schedule.get_last_lr()
+        [1.0]
     """
 
     def __init__(
@@ -343,18 +382,18 @@ class OneCycleLR(LRScheduler):
             raise ValueError(
                 f"Tried to step {self.last_epoch} times. The specified number of total steps is {self.total_steps}"
             )
-        ends_of = [phase[0] for phase in self._phases]
-        k = next((k for k, end in enumerate(ends_of) if self.last_epoch <= end), len(ends_of) - 1)
-        start = ends_of[k - 1] if k else 0
-        done = (self.last_epoch - start) / (ends_of[k] - start)
+        last_steps = [phase[0] for phase in self._phases]
+        k = next((k for k, last in enumerate(last_steps) if self.last_epoch <= last), len(last_steps) - 1)
+        start = last_steps[k - 1] if k else 0
+        done = (self.last_epoch - start) / (last_steps[k] - start)
         if self.anneal_strategy == "cos":
             done = (1 - math.cos(math.pi * done)) / 2
+        _, lr0, lr1, momentum0, momentum1 = self._phases[k]
         rates = []
         for group in self.optimizer.param_groups:
-            lr0, lr1, momentum0, momentum1 = (group.get(name) for name in self._phases[k][1:])
-            rates.append(lr0 + (lr1 - lr0) * done)
+            rates.append(group[lr0] + (group[lr1] - group[lr0]) * done)
             if self.cycle_momentum:
-                momentum = momentum0 + (momentum1 - momentum0) * done
+                momentum = group[momentum0] + (group[momentum1] - group[momentum0]) * done
                 if "betas" in group:
                     group["betas"] = (momentum, *group["betas"][1:])
                 else:
