@@ -6,8 +6,8 @@ from typing import Any
 
 from ...tensor.inplace import assign
 from ...tensor.ops import arithmetic as ar
+from ...tensor.ops import indexing, shaping
 from ...tensor.ops import pointwise as pw
-from ...tensor.ops import shaping
 from ...tensor.ops.softmax import log_softmax as _log_softmax
 from ...tensor.ops.softmax import softmax as _softmax
 
@@ -87,7 +87,7 @@ def hardswish(input: Any, inplace: bool = False) -> Any:
 
 def threshold(input: Any, threshold: float, value: float, inplace: bool = False) -> Any:
     """The input where it is greater than threshold, value elsewhere."""
-    return _written(input, ar.where(ar.gt(input, threshold), input, value), inplace, "threshold")
+    return _written(input, indexing.fill_where(input, ar.le(input, threshold), value), inplace, "threshold")
 
 
 def prelu(input: Any, weight: Any) -> Any:

@@ -8,6 +8,7 @@ is cut into pieces whose columns stay in the processor's cache.
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -85,17 +86,23 @@ def _geometry(image: tuple, weight: tuple, stride: Pair, padding: Pair, dilation
     )  # fmt: skip
 
 
+@functools.cache
+def _stride_tricks(xp: Any) -> Any:
+    return importlib.import_module(f"{xp.__name__}.lib.stride_tricks")  # which CuPy does not load by itself
+
+
 def _windows(xp: Any, images: Array, s: _Geometry) -> Array:
     """A view [groups, channels, kernel height, kernel width, batch, columns] of padded images, without copying.
 
     The columns are one dimension with full rows, two (height, width) otherwise.
     """
+    as_strided = _stride_tricks(xp).as_strided
     n, c, h, w = images.strides
     shape = (s.groups, s.in_channels, *s.kernel, images.shape[0])
     strides = (s.in_channels * c, c, s.dilation[0] * h, s.dilation[1] * w, n)
     if s.full_rows:
-        return xp.lib.stride_tricks.as_strided(images, (*shape, s.filled), (*strides, w))
-    return xp.lib.stride_tricks.as_strided(images, (*shape, *s.out), (*strides, s.stride[0] * h, s.stride[1] * w))
+        return as_strided(images, (*shape, s.filled), (*strides, w))
+    return as_strided(images, (*shape, *s.out), (*strides, s.stride[0] * h, s.stride[1] * w))
 
 
 def _columns(xp: Any, images: Array, s: _Geometry) -> Iterator[tuple[slice, Array]]:

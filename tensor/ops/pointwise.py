@@ -363,7 +363,8 @@ leaky_relu.vjp(
 @floating
 def elu(xp, input: Array, alpha: float = 1.0, scale: float = 1.0):
     """scale * (the input where positive, alpha * (exp(input) - 1) elsewhere)."""
-    return scale * xp.where(input > 0, input, alpha * xp.expm1(xp.minimum(input, 0)))
+    below = xp.expm1(xp.minimum(input, 0)) * alpha
+    return (xp.where(input > 0, input, below) * scale).astype(input.dtype, copy=False)
 
 
 elu.vjp(
@@ -380,10 +381,12 @@ def gelu(xp, input: Array, approximate: str = "none"):
     Source: Hendrycks and Gimpel, Gaussian Error Linear Units, 2016.
     """
     if approximate == "tanh":
-        return 0.5 * input * (1 + xp.tanh(_GELU * (input + 0.044715 * input * input * input)))
-    if approximate == "none":
-        return 0.5 * input * (1 + erf.declaration.body(xp, input * math.sqrt(0.5)))
-    raise ValueError(f"approximate must be 'none' or 'tanh', got {approximate!r}")
+        t = xp.tanh(_GELU * (input + 0.044715 * input * input * input))
+    elif approximate == "none":
+        t = erf.declaration.body(xp, input * math.sqrt(0.5))
+    else:
+        raise ValueError(f"approximate must be 'none' or 'tanh', got {approximate!r}")
+    return (0.5 * input * (1 + t)).astype(input.dtype, copy=False)
 
 
 _GELU = math.sqrt(2 / math.pi)
