@@ -84,8 +84,8 @@ class _Backward:
         token, recording = _callbacks.set(callbacks), grad_recorded.set(self.create_graph)
         try:
             for root, gradient in zip(roots, gradients, strict=True):
-                g = _one_like(root.array) if gradient is None else gradient.array
-                self.pass_to(_target(root), (gradient or box(g)) if self.create_graph else g, False)
+                gradient = box(_one_like(root.array)) if gradient is None else gradient
+                self.pass_to(_target(root), gradient if self.create_graph else gradient.array, False)
             self.run()
             for leaf in tuple(self.held):  # roots that are leaves themselves
                 self.finish_leaf(leaf)
