@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ...tensor.inplace import assign
@@ -16,9 +17,12 @@ softsign, tanhshrink, logsigmoid = pw.softsign, pw.tanhshrink, pw.logsigmoid
 softplus, gelu = pw.softplus, pw.gelu
 
 
-def _written(input: Any, value: Any, inplace: bool, name: str) -> Any:
-    """The value, or the input with the value written into it."""
-    return assign(input, value, name + "_") if inplace else value
+def _applied(function: Callable, input: Any, inplace: bool, *options: Any) -> Any:
+    """The function's value, or the input with that written into it."""
+    if not inplace:
+        return function(input, *options)
+    # of a copy: the backward of what the function is made of needs the input as it was
+    return assign(input, function(shaping.clone(input), *options), function.__name__ + "_")
 
 
 def relu(input: Any, inplace: bool = False) -> Any:
@@ -34,19 +38,19 @@ def relu(input: Any, inplace: bool = False) -> Any:
 
 def relu6(input: Any, inplace: bool = False) -> Any:
     """min(max(input, 0), 6), elementwise."""
-    return _written(input, pw.relu6(input), inplace, "relu6")
+    return _applied(pw.relu6, input, inplace)
 
 
 def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
     """The input limited to [min_val, max_val]."""
     if min_val > max_val:
         raise ValueError(f"hardtanh(): min_val cannot be greater than max_val, got {min_val} and {max_val}")
-    return _written(input, pw.hardtanh(input, min_val, max_val), inplace, "hardtanh")
+    return _applied(pw.hardtanh, input, inplace, min_val, max_val)
 
 
 def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) -> Any:
     """The input where positive, negative_slope * input elsewhere."""
-    return _written(input, pw.leaky_relu(input, negative_slope), inplace, "leaky_relu")
+    return _applied(pw.leaky_relu, input, inplace, negative_slope)
 
 
 def elu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
@@ -54,7 +58,7 @@ def elu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
 
     Source: Clevert et al., Fast and Accurate Deep Network Learning by Exponential Linear Units, 2015.
     """
-    return _written(input, pw.elu(input, alpha), inplace, "elu")
+    return _applied(pw.elu, input, inplace, alpha)
 
 
 def selu(input: Any, inplace: bool = False) -> Any:
@@ -62,32 +66,33 @@ def selu(input: Any, inplace: bool = False) -> Any:
 
     Source: Klambauer et al., Self-Normalizing Neural Networks, 2017.
     """
-    return _written(input, pw.selu(input), inplace, "selu")
+    return _applied(pw.selu, input, inplace)
 
 
 def silu(input: Any, inplace: bool = False) -> Any:
     """input * sigmoid(input)."""
-    return _written(input, pw.silu(input), inplace, "silu")
+    return _applied(pw.silu, input, inplace)
 
 
 def mish(input: Any, inplace: bool = False) -> Any:
     """input * tanh(softplus(input)). Source: Misra, Mish, 2019."""
-    return _written(input, pw.mish(input), inplace, "mish")
+    return _applied(pw.mish, input, inplace)
 
 
 def hardsigmoid(input: Any, inplace: bool = False) -> Any:
     """min(max(input + 3, 0), 6) / 6."""
-    return _written(input, pw.hardsigmoid(input), inplace, "hardsigmoid")
+    return _applied(pw.hardsigmoid, input, inplace)
 
 
 def hardswish(input: Any, inplace: bool = False) -> Any:
     """input * hardsigmoid(input). Source: Howard et al., Searching for MobileNetV3, 2019."""
-    return _written(input, pw.hardswish(input), inplace, "hardswish")
+    return _applied(pw.hardswish, input, inplace)
 
 
 def threshold(input: Any, threshold: float, value: float, inplace: bool = False) -> Any:
     """The input where it is greater than threshold, value elsewhere."""
-    return _written(input, indexing.fill_where(input, ar.le(input, threshold), value), inplace, "threshold")
+    value_below = indexing.fill_where(input, ar.le(input, threshold), value)
+    return assign(input, value_below, "threshold_") if inplace else value_below
 
 
 def prelu(input: Any, weight: Any) -> Any:
