@@ -16,6 +16,7 @@ from . import distributed as distributed
 from . import fft as fft
 from . import nn as nn
 from . import optim as optim
+from . import special as special
 from . import tensor as _tensor  # the package; the name `tensor` is the function below
 from . import utils as utils
 from .autograd import (
@@ -77,8 +78,10 @@ from .tensor.creation import (
 from .tensor.ops.arithmetic import (
     atan2,
     bitwise_and,
+    bitwise_left_shift,
     bitwise_not,
     bitwise_or,
+    bitwise_right_shift,
     bitwise_xor,
     div,
     eq,
@@ -103,25 +106,72 @@ from .tensor.ops.arithmetic import (
 )
 from .tensor.ops.arithmetic import add_scaled as add
 from .tensor.ops.arithmetic import sub_scaled as sub
-from .tensor.ops.indexing import (
+from .tensor.ops.bessel import modified_bessel_i0 as i0
+from .tensor.ops.bessel import sinc
+from .tensor.ops.binary import (
+    clamp_max,
+    clamp_min,
+    copysign,
+    float_power,
+    fmax,
+    fmin,
+    frexp,
+    gcd,
+    heaviside,
+    hypot,
+    lcm,
+    ldexp,
+    logaddexp,
+    logaddexp2,
+    nextafter,
+    rsub,
+)
+from .tensor.ops.complex import (
+    angle,
+    complex,
+    conj_physical,
+    imag,
+    is_conj,
+    is_neg,
+    isreal,
+    polar,
+    real,
+    resolve_conj,
+    resolve_neg,
+    sgn,
+    view_as_complex,
+    view_as_real,
+)
+from .tensor.ops.cumulative import (
+    cummax,
+    cummin,
+    cumulative_trapezoid,
+    diff,
+    gradient,
+    logcumsumexp,
+    trapezoid,
+)
+from .tensor.ops.cumulative import cumprod_as as cumprod
+from .tensor.ops.cumulative import cumsum_as as cumsum
+from .tensor.ops.indexing import gather, index_select, masked_fill, masked_select, nonzero, take, take_along_dim
+from .tensor.ops.linalg import addmm, bmm, dot, einsum, matmul, mm, mv, outer
+from .tensor.ops.ordering import (
     argsort,
-    bincount,
-    gather,
-    index_add,
-    index_select,
-    masked_fill,
-    masked_select,
+    bucketize,
+    isin,
+    kthvalue,
     max,
     median,
     min,
-    nonzero,
-    scatter,
-    scatter_add,
-    sort,
+    mode,
+    msort,
+    nanmedian,
+    searchsorted,
     topk,
     unique,
+    unique_consecutive,
 )
-from .tensor.ops.linalg import addmm, bmm, dot, einsum, matmul, mm, mv, outer
+from .tensor.ops.ordering import sort_by as sort
 from .tensor.ops.pointwise import (
     abs,
     acos,
@@ -132,30 +182,25 @@ from .tensor.ops.pointwise import (
     asinh,
     atan,
     atanh,
-    ceil,
     conj,
     cos,
     cosh,
+    deg2rad,
     erf,
     erfc,
     exp,
     exp2,
     expm1,
-    floor,
-    frac,
-    isfinite,
-    isinf,
-    isnan,
     lerp,
     log,
+    log10,
     log1p,
     log2,
-    log10,
-    nan_to_num,
     neg,
+    positive,
+    rad2deg,
     reciprocal,
     relu,
-    round,
     rsqrt,
     sigmoid,
     sign,
@@ -165,7 +210,6 @@ from .tensor.ops.pointwise import (
     square,
     tan,
     tanh,
-    trunc,
 )
 from .tensor.ops.pointwise import clamp_between as clamp
 from .tensor.ops.reduction import (
@@ -175,7 +219,6 @@ from .tensor.ops.reduction import (
     any,
     argmax,
     argmin,
-    cumsum,
     logsumexp,
     mean,
     norm,
@@ -183,6 +226,34 @@ from .tensor.ops.reduction import (
     std,
     sum,
     var,
+)
+from .tensor.ops.rounding import (
+    ceil,
+    floor,
+    frac,
+    isfinite,
+    isinf,
+    isnan,
+    isneginf,
+    isposinf,
+    nan_to_num,
+    round,
+    signbit,
+    trunc,
+)
+from .tensor.ops.scattering import (
+    diagonal_scatter,
+    index_add,
+    index_copy,
+    index_fill,
+    index_reduce,
+    masked_scatter,
+    put,
+    scatter,
+    scatter_add,
+    scatter_reduce,
+    select_scatter,
+    slice_scatter,
 )
 from .tensor.ops.shaping import (
     broadcast_tensors,
@@ -214,12 +285,26 @@ from .tensor.ops.shaping import reshape_sizes as reshape
 from .tensor.ops.shaping import roll_dims as roll
 from .tensor.ops.shaping import tile_sizes as tile
 from .tensor.ops.softmax import log_softmax, softmax
+from .tensor.ops.special import (
+    digamma,
+    erfinv,
+    igamma,
+    igammac,
+    lgamma,
+    logit,
+    mvlgamma,
+    xlogy,
+)
+from .tensor.ops.special import polygamma_of_order as polygamma
+from .tensor.ops.strided import as_strided, as_strided_scatter
 from .tensor.printing import set_printoptions
 from .tensor.random import (
     bernoulli,
+    binomial,
     get_rng_state,
     multinomial,
     normal,
+    poisson,
     rand,
     rand_like,
     randint,
@@ -248,9 +333,11 @@ half, float, double = float16, float32, float64
 short, int, long = int16, int32, int64
 cfloat, cdouble = complex64, complex128
 concat = concatenate = cat
+trapz = trapezoid
 swapaxes = swapdims = transpose
 absolute, negative, clip, divide, multiply, subtract = abs, neg, clamp, div, mul, sub
-arccos, arcsin, arctan, arctan2 = acos, asin, atan, atan2
+arccos, arcsin, arctan, arctan2, fix = acos, asin, atan, atan2, trunc
+arccosh, arcsinh, arctanh = acosh, asinh, atanh
 greater, greater_equal, less, less_equal, not_equal = gt, ge, lt, le, ne
 
 # PyTorch computes nan and inf silently. NumPy warns, but only what our own modules call is silenced here.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -47,6 +48,11 @@ def module_of(array: Array) -> ModuleType:
     raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
 
 
+def special(xp: ModuleType) -> ModuleType:
+    """The special functions for a module's arrays: scipy.special or cupyx.scipy.special, imported at first use."""
+    return importlib.import_module("scipy.special" if xp is numpy else "cupyx.scipy.special")
+
+
 def to_host(array: Array) -> numpy.ndarray:
     """The array in host memory; itself if it is there already."""
     return array if isinstance(array, numpy.ndarray) else array.get()
@@ -56,3 +62,39 @@ def shares_memory(view: Array, array: Array) -> bool:
     """Whether `view` was made as a view of `array` (NumPy and CuPy both collapse chains of bases)."""
     base = view.base
     return base is not None and (base is array or base is array.base)
+
+
+def address_of(array: Array) -> int:
+    """The address of the first element."""
+    return array.ctypes.data if isinstance(array, numpy.ndarray) else array.data.ptr
+
+
+def memory_of(array: Array) -> Array:
+    """The whole memory that an array is a view of, as a vector of elements of the array's dtype."""
+    root = array
+    while isinstance(root.base, type(array)):
+        root = root.base
+    span = 1 + sum((n - 1) * s for n, s in zip(root.shape, root.strides, strict=True)) // root.itemsize
+    if root.size in (0, span):
+        return root.ravel(order="K").view(array.dtype)  # without gaps, so this is a view
+    return module_of(root).lib.stride_tricks.as_strided(root, (span,), (root.itemsize,)).view(array.dtype)
+
+
+def strided_view(array: Array, shape: tuple, strides: tuple, offset: int) -> Array:
+    """A view of the memory under an array, with strides and offset in elements."""
+    memory = memory_of(array)
+    steps = tuple(s * memory.itemsize for s in strides)
+    if isinstance(array, numpy.ndarray):
+        return numpy.ndarray(shape, memory.dtype, memory, offset * memory.itemsize, steps)
+    return cupy().ndarray(shape, memory.dtype, memory.data + offset * memory.itemsize, steps)  # type: ignore[union-attr]
+
+
+@functools.cache
+def scipy_linalg(xp: ModuleType) -> ModuleType:
+    """What NumPy's linear algebra lacks: scipy.linalg or cupyx.scipy.linalg, imported at first use."""
+    return importlib.import_module("scipy.linalg" if xp is numpy else "cupyx.scipy.linalg")
+
+
+def linalg_errors(xp: ModuleType) -> AbstractContextManager:
+    """A context in which linear algebra on this module's arrays raises where it fails; CuPy by default does not look."""
+    return nullcontext() if xp is numpy else importlib.import_module("cupyx").errstate(linalg="raise")

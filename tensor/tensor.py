@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from builtins import bool as bool_  # in its own body the class's methods bool(), float(), int() hide these
-from builtins import float as float_
 from builtins import int as int_
 from collections.abc import Iterator
 from typing import Any
@@ -13,14 +12,30 @@ import numpy
 from ..autograd.variable import box
 from ..runtime import device as devices
 from ..runtime import dtypes
-from . import creation, random
+from . import creation, random, samplers
 from .base import Size, TensorBase
 from .inplace import assign, check_writable, inplace
-from .ops import arithmetic, cast, indexing, linalg, pointwise, reduction, shaping
+from .ops import (
+    arithmetic,
+    bessel,
+    binary,
+    cast,
+    cumulative,
+    indexing,
+    linalg,
+    ordering,
+    pointwise,
+    reduction,
+    rounding,
+    scattering,
+    shaping,
+    special,
+    strided,
+)
+from .ops import complex as complex_family
 from .ops import softmax as softmax_family
 
 __all__ = ["Size", "Tensor"]
-_float32 = numpy.dtype(numpy.float32)
 
 
 _OPERANDS = (TensorBase, int, float, complex, numpy.ndarray, numpy.generic)
@@ -237,7 +252,15 @@ class Tensor(TensorBase, box=True):
     logical_xor, logical_not = arithmetic.logical_xor, arithmetic.logical_not
     bitwise_and, bitwise_or = arithmetic.bitwise_and, arithmetic.bitwise_or
     bitwise_xor, bitwise_not = arithmetic.bitwise_xor, arithmetic.bitwise_not
+    bitwise_left_shift, bitwise_right_shift = arithmetic.bitwise_left_shift, arithmetic.bitwise_right_shift
+    greater, greater_equal, less, less_equal, not_equal, arctan2 = gt, ge, lt, le, ne, atan2
     lerp, addcmul, addcdiv = pointwise.lerp, pointwise.addcmul, pointwise.addcdiv
+    logaddexp, logaddexp2, hypot, fmax, fmin = (
+        binary.logaddexp, binary.logaddexp2, binary.hypot, binary.fmax, binary.fmin)  # fmt: skip
+    heaviside, copysign, nextafter, gcd, lcm = (
+        binary.heaviside, binary.copysign, binary.nextafter, binary.gcd, binary.lcm)  # fmt: skip
+    ldexp, frexp, float_power, xlogy = binary.ldexp, binary.frexp, binary.float_power, special.xlogy
+    clamp_min, clamp_max = binary.clamp_min, binary.clamp_max
 
     def where(self, condition: Tensor, other: Any) -> Tensor:
         """This tensor where the condition holds, other elsewhere."""
@@ -245,8 +268,9 @@ class Tensor(TensorBase, box=True):
 
     # -- functions of one tensor -------------------------------------------------------------------------------------
 
-    neg, abs, sign, square, reciprocal, conj = (
-        pointwise.neg, pointwise.abs, pointwise.sign, pointwise.square, pointwise.reciprocal, pointwise.conj)  # fmt: skip
+    neg, abs, sign, square, reciprocal, positive = (
+        pointwise.neg, pointwise.abs, pointwise.sign, pointwise.square, pointwise.reciprocal,
+        pointwise.positive)  # fmt: skip
     negative, absolute = neg, abs
     exp, exp2, expm1 = pointwise.exp, pointwise.exp2, pointwise.expm1
     log, log2, log10, log1p = pointwise.log, pointwise.log2, pointwise.log10, pointwise.log1p
@@ -257,19 +281,37 @@ class Tensor(TensorBase, box=True):
     asinh, acosh, atanh = pointwise.asinh, pointwise.acosh, pointwise.atanh
     erf, erfc, sigmoid, relu = pointwise.erf, pointwise.erfc, pointwise.sigmoid, pointwise.relu
     floor, ceil, round, trunc, frac = (
-        pointwise.floor, pointwise.ceil, pointwise.round, pointwise.trunc, pointwise.frac)  # fmt: skip
+        rounding.floor, rounding.ceil, rounding.round, rounding.trunc, rounding.frac)  # fmt: skip
     clamp = clip = pointwise.clamp_between
     isnan, isinf, isfinite, nan_to_num = (
-        pointwise.isnan, pointwise.isinf, pointwise.isfinite, pointwise.nan_to_num)  # fmt: skip
+        rounding.isnan, rounding.isinf, rounding.isfinite, rounding.nan_to_num)  # fmt: skip
+    isposinf, isneginf, signbit, fix = rounding.isposinf, rounding.isneginf, rounding.signbit, trunc
+    arcsin, arccos, arctan, arcsinh, arccosh, arctanh = asin, acos, atan, asinh, acosh, atanh
+    deg2rad, rad2deg, sinc, i0 = pointwise.deg2rad, pointwise.rad2deg, bessel.sinc, bessel.modified_bessel_i0
+    lgamma, digamma, mvlgamma, erfinv, logit = (
+        special.lgamma, special.digamma, special.mvlgamma, special.erfinv, special.logit)  # fmt: skip
+    igamma, igammac = special.igamma, special.igammac
     softmax, log_softmax = softmax_family.softmax, softmax_family.log_softmax
+
+    def polygamma(self, n: int_) -> Tensor:
+        """The n-th derivative of digamma."""
+        return special.polygamma_of_order(n, self)
+
+    # -- complex numbers ---------------------------------------------------------------------------------------------
+
+    real, imag = property(complex_family.real), property(complex_family.imag)
+    conj, conj_physical, angle, sgn = (
+        pointwise.conj, complex_family.conj_physical, complex_family.angle, complex_family.sgn)  # fmt: skip
+    resolve_conj, resolve_neg = complex_family.resolve_conj, complex_family.resolve_neg
+    is_conj, is_neg, isreal = complex_family.is_conj, complex_family.is_neg, complex_family.isreal
 
     # -- reductions --------------------------------------------------------------------------------------------------
 
     sum, mean, prod = reduction.sum, reduction.mean, reduction.prod
     var, std, norm = reduction.var, reduction.std, reduction.norm
     amax, amin, argmax, argmin = reduction.amax, reduction.amin, reduction.argmax, reduction.argmin
-    max, min, median = indexing.max, indexing.min, indexing.median
-    all, any, logsumexp, cumsum = reduction.all, reduction.any, reduction.logsumexp, reduction.cumsum
+    max, min, median = ordering.max, ordering.min, ordering.median
+    all, any, logsumexp, cumsum = reduction.all, reduction.any, reduction.logsumexp, cumulative.cumsum_as
 
     # -- shape -------------------------------------------------------------------------------------------------------
 
@@ -295,10 +337,18 @@ class Tensor(TensorBase, box=True):
 
     # -- indexing by tensors -----------------------------------------------------------------------------------------
 
-    gather, scatter, scatter_add = indexing.gather, indexing.scatter, indexing.scatter_add
-    index_select, index_add = indexing.index_select, indexing.index_add
+    gather, scatter, scatter_add = indexing.gather, scattering.scatter, scattering.scatter_add
+    scatter_reduce, index_reduce = scattering.scatter_reduce, scattering.index_reduce
+    index_select, index_add = indexing.index_select, scattering.index_add
+    index_copy, index_fill = scattering.index_copy, scattering.index_fill
+    take, take_along_dim, put = indexing.take, indexing.take_along_dim, scattering.put
+    masked_scatter, select_scatter = scattering.masked_scatter, scattering.select_scatter
+    slice_scatter, diagonal_scatter = scattering.slice_scatter, scattering.diagonal_scatter
+    as_strided, as_strided_scatter, unfold = strided.as_strided, strided.as_strided_scatter, strided.unfold
     masked_select, masked_fill, nonzero = indexing.masked_select, indexing.masked_fill, indexing.nonzero
-    sort, argsort, topk, unique = indexing.sort, indexing.argsort, indexing.topk, indexing.unique
+    sort, argsort, msort, topk = ordering.sort_by, ordering.argsort, ordering.msort, ordering.topk
+    kthvalue, nanmedian, mode = ordering.kthvalue, ordering.nanmedian, ordering.mode
+    unique, unique_consecutive, isin = ordering.unique, ordering.unique_consecutive, ordering.isin
 
     def index_put(self, indices: tuple, values: Any, accumulate: bool_ = False) -> Tensor:
         """A copy with values written (or added) at indices."""
@@ -326,6 +376,8 @@ class Tensor(TensorBase, box=True):
     nan_to_num_, tril_, triu_ = (inplace(f) for f in (nan_to_num, tril, triu))
     masked_fill_, scatter_, scatter_add_ = (inplace(f) for f in (masked_fill, scatter, scatter_add))
     index_add_, index_put_ = inplace(index_add), inplace(index_put)
+    index_copy_, index_fill_, index_reduce_ = inplace(index_copy), inplace(index_fill), inplace(index_reduce)
+    scatter_reduce_, masked_scatter_, put_ = inplace(scatter_reduce), inplace(masked_scatter), inplace(put)
 
     def copy_(self, src: Tensor, non_blocking: bool_ = False) -> Tensor:
         """Write another tensor's elements into this one, converted and broadcast."""
@@ -339,20 +391,8 @@ class Tensor(TensorBase, box=True):
         """Write 0 into all elements."""
         return assign(self, 0, "zero_")
 
-    def uniform_(self, from_: float_ = 0.0, to: float_ = 1.0, *, generator: Any = None) -> Tensor:
-        """Draw all elements uniformly from [from_, to)."""
-        drawn = random.uniform_array(self.array.shape, self.array.dtype, generator) * (to - from_) + from_
-        return assign(self, self._drawn(drawn), "uniform_")
-
-    def normal_(self, mean: float_ = 0.0, std: float_ = 1.0, *, generator: Any = None) -> Tensor:
-        """Draw all elements from a normal distribution."""
-        drawn = random.normal_array(self.array.shape, self.array.dtype, generator) * std + mean
-        return assign(self, self._drawn(drawn), "normal_")
-
-    def bernoulli_(self, p: float_ = 0.5, *, generator: Any = None) -> Tensor:
-        """Set each element to 1 with probability p, else to 0."""
-        drawn = random.uniform_array(self.array.shape, _float32, generator) < p
-        return assign(self, self._drawn(drawn), "bernoulli_")
-
-    def _drawn(self, array: numpy.ndarray) -> Tensor:
-        return box(devices.move(numpy.asarray(array, self.array.dtype), self.device))
+    uniform_, normal_, bernoulli_, random_ = (
+        samplers.uniform_, samplers.normal_, samplers.bernoulli_, samplers.random_)  # fmt: skip
+    exponential_, cauchy_, log_normal_, geometric_ = (
+        samplers.exponential_, samplers.cauchy_, samplers.log_normal_, samplers.geometric_)  # fmt: skip
+    bernoulli, multinomial = random.bernoulli, random.multinomial

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import ml_dtypes
-
 from ...autograd.primitive import primitive
 from ...autograd.variable import Variable
 from ...runtime import dtypes
@@ -26,19 +24,19 @@ def neg(xp, input: Array):
 neg.vjp(input=lambda F, g: -g)
 
 
-@primitive
+@primitive(holomorphic=False)
 def abs(xp, input: Array):
     """|input|."""
     return xp.abs(input)
 
 
-abs.vjp(input=lambda F, g, input: g * F.sign(input))
+abs.vjp(input=lambda F, g, input: g * F.sgn(input))
 
 
-@primitive
+@primitive(view=True)
 def conj(xp, input: Array):
-    """The complex conjugate."""
-    return xp.conj(input) if input.dtype.kind == "c" else input.copy()
+    """The complex conjugate; of a real tensor the tensor itself."""
+    return xp.conj(input) if input.dtype.kind == "c" else input[...]
 
 
 conj.vjp(input=lambda F, g: F.conj(g))
@@ -310,6 +308,8 @@ erfc.vjp(input=lambda F, g, input: g * (F.exp(-input * input) * (-2 / math.sqrt(
 @floating
 def sigmoid(xp, input: Array):
     """1 / (1 + exp(-input)), without overflow."""
+    if input.dtype.kind == "c":
+        return 1 / (1 + xp.exp(-input))
     e = xp.exp(-xp.abs(input))
     return xp.where(input >= 0, 1, e) / (1 + e)
 
@@ -478,69 +478,24 @@ def clamp_between(input: Any, min: Any = None, max: Any = None) -> Any:
     return out if max is None else ar.where(ar.gt(out, max), max, out)
 
 
-def _step_function(name: str, doc: str) -> Any:
-    def body(xp, input: Array):  # type: ignore[no-untyped-def]
-        return input.copy() if input.dtype.kind in "biu" else getattr(xp, name)(input)
-
-    body.__name__, body.__doc__ = name, doc
-    function = primitive(body)
-    function.vjp(input=lambda F, g: F.zeros_like(g))
-    return function
+# -- made of the above -------------------------------------------------------------------------------------------------
 
 
-floor = _step_function("floor", "The largest integer not above the element.")
-ceil = _step_function("ceil", "The smallest integer not below the element.")
-trunc = _step_function("trunc", "The element without its fraction.")
+def positive(input: Any) -> Any:
+    """The input itself, which must not be bool."""
+    if input.array.dtype.kind == "b":
+        raise RuntimeError("The `+` operator, on a bool tensor is not supported.")
+    return input
 
 
-@primitive
-def round(xp, input: Array, decimals: int = 0):
-    """The nearest number with that many decimals; halves go to the even neighbour."""
-    return xp.round(input, decimals)
+def deg2rad(input: Any) -> Any:
+    """Degrees as radians."""
+    return ar.mul(input, math.pi / 180)
 
 
-round.vjp(input=lambda F, g: F.zeros_like(g))
-
-
-def frac(input: Any) -> Any:
-    """The fraction that trunc() takes away."""
-    return ar.sub(input, trunc(input))
-
-
-@primitive
-def isnan(xp, input: Array):
-    """Whether the element is not a number."""
-    return xp.isnan(input)
-
-
-@primitive
-def isinf(xp, input: Array):
-    """Whether the element is infinite."""
-    return xp.isinf(input)
-
-
-@primitive
-def isfinite(xp, input: Array):
-    """Whether the element is neither infinite nor nan."""
-    return xp.isfinite(input)
-
-
-@primitive
-def nan_to_num(xp, input: Array, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None):
-    """Numbers in place of nan and infinities; None means the largest or smallest of the dtype."""
-    if input.dtype.kind in "biu":
-        return input.copy()
-    kind = input.dtype.type
-    limits = ml_dtypes.finfo(input.dtype)
-    out = xp.where(xp.isnan(input), kind(nan), input)
-    out = xp.where(xp.equal(out, kind(math.inf)), kind(limits.max if posinf is None else posinf), out)
-    return xp.where(xp.equal(out, kind(-math.inf)), kind(limits.min if neginf is None else neginf), out)
-
-
-nan_to_num.vjp(input=lambda F, g, input: F.where(F.isfinite(input), g, F.zeros_like(g)))
-
-
-# -- made of the above ---------------------------------------------------------------------------------------------------
+def rad2deg(input: Any) -> Any:
+    """Radians as degrees."""
+    return ar.mul(input, 180 / math.pi)
 
 
 def relu6(input: Any) -> Any:
