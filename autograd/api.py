@@ -23,22 +23,23 @@ def _as_list(value: Any, what: str) -> list:
 def _check_roots(roots: list, gradients: list, function: str) -> None:
     if len(roots) != len(gradients):
         raise RuntimeError(f"{function}: got {len(roots)} tensors and {len(gradients)} gradients")
-    for i, (root, gradient) in enumerate(zip(roots, gradients, strict=True)):
-        if fresh_node(root) is None:
+    for i, root in enumerate(roots):
+        gradient = gradients[i]
+        if root.node is None and fresh_node(root) is None:
             raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn")
-        if gradient is None:
-            if root.array.size != 1:
+        if gradient is not None:
+            if gradient.array.shape != root.array.shape:
                 raise RuntimeError(
-                    "grad can be implicitly created only for scalar outputs; this one has shape "
-                    f"{list(root.array.shape)}: reduce it first, or pass a gradient of that shape"
+                    f"Mismatch in shape: grad_output[{i}] has a shape of {list(gradient.array.shape)} and output[{i}] "
+                    f"has a shape of {list(root.array.shape)}."
                 )
-            if root.array.dtype.kind == "c":
-                raise RuntimeError(f"grad can be implicitly created only for real scalar outputs, got {root.dtype}")
-        elif gradient.array.shape != root.array.shape:
+        elif root.array.size != 1:
             raise RuntimeError(
-                f"Mismatch in shape: grad_output[{i}] has a shape of {list(gradient.array.shape)} and output[{i}] "
-                f"has a shape of {list(root.array.shape)}."
+                "grad can be implicitly created only for scalar outputs; this one has shape "
+                f"{list(root.array.shape)}: reduce it first, or pass a gradient of that shape"
             )
+        elif root.array.dtype.kind == "c":
+            raise RuntimeError(f"grad can be implicitly created only for real scalar outputs, got {root.dtype}")
 
 
 def backward(
@@ -64,7 +65,7 @@ def backward(
         >>> x.grad
         tensor([2., 4.])
     """
-    roots = _as_list(tensors, "backward(): tensors")
+    roots = [tensors] if isinstance(tensors, Variable) else _as_list(tensors, "backward(): tensors")
     gradients = [None] * len(roots) if grad_tensors is None else _as_list(grad_tensors, "backward(): grad_tensors")
     _check_roots(roots, gradients, "backward()")
     targets = None if inputs is None else _as_list(inputs, "backward(): inputs")

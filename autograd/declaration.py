@@ -164,8 +164,9 @@ class Declaration:
     def bind(self, args: tuple, kwargs: dict) -> tuple[tuple, tuple]:
         """Inputs and attributes of a call, with names resolved and defaults filled in."""
         count = len(self.inputs)
-        if not kwargs and len(args) >= self.required:
-            args += self.tail[len(args) - self.required :]
+        if not kwargs:
+            if len(args) >= self.required:
+                args += self.tail[len(args) - self.required :]
             if len(args) == self.arity:
                 return args[:count], args[count:]
         names = (*self.inputs, *self.attributes)
@@ -251,7 +252,7 @@ class Declaration:
 
 def as_array(value: Any) -> Array:
     """NumPy returns scalars where it should return 0-d arrays."""
-    return arrays.module_of(value).asarray(value)
+    return numpy.asarray(value) if isinstance(value, numpy.generic) else arrays.module_of(value).asarray(value)
 
 
 def wrap(value: Any, like: Array) -> Any:

@@ -50,11 +50,11 @@ class Plan:
         found = {i: rule(F, g, *(pick or _nothing)(saved)) for i, rule, pick in self.rules}
         return [found.get(i) for i in range(len(self.needs))]
 
-    def lift(self, node: Node) -> tuple:
+    def lift(self, node: Node, saved: tuple) -> tuple:
         """The saved values as tensors in their places on the tape, for `create_graph=True`."""
         declaration = self.declaration
         lifted: list = []
-        for name, value in zip(self.names, node.saved or (), strict=True):
+        for name, value in zip(self.names, saved, strict=True):
             if name in declaration.inputs and declaration.variadic:
                 value = [_on_tape(v, edge) for v, edge in zip(value, node.edges, strict=True)]
             elif name in declaration.inputs:
@@ -90,9 +90,10 @@ _CONSTANT: tuple[list, int] = ([0, None], 0)
 
 def _version(variable: Any) -> tuple[list, int]:
     """The change counter of a tensor's memory and its count now; numbers and None never change."""
-    if not isinstance(variable, Variable):
+    try:
+        counter = variable.counter
+    except AttributeError:
         return _CONSTANT
-    counter = variable.counter
     if counter is None:
         counter = variable.counter = [0, None]
     return counter, counter[0]

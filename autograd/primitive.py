@@ -165,7 +165,7 @@ def _several(declaration: Declaration) -> Callable:
             body = bodies[kind]
             if floating and dtype not in FLOATING:
                 return general(inputs, attributes)
-            for x, needed in zip(inputs, required, strict=True):
+            for x, needed in zip(inputs, required):  # noqa: B905  (strict costs a keyword argument per call)
                 node = array = None
                 if x is not None or needed:
                     array = x.array

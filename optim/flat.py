@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 
 from ..autograd.mode import enable_grad
-from ..autograd.variable import Variable, box, changed
+from ..autograd.variable import Variable, box, changed, counter_of
 from ..runtime import device as devices
 from ..runtime.arrays import Array, module_of
 from ..tensor.arena import Arena, home_of, settle
@@ -92,11 +92,14 @@ class ElementwiseOptimizer(Optimizer):
                 for run in self._plans[i].runs:
                     self._prepare(run, group)
                     self._update(run, group, 0, len(run.parameters), run.chunks)
+                for counter in self._plans[i].counters:
+                    counter[0] += 1
+                    counter[1] = "optimizer step"
             else:
                 self._step_in_pieces(i, group)
-            for p in params:
-                if p.gradient is not None:
-                    changed(p, "optimizer step")
+                for p in params:
+                    if p.gradient is not None:
+                        changed(p, "optimizer step")
         self._entries = len(self.state)
         return loss
 
@@ -270,6 +273,7 @@ class _Plan:
         self._places = places
         self.runs = runs
         self._expected = [place for run in runs for place in run.places]
+        self.counters = [counter_of(p) for p in parameters]
         self.compare_steps()
 
     def compare_steps(self) -> None:
@@ -280,9 +284,9 @@ class _Plan:
         """Whether every parameter has its gradient and both are in the arena, so that each run takes one update."""
         if not self._level or len(parameters) != len(self._expected):
             return False
-        for p, (data, grad) in zip(parameters, self._expected, strict=True):
+        for p, (data, grad), counter in zip(parameters, self._expected, self.counters, strict=True):
             gradient = p.gradient
-            if gradient is None or p.array is not data or gradient.array is not grad():
+            if gradient is None or p.array is not data or gradient.array is not grad() or p.counter is not counter:
                 return False
         return True
 

@@ -109,27 +109,16 @@ def linear(xp, input: Array, weight: Array, bias: Array | None = None):
     return out if input.ndim == 2 else out.reshape(*input.shape[:-1], weight.shape[0])
 
 
-def _rows(F: Any, x: Any) -> Any:
-    return x if len(x.shape) == 2 else F.reshape(x, (-1, x.shape[-1]))
+def _rows(x: Any) -> Any:
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
 
 
+# in methods that arrays and tensors share: for a small layer, calls through F would cost as much as the products
 linear.vjp(
-    input=lambda F, g, weight, input_shape: F.reshape(F.matmul_nd(_rows(F, g), weight), input_shape),
-    weight=lambda F, g, input: F.matmul_nd(F.transpose(_rows(F, g), 0, 1), _rows(F, input)),
-    bias=lambda F, g: F.sum(_rows(F, g), 0),
+    input=lambda F, g, weight, input_shape: (_rows(g) @ weight).reshape(input_shape),
+    weight=lambda F, g, input: _rows(g).T @ _rows(input),
+    bias=lambda F, g: _rows(g).sum(0),
 )
-
-
-@linear.fused_vjp("cuda")
-@linear.fused_vjp("cpu")
-def _linear_gradients(xp: Any, g: Array, needs: tuple, input: Array, weight: Array) -> tuple:
-    """The three rules without a detour through operations on shapes, which would cost as much as a small product."""
-    rows = g if g.ndim == 2 else g.reshape(-1, g.shape[-1])
-    return (
-        xp.matmul(rows, weight).reshape(input.shape) if needs[0] else None,
-        xp.matmul(rows.T, input if input.ndim == 2 else input.reshape(-1, input.shape[-1])) if needs[1] else None,
-        rows.sum(0) if needs[2] else None,
-    )
 
 
 def einsum(equation: str, *operands: Any) -> Any:
