@@ -14,7 +14,7 @@ def to_paceline(value: Any) -> Any:
     """The same value for Paceline: tensors with their memory layout, dtypes, devices, containers."""
     if isinstance(value, torch.Tensor):
         return tensor_to_paceline(value)
-    if isinstance(value, torch.dtype):
+    if isinstance(value, torch.dtype | torch.memory_format | torch.layout):
         return getattr(paceline, str(value).removeprefix("torch."))
     if isinstance(value, torch.device):
         return paceline.device(value.type)
@@ -42,7 +42,7 @@ def tensor_to_paceline(tensor: torch.Tensor) -> Any:
         storage = torch.empty(0, dtype=t.dtype).set_(t.untyped_storage())
         memory = _to_numpy(storage).copy()
         strides = [s * memory.itemsize for s in t.stride()]
-        array = numpy.lib.stride_tricks.as_strided(memory[t.storage_offset() :], t.shape, strides)
+        array = numpy.ndarray(tuple(t.shape), memory.dtype, memory, t.storage_offset() * memory.itemsize, strides)
     result = paceline.from_numpy(array)
     return result.requires_grad_() if tensor.requires_grad else result
 
@@ -50,7 +50,7 @@ def tensor_to_paceline(tensor: torch.Tensor) -> Any:
 def _to_numpy(t: torch.Tensor) -> numpy.ndarray:
     if t.dtype == torch.bfloat16:
         return t.float().numpy().astype(paceline.bfloat16.numpy)
-    return t.numpy()
+    return t.numpy(force=True)  # PyTorch's gradients may be symbolic zeros
 
 
 def tensors_in(value: Any) -> list:

@@ -45,6 +45,10 @@ _RANDOM = {
     "nn.functional.rrelu", "nn.functional.fractional_max_pool2d", "nn.functional.fractional_max_pool3d",
     "svd_lowrank", "pca_lowrank",
 }  # fmt: skip
+# PyTorch's own error in float64, against mpmath with 15 digits; SciPy's is below 1e-15 there.
+_IMPRECISE_IN_TORCH = {f"special.bessel_{name}": 1e-6 for name in ("j0", "j1", "y0", "y1")}
+# Entries that show a public function with its arguments in another order.
+_REORDERED = {name: lambda f: lambda input, n: f(n, input) for name in ("polygamma", "special.polygamma")}
 _UNINITIALIZED = {"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided"}
 DTYPES = (torch.float32, torch.float64, torch.int64, torch.bool, torch.complex128)
 
@@ -72,7 +76,7 @@ def find(name: str) -> Callable | None:
         if found is None:
             break
     if callable(found):
-        return found
+        return _REORDERED.get(name, lambda f: f)(found)
     for method in (name, name + "_"):
         if "." not in name and hasattr(paceline.Tensor, method):
             attribute = paceline.Tensor.__dict__.get(method, getattr(paceline.Tensor, method))
@@ -148,6 +152,7 @@ def check(info: Any, function: Callable, sample: Any, dtype: torch.dtype) -> tup
         except Exception:
             return "pass", ""  # a sample that PyTorch itself refuses here
         rtol, atol = tolerance(dtype, theirs)
+        atol = _IMPRECISE_IN_TORCH.get(info.name, atol)
         try:
             ours = function(*ours_in, **ours_kwargs)
         except Exception as error:
