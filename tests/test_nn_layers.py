@@ -1,4 +1,4 @@
-"""Layers: closed forms, state, randomness, messages. The values of the functions are checked by tests/tables/nn_ops.py."""
+"""Layers: closed forms, state, randomness, messages. tests/tables/nn_ops.py has the values of the functions."""
 
 import math
 
@@ -20,22 +20,19 @@ def close(found, expected, tolerance=1e-6):
     np.testing.assert_allclose(found.detach().cpu().numpy(), expected, rtol=tolerance, atol=tolerance)
 
 
-# -- convolution ----------------------------------------------------------------------------------------------------------
+# -- convolution -------------------------------------------------------------------------------------------------------
 
 GEOMETRIES = {
-    "rows kept whole": dict(size=(2, 2, 5, 6), weight=(2, 2, 2, 2)),
-    "rows cut": dict(size=(2, 2, 5, 4), weight=(2, 2, 2, 3)),
-    "stride, padding, dilation and groups": dict(
-        size=(2, 4, 5, 4), weight=(2, 2, 2, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=2
-    ),
+    "rows kept whole": ((2, 2, 5, 6), (2, 2, 2, 2), {}),
+    "rows cut": ((2, 2, 5, 4), (2, 2, 2, 3), {}),
+    "all options": ((2, 4, 5, 4), (2, 2, 2, 2), {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2), "groups": 2}),
 }
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
-def test_convolution_differentiates_twice(geometry, device):
-    options = dict(geometry)
-    x = random(*options.pop("size"), seed=1).to(device).requires_grad_()
-    w = random(*options.pop("weight"), seed=2).to(device).requires_grad_()
+@pytest.mark.parametrize(("size", "kernel", "options"), GEOMETRIES.values(), ids=GEOMETRIES)
+def test_convolution_differentiates_twice(size, kernel, options, device):
+    x = random(*size, seed=1).to(device).requires_grad_()
+    w = random(*kernel, seed=2).to(device).requires_grad_()
     b = random(w.shape[0], seed=3).to(device).requires_grad_()
     function = lambda x, w, b: F.conv2d(x, w, b, **options)  # noqa: E731
     assert paceline.autograd.gradcheck(function, (x, w, b))
@@ -63,7 +60,7 @@ def test_padding_modes_of_convolution(mode):
     close(layer(x), F.conv2d(surrounded, layer.weight, layer.bias).detach().numpy())
 
 
-# -- pooling --------------------------------------------------------------------------------------------------------------
+# -- pooling -----------------------------------------------------------------------------------------------------------
 
 
 def test_max_pool_gives_the_gradient_to_the_first_of_equals():
@@ -78,7 +75,7 @@ def test_max_pool_indices_are_where_the_values_are():
     close(x.flatten(2).gather(2, indices.flatten(2)), values.flatten(2).numpy())
 
 
-# -- normalization --------------------------------------------------------------------------------------------------------
+# -- normalization -----------------------------------------------------------------------------------------------------
 
 
 def test_running_statistics_are_those_of_the_formula():
@@ -113,7 +110,7 @@ def test_without_running_statistics_evaluation_uses_the_batch():
     close(layer.eval()(x), layer.train()(x).detach().numpy())
 
 
-# -- embedding, dropout, attention ----------------------------------------------------------------------------------------
+# -- embedding, dropout, attention -------------------------------------------------------------------------------------
 
 
 def test_padding_row_stays_zero():
@@ -159,11 +156,13 @@ def test_attention_that_looks_at_the_past_only():
     close(F.scaled_dot_product_attention(later, later, later, is_causal=True)[:, :3], before[:, :3].numpy())
 
 
-# -- activations and losses -----------------------------------------------------------------------------------------------
+# -- activations and losses --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["relu", "relu6", "hardtanh", "leaky_relu", "elu", "selu", "silu", "mish", "hardsigmoid",
-                                  "hardswish"])  # fmt: skip
+IN_PLACE = ["relu", "relu6", "hardtanh", "leaky_relu", "elu", "selu", "silu", "mish", "hardsigmoid", "hardswish"]
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
 def test_activations_in_place(name, device):
     function = getattr(F, name)
     x = random(3, 4).to(device).requires_grad_()
@@ -210,7 +209,7 @@ def test_binary_cross_entropy_is_finite_at_the_limits():
     assert loss.item() == 100 and bool(x.grad.isfinite().all())
 
 
-# -- messages -------------------------------------------------------------------------------------------------------------
+# -- messages ----------------------------------------------------------------------------------------------------------
 
 x24, images = paceline.zeros(2, 4), paceline.zeros(1, 3, 4, 4)
 

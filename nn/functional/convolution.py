@@ -92,7 +92,7 @@ def conv2d(
         image[1] != kernel[1] * groups
         or kernel[0] % groups
         or min(out) <= 0
-        or input.array.dtype is not weight.array.dtype
+        or input.array.dtype != weight.array.dtype
         or (bias is not None and bias.array.shape != kernel[:1])
     ):
         raise RuntimeError(_mistake(input, weight, bias, padding, dilation, groups))
@@ -108,7 +108,7 @@ def _mistake(input: Any, weight: Any, bias: Any, padding: Pair, dilation: Pair, 
             f"Given groups={groups}, weight of size {list(kernel)}, expected input{list(image)} to have "
             f"{kernel[1] * groups} channels, but got {image[1]} channels instead"
         )
-    if input.array.dtype is not weight.array.dtype:
+    if input.array.dtype != weight.array.dtype:
         return (
             f"Input type ({dtypes.of(input.array.dtype).name}) and weight type ({dtypes.of(weight.array.dtype).name}) "
             "should be the same; convert one with .to(dtype)"

@@ -26,7 +26,7 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
         tensor([2., 2., 2.])
     """
     x, w = input.array, weight.array
-    if w.ndim == 2 and x.ndim and x.shape[-1] == w.shape[1] and x.dtype is w.dtype:
+    if w.ndim == 2 and x.ndim and x.shape[-1] == w.shape[1] and x.dtype == w.dtype:
         return linalg.linear(input, weight, bias)
     raise RuntimeError(_linear_mistake(x, w))
 

@@ -44,5 +44,6 @@ def _squared_error_input(F: Any, g: Any, input: Any, target: Any, mean: bool) ->
 
 
 squared_error.vjp(
-    input=_squared_error_input, target=lambda F, g, input, target, mean: -_squared_error_input(F, g, input, target, mean)
+    input=_squared_error_input,
+    target=lambda F, g, input, target, mean: -_squared_error_input(F, g, input, target, mean),
 )

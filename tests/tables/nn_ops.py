@@ -27,7 +27,7 @@ def both(value):
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
-# -- windows --------------------------------------------------------------------------------------------------------------
+# -- windows -----------------------------------------------------------------------------------------------------------
 
 
 def padded(x, padding, value=0.0):
@@ -168,7 +168,7 @@ WINDOWS = [
 ]
 
 
-# -- normalization --------------------------------------------------------------------------------------------------------
+# -- normalization -----------------------------------------------------------------------------------------------------
 
 
 def standardized(x, dims, eps):
@@ -233,7 +233,9 @@ NORMALIZATIONS = [
         fused=True,
     ),
     functional(
-        "normalize", [S(rnd(2, 3)), S(rnd(2, 3), 1.0, 0), S(rnd(2, 3), p=3.0, dim=-1), S(rnd(4, low=1), dim=0)], normalize
+        "normalize",
+        [S(rnd(2, 3)), S(rnd(2, 3), 1.0, 0), S(rnd(2, 3), p=3.0, dim=-1), S(rnd(4, low=1), dim=0)],
+        normalize,
     ),
     functional(
         "cosine_similarity",
@@ -243,7 +245,7 @@ NORMALIZATIONS = [
 ]
 
 
-# -- activations, not those of the main tables ----------------------------------------------------------------------------
+# -- activations, not those of the main tables -------------------------------------------------------------------------
 
 ACTIVATIONS = [
     functional("relu6", [S(spread(2, 3)), S(np.array([-1.0, 3.0, 7.0]))], lambda x: np.clip(x, 0, 6)),
@@ -275,7 +277,7 @@ def glu(x, dim):
     return a * sigmoid(b)
 
 
-# -- linear maps, tables, padding, attention ------------------------------------------------------------------------------
+# -- linear maps, tables, padding, attention ---------------------------------------------------------------------------
 
 
 def attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None):
@@ -346,7 +348,7 @@ MAPS = [
 ]
 
 
-# -- losses ---------------------------------------------------------------------------------------------------------------
+# -- losses ------------------------------------------------------------------------------------------------------------
 
 
 def reduced(losses, reduction):
