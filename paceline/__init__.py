@@ -216,17 +216,19 @@ from .tensor.ops.reduction import (
     all,
     amax,
     amin,
+    aminmax,
     any,
     argmax,
     argmin,
+    count_nonzero,
     logsumexp,
-    mean,
+    nanmean,
+    nansum,
     norm,
-    prod,
-    std,
-    sum,
-    var,
 )
+from .tensor.ops.reduction import mean_as as mean
+from .tensor.ops.reduction import prod_as as prod
+from .tensor.ops.reduction import sum_as as sum
 from .tensor.ops.rounding import (
     ceil,
     floor,
@@ -296,6 +298,20 @@ from .tensor.ops.special import (
     xlogy,
 )
 from .tensor.ops.special import polygamma_of_order as polygamma
+from .tensor.ops.statistics import (
+    bincount,
+    corrcoef,
+    cov,
+    histc,
+    histogram,
+    histogramdd,
+    nanquantile,
+    quantile,
+    std,
+    std_mean,
+    var,
+    var_mean,
+)
 from .tensor.ops.strided import as_strided, as_strided_scatter
 from .tensor.printing import set_printoptions
 from .tensor.random import (

@@ -30,6 +30,7 @@ from .ops import (
     scattering,
     shaping,
     special,
+    statistics,
     strided,
 )
 from .ops import complex as complex_family
@@ -307,11 +308,17 @@ class Tensor(TensorBase, box=True):
 
     # -- reductions --------------------------------------------------------------------------------------------------
 
-    sum, mean, prod = reduction.sum, reduction.mean, reduction.prod
-    var, std, norm = reduction.var, reduction.std, reduction.norm
+    sum, mean, prod = reduction.sum_as, reduction.mean_as, reduction.prod_as
+    nansum, nanmean, count_nonzero, aminmax = (
+        reduction.nansum, reduction.nanmean, reduction.count_nonzero, reduction.aminmax)  # fmt: skip
+    var, std, norm, cov, corrcoef = statistics.var, statistics.std, reduction.norm, statistics.cov, statistics.corrcoef
+    quantile, nanquantile, bincount = statistics.quantile, statistics.nanquantile, statistics.bincount
+    histc, histogram = statistics.histc, statistics.histogram
     amax, amin, argmax, argmin = reduction.amax, reduction.amin, reduction.argmax, reduction.argmin
     max, min, median = ordering.max, ordering.min, ordering.median
     all, any, logsumexp, cumsum = reduction.all, reduction.any, reduction.logsumexp, cumulative.cumsum_as
+    cumprod, cummax, cummin = cumulative.cumprod_as, cumulative.cummax, cumulative.cummin
+    logcumsumexp, diff = cumulative.logcumsumexp, cumulative.diff
 
     # -- shape -------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from ...autograd.plan import FLOATING
@@ -48,3 +51,16 @@ def to_device(input: Any, device: devices.device) -> Any:
     if source == device or (device.index is None and source.type == device.type):
         return input
     return move(input, device, source)
+
+
+def accepts_dtype(function: Callable) -> Callable:
+    """The form of a reduction that users call: with PyTorch's argument `dtype`, to which the input is converted first."""
+
+    @functools.wraps(function, assigned=("__name__", "__qualname__", "__doc__", "__module__"), updated=())
+    def call(input: Any, *args: Any, dtype: dtypes.dtype | None = None, **kwargs: Any) -> Any:
+        return function(input if dtype is None else to_dtype(input, dtypes.of(dtype)), *args, **kwargs)
+
+    parameters = inspect.signature(function).parameters.values()
+    option = inspect.Parameter("dtype", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="dtypes.dtype | None")
+    call.__signature__ = inspect.Signature([*parameters, option])  # type: ignore[attr-defined]
+    return call

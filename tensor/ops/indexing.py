@@ -12,7 +12,7 @@ from ...runtime import dtypes
 from ...runtime.arrays import Array, module_of
 from . import arithmetic as ar
 from . import cast
-from .shaping import one_dim, reshape
+from .shaping import expand, narrow, one_dim, reshape
 
 # -- basic and advanced indexing ------------------------------------------------------------------------------------------
 
@@ -200,7 +200,7 @@ def without_leading_ones(value: Any) -> Any:
 # -- along one dimension --------------------------------------------------------------------------------------------------
 
 
-def _along(xp: Any, index: Array, dim: int) -> tuple:
+def along(xp: Any, index: Array, dim: int) -> tuple:
     """The index tuple that walks `index` along dim and itself along the other dimensions."""
     grids = []
     for i, n in enumerate(index.shape):
@@ -211,7 +211,7 @@ def _along(xp: Any, index: Array, dim: int) -> tuple:
 @primitive
 def gather_along(xp, input: Array, index: Array, dim: int):
     """out[i][j] = input[index[i][j]][j] for dim 0, and so on."""
-    return input[_along(xp, index, dim)] if index.ndim else input[index]
+    return input[along(xp, index, dim)] if index.ndim else input[index]
 
 
 gather_along.vjp(input=lambda F, g, input_shape, index, dim: F.scatter_zeros(g, index, input_shape, dim))
@@ -221,7 +221,7 @@ gather_along.vjp(input=lambda F, g, input_shape, index, dim: F.scatter_zeros(g, 
 def scatter_zeros(xp, input: Array, index: Array, size: tuple, dim: int):
     """Zeros of a size with the input added at the places that gather_along reads."""
     out = xp.zeros(size, input.dtype)
-    place = _along(xp, index, dim) if index.ndim else index
+    place = along(xp, index, dim) if index.ndim else index
     xp.add.at(out, place, input[tuple(slice(n) for n in index.shape)])
     return out
 
@@ -254,14 +254,18 @@ index_add_zeros.vjp(input=lambda F, g, index, dim: F.index_select_rows(g, index,
 # -- the forms users call -------------------------------------------------------------------------------------------------
 
 
-def _check_index(index: Any, size: int, function: str, dim: int, kind: type[Exception] = RuntimeError) -> None:
+def check_index(
+    index: Any, size: int, function: str, dim: int, kind: type[Exception] = RuntimeError, sized: bool = True
+) -> None:
+    """Refuse what is no tensor of integers in [0, size)."""
     if not isinstance(index, Variable):
         raise TypeError(f"{function}(): argument 'index' must be a tensor, got {type(index).__name__}")
     if index.array.dtype.kind not in "iu":
         raise RuntimeError(f"{function}(): Expected dtype int64 for index, got {index.array.dtype.name}")
-    check_range(index.array, size, f"dimension {dim}", kind)
-    if index.array.size and int(index.array.min()) < 0:
-        raise kind(f"{function}(): index {int(index.array.min())} is out of bounds for dimension {dim}")
+    if sized:
+        check_range(index.array, size, f"dimension {dim}", kind)
+        if index.array.size and int(index.array.min()) < 0:
+            raise kind(f"{function}(): index {int(index.array.min())} is out of bounds for dimension {dim}")
 
 
 def gather(input: Any, dim: int, index: Any) -> Any:
@@ -278,15 +282,16 @@ def gather(input: Any, dim: int, index: Any) -> Any:
                 [4, 3]])
     """
     dim = one_dim(dim, input.array.ndim)
-    shape = input.array.shape or (1,)
-    _check_index(index, shape[dim], "gather", dim)
-    _check_fits(index.array.shape, input.array.shape, dim, "gather", "input")
-    if not input.array.ndim:
-        return take_index(input, (index.array * 0 == 0,)) if index.array.ndim else input + 0
-    return gather_along(input, index, dim)
+    check_index(index, (input.array.shape or (1,))[dim], "gather", dim)
+    shape = index.array.shape
+    if not index.array.size:  # of any shape
+        return reshape(narrow(reshape(input, (-1,)), 0, 0, 0), shape)
+    input, index = (reshape(x, (1,)) if x.array.ndim == 0 else x for x in (input, index))
+    check_fits(index.array.shape, input.array.shape, dim, "gather", "input")
+    return reshape(gather_along(input, index, dim), shape)
 
 
-def _check_fits(index: tuple, other: tuple, dim: int, function: str, name: str) -> None:
+def check_fits(index: tuple, other: tuple, dim: int, function: str, name: str) -> None:
     if len(index) != len(other) or any(i > n for d, (i, n) in enumerate(zip(index, other, strict=True)) if d != dim):
         raise RuntimeError(
             f"{function}(): Size does not match at dimension {dim}: expected index {list(index)} to be no larger than "
@@ -294,68 +299,59 @@ def _check_fits(index: tuple, other: tuple, dim: int, function: str, name: str) 
         )
 
 
-@primitive
-def scatter_write(xp, input: Array, src: Array, index: Array, dim: int):
-    """A copy of the input with src written at the places that gather_along reads."""
-    out = input.copy()
-    out[_along(xp, index, dim)] = src[tuple(slice(n) for n in index.shape)] if hasattr(src, "shape") else src
-    return out
-
-
-scatter_write.vjp(
-    input=lambda F, g, index, dim: F.scatter_write(g, 0.0, index, dim),
-    src=lambda F, g, src_shape, index, dim: F.embed_slice(
-        F.gather_along(g, index, dim), src_shape, tuple(slice(n) for n in index.shape)
-    ),
-)
-
-
-@primitive
-def scatter_sum(xp, input: Array, src: Array, index: Array, dim: int):
-    """A copy of the input with src added at the places that gather_along reads."""
-    out = input.copy()
-    xp.add.at(out, _along(xp, index, dim), src[tuple(slice(n) for n in index.shape)])
-    return out
-
-
-scatter_sum.vjp(
-    input=lambda F, g: g,
-    src=lambda F, g, src_shape, index, dim: F.embed_slice(
-        F.gather_along(g, index, dim), src_shape, tuple(slice(n) for n in index.shape)
-    ),
-)
-
-
-def scatter(input: Any, dim: int, index: Any, src: Any) -> Any:
-    """A copy of the input with elements of src (or one number) written along dim at the given indices."""
-    dim = one_dim(dim, input.array.ndim)
-    _check_index(index, input.array.shape[dim], "scatter", dim)
-    _check_fits(index.array.shape, input.array.shape, dim, "scatter", "self")
-    return scatter_write(input, src, index, dim)
-
-
-def scatter_add(input: Any, dim: int, index: Any, src: Any) -> Any:
-    """A copy of the input with elements of src added along dim at the given indices."""
-    dim = one_dim(dim, input.array.ndim)
-    _check_index(index, input.array.shape[dim], "scatter_add", dim)
-    _check_fits(index.array.shape, input.array.shape, dim, "scatter_add", "self")
-    return scatter_sum(input, src, index, dim)
-
-
 def index_select(input: Any, dim: int, index: Any) -> Any:
     """The slices of a dimension that a vector of indices names."""
     dim = one_dim(dim, input.array.ndim)
     if isinstance(index, Variable) and index.array.ndim > 1:
         raise IndexError(f"index_select(): Index is supposed to be a vector, got {index.array.ndim} dimensions")
-    _check_index(index, input.array.shape[dim], "index_select", dim, IndexError)
-    return index_select_rows(input, index, dim)
+    check_index(index, (input.array.shape or (1,))[dim], "index_select", dim, IndexError)
+    if input.array.ndim and index.array.ndim:
+        return index_select_rows(input, index, dim)
+    if not input.array.ndim and index.array.size != 1:
+        raise IndexError(f"index_select(): Index to scalar can have only 1 value, got {index.array.size} value(s)")
+    shape = input.array.shape and (*input.array.shape[:dim], 1, *input.array.shape[dim + 1 :])
+    rows = input if input.array.ndim else reshape(input, (1,))
+    return reshape(index_select_rows(rows, reshape(index, (1,)), dim), shape)
 
 
-def index_add(input: Any, dim: int, index: Any, source: Any, *, alpha: float = 1) -> Any:
-    """A copy of the input with alpha times the slices of source added where a vector of indices says."""
+def take(input: Any, index: Any) -> Any:
+    """The elements at indices into the flattened input, in the index's shape."""
+    check_index(index, 0, "take", 0, sized=False)
+    check_range(index.array, input.array.size, "the flattened tensor", IndexError)
+    return take_index(reshape(input, (-1,)), (index.array,))
+
+
+def take_along_dim(input: Any, indices: Any, dim: int | None = None) -> Any:
+    """Elements along dim at the given indices, which broadcast against the input in the other dimensions.
+
+    Args:
+        indices: int64, as `argmax` and `argsort` give.
+        dim: the dimension to index; None for the flattened input.
+
+    Example:
+        >>> import paceline as torch
+        >>> x = torch.tensor([[10, 30], [60, 40]])
+        >>> torch.take_along_dim(x, x.argmax(1, keepdim=True), 1)
+        tensor([[30],
+                [60]])
+    """
+    if indices.array.dtype != numpy.int64:
+        raise RuntimeError(f"torch.take_along_dim(): dtype of indices should be Long but got {indices.array.dtype.name}")
+    if dim is None:
+        input, indices, dim = reshape(input, (-1,)), reshape(indices, (-1,)), 0
+    if input.array.ndim != indices.array.ndim:
+        raise RuntimeError(
+            "torch.take_along_dim(): input and indices should have the same number of dimensions, but got "
+            f"{input.array.ndim} dimensions for input, and {indices.array.ndim} dimensions for indices"
+        )
     dim = one_dim(dim, input.array.ndim)
-    _check_index(index, input.array.shape[dim], "index_add", dim)
-    return input + index_add_zeros(source, index, input.array.shape, dim) * alpha
+    a, b = input.array.shape, indices.array.shape
+    joint = numpy.broadcast_shapes((*a[:dim], 1, *a[dim + 1 :]), (*b[:dim], 1, *b[dim + 1 :]))
+    shapes = [(*joint[:dim], *shape[dim : dim + 1], *joint[dim + 1 :]) for shape in (a, b)]
+    size = a[dim] if a else 1
+    check_range(indices.array, size, f"dimension {dim}", IndexError)
+    places = module_of(indices.array).where(indices.array < 0, indices.array + size, indices.array)
+    return gather(expand(input, shapes[0]), dim, expand(box(places), shapes[1]))
 
 
 def masked_select(input: Any, mask: Any) -> Any:
@@ -401,83 +397,6 @@ def nonzero(input: Any, *, as_tuple: bool = False) -> Any:
     return box(rows.astype(xp.int64))
 
 
-@primitive(outputs=("values", "indices"))
-def sort(xp, input: Array, dim: int = -1, descending: bool = False, stable: bool = False):
-    """The elements in order along dim, and where they came from."""
-    if input.ndim == 0:
-        return input.copy(), xp.zeros((), xp.int64)
-    dim = one_dim(dim, input.ndim)
-    # descending and stable: sort the reversed input ascending, and reverse the result
-    keys = xp.flip(input, dim) if descending else input
-    order = xp.argsort(keys, dim, kind="stable")
-    if descending:
-        order = xp.flip(input.shape[dim] - 1 - order, dim)
-    order = order.astype(xp.int64)
-    return xp.take_along_axis(input, order, dim), order
-
-
-sort.vjp(
-    input=lambda F, g, indices, input_shape, dim: F.scatter_zeros(
-        g[0], indices, input_shape, one_dim(dim, len(input_shape))
-    )
-    if input_shape
-    else g[0]
-)
-
-
-def argsort(input: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
-    """The indices that sort the elements along dim."""
-    return sort(input, dim, descending, stable).indices
-
-
-def topk(input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
-    """The k largest (or smallest) elements along dim in order, and where they are."""
-    dim = one_dim(dim, input.array.ndim)
-    if not 0 <= k <= input.array.shape[dim]:
-        raise RuntimeError(f"selected index k out of range: k is {k}, dimension {dim} has {input.array.shape[dim]}")
-    values, indices = sort(input, dim, largest)
-    return sort.declaration.multiple(values.narrow(dim, 0, k), indices.narrow(dim, 0, k))
-
-
-def _extreme(input: Any, name: str, dim: Any, keepdim: bool) -> Any:
-    index = getattr(input, "arg" + name)(dim, True)
-    values = gather_along(input, index, one_dim(dim, input.array.ndim)) if input.array.ndim else input + 0
-    if not keepdim and input.array.ndim:
-        values, index = values.squeeze(dim), index.squeeze(dim)
-    return sort.declaration.multiple(values, index)
-
-
-def max(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """The largest element; with dim, the largest along it and their indices; with a tensor, the larger of both.
-
-    Example:
-        >>> import paceline as torch
-        >>> torch.tensor([[1.0, 5.0], [7.0, 2.0]]).max(1).values
-        tensor([5., 7.])
-    """
-    if isinstance(dim, Variable):
-        return input.maximum(dim)
-    return input.amax() if dim is None else _extreme(input, "max", dim, keepdim)
-
-
-def min(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """The smallest element; with dim, the smallest along it and their indices; with a tensor, the smaller of both."""
-    if isinstance(dim, Variable):
-        return input.minimum(dim)
-    return input.amin() if dim is None else _extreme(input, "min", dim, keepdim)
-
-
-def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The lower median; with dim, along it and with indices."""
-    if dim is None:
-        flat = input.reshape(-1)
-        return sort(flat, 0).values[(flat.array.size - 1) // 2]
-    values, indices = sort(input, dim)
-    middle = (input.array.shape[dim] - 1) // 2
-    values, indices = values.narrow(dim, middle, 1), indices.narrow(dim, middle, 1)
-    return sort.declaration.multiple(*((values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))))
-
-
 def one_hot(tensor: Any, num_classes: int = -1) -> Any:
     """A 1 at each class index, 0 elsewhere, along a new last dimension.
 
@@ -495,23 +414,3 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Any:
         raise RuntimeError(f"Class values must be smaller than num_classes ({count}), got {int(indices.max())}.")
     xp = module_of(indices)
     return box((indices[..., None] == xp.arange(count)).astype(xp.int64))
-
-
-def bincount(input: Any, minlength: int = 0) -> Any:
-    """How often each non-negative integer occurs."""
-    if input.array.ndim != 1 or input.array.dtype.kind not in "iu" or (input.array.size and int(input.array.min()) < 0):
-        raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
-    xp = module_of(input.array)
-    return box(xp.bincount(input.array, minlength=minlength).astype(xp.int64))
-
-
-def unique(input: Any, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False) -> Any:
-    """The distinct elements in order; optionally where each element went, and how often each occurs."""
-    xp = module_of(input.array)
-    values, inverse, counts = xp.unique(input.array, return_inverse=True, return_counts=True)
-    results = [box(values)]
-    if return_inverse:
-        results.append(box(inverse.reshape(input.array.shape).astype(xp.int64)))
-    if return_counts:
-        results.append(box(counts.astype(xp.int64)))
-    return results[0] if len(results) == 1 else tuple(results)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 from typing import Any
 
 import numpy
@@ -11,7 +12,9 @@ from ...autograd.primitive import primitive
 from ...runtime import dtypes
 from ...runtime.arrays import Array
 from . import arithmetic as ar
+from . import cast
 from . import pointwise as pw
+from .cast import accepts_dtype
 
 Dim = int | tuple[int, ...] | None
 
@@ -35,7 +38,7 @@ def as_dims(dim: Any, ndim: int) -> tuple[int, ...]:
     return normal if ndim else ()
 
 
-def _restore(F: Any, g: Any, shape: tuple, dim: Dim, keepdim: bool) -> Any:
+def restore(F: Any, g: Any, shape: tuple, dim: Dim, keepdim: bool) -> Any:
     """A reduced gradient over its input's shape again."""
     if not keepdim and shape:
         dims = as_dims(dim, len(shape))
@@ -49,14 +52,13 @@ def _keep(shape: tuple, dim: Dim) -> tuple[int, ...]:
 
 
 @primitive
-def sum(xp, input: Array, dim: Dim = None, keepdim: bool = False, dtype: dtypes.dtype | None = None):
+def sum(xp, input: Array, dim: Dim = None, keepdim: bool = False):
     """The sum of the elements along dim (all dimensions if None); integers are summed as int64."""
-    if dtype is None and input.dtype.kind in "bui":
-        dtype = dtypes.int64
-    return input.sum(as_dims(dim, input.ndim), None if dtype is None else dtype.numpy, keepdims=keepdim)
+    dtype = numpy.int64 if input.dtype.kind in "bui" else None
+    return input.sum(as_dims(dim, input.ndim), dtype, keepdims=keepdim)
 
 
-sum.vjp(input=lambda F, g, input_shape, dim, keepdim: _restore(F, g, input_shape, dim, keepdim))
+sum.vjp(input=lambda F, g, input_shape, dim, keepdim: restore(F, g, input_shape, dim, keepdim))
 
 
 @primitive
@@ -72,11 +74,9 @@ sum_to_size.vjp(input=lambda F, g, input_shape: F.expand(g, input_shape))
 
 
 @primitive
-def mean(xp, input: Array, dim: Dim = None, keepdim: bool = False, dtype: dtypes.dtype | None = None):
+def mean(xp, input: Array, dim: Dim = None, keepdim: bool = False):
     """The mean of the elements along dim (all dimensions if None)."""
-    if dtype is not None:
-        input = input.astype(dtype.numpy, copy=False)
-    elif input.dtype.kind in "bui":
+    if input.dtype.kind in "bui":
         name = dtypes.of(input.dtype).name
         raise TypeError(f"could not infer output dtype. Input dtype must be either a floating point or complex dtype. Got: {name}")
     dims = as_dims(dim, input.ndim)
@@ -87,18 +87,26 @@ def mean(xp, input: Array, dim: Dim = None, keepdim: bool = False, dtype: dtypes
 
 def _mean_input(F: Any, g: Any, input_shape: tuple, dim: Dim, keepdim: bool) -> Any:
     count = math.prod(input_shape[d] for d in as_dims(dim, len(input_shape)))
-    return _restore(F, g * (1 / count if count else math.nan), input_shape, dim, keepdim)
+    return restore(F, g * (1 / count if count else math.nan), input_shape, dim, keepdim)
 
 
 mean.vjp(input=_mean_input)
 
 
 @primitive
-def prod(xp, input: Array, dim: int | None = None, keepdim: bool = False, dtype: dtypes.dtype | None = None):
+def prod(xp, input: Array, dim: int | None = None, keepdim: bool = False):
     """The product of the elements along dim (all dimensions if None); integers are multiplied as int64."""
-    if dtype is None and input.dtype.kind in "bui":
-        dtype = dtypes.int64
-    return input.prod(as_dims(dim, input.ndim), None if dtype is None else dtype.numpy, keepdims=keepdim)
+    dtype = numpy.int64 if input.dtype.kind in "bui" else None
+    return input.prod(as_dims(dim, input.ndim), dtype, keepdims=keepdim)
+
+
+def product_before(F: Any, input: Any, dim: int) -> Any:
+    """The product of the elements before each one along dim."""
+    n = input.shape[dim]
+    if n == 0:
+        return input
+    ones = F.ones_like(F.narrow(input, dim, 0, 1))
+    return F.cumprod(F.cat([ones, F.narrow(input, dim, 0, n - 1)], dim), dim)
 
 
 def _prod_input(F: Any, g: Any, input: Any, dim: int | None, keepdim: bool) -> Any:
@@ -107,17 +115,9 @@ def _prod_input(F: Any, g: Any, input: Any, dim: int | None, keepdim: bool) -> A
     if not shape:
         return g
     if dim is None:
-        return F.reshape(_prod_input(F, g, F.reshape(input, (-1,)), 0, False), shape)
-    length = shape[dim]
-    spread = F.expand(F.reshape(input, _with_axis(shape, dim)), _with_axis(shape, dim, length))
-    eye = F.identity_like(input, length, len(shape), dim % len(shape))
-    others = F.prod(F.where(eye, F.ones_like(spread), spread), dim % len(shape) + 1)
-    return _restore(F, g, shape, dim, keepdim) * others
-
-
-def _with_axis(shape: tuple, dim: int, length: int = 1) -> tuple:
-    d = dim % len(shape)
-    return (*shape[:d], length, *shape[d:])
+        return F.reshape(_prod_input(F, F.reshape(g, ()), F.reshape(input, (-1,)), 0, False), shape)
+    after = F.flip(product_before(F, F.flip(input, (dim,)), dim), (dim,))
+    return restore(F, g, shape, dim, keepdim) * (product_before(F, input, dim) * after)
 
 
 prod.vjp(input=_prod_input)
@@ -131,7 +131,7 @@ def identity_like(xp, input: Array, length: int, ndim: int, dim: int):
 
 def _extreme(name: str, doc: str) -> Any:
     def body(xp, input: Array, dim: Dim = None, keepdim: bool = False):  # type: ignore[no-untyped-def]
-        if input.size == 0 and input.ndim and not all(input.shape[d] for d in as_dims(dim, input.ndim)):
+        if input.size == 0 and input.ndim and 0 in [input.shape[d] for d in as_dims(dim, input.ndim)]:
             raise IndexError(f"{name}(): cannot reduce dimension of size 0; the input has shape {list(input.shape)}")
         return getattr(input, name[1:])(as_dims(dim, input.ndim), keepdims=keepdim)
 
@@ -144,9 +144,9 @@ def _extreme(name: str, doc: str) -> Any:
 def _extreme_input(F: Any, g: Any, input: Any, out: Any, dim: Dim, keepdim: bool) -> Any:
     """Elements equal to the extreme share the gradient evenly."""
     shape = tuple(input.shape)
-    hits = F.eq(input, _restore(F, out, shape, dim, keepdim))
+    hits = F.eq(input, restore(F, out, shape, dim, keepdim))
     hits = F.add(hits, F.zeros_like(F.expand(F.reshape(g, _keep(shape, dim)), shape)))
-    return hits * _restore(F, g, shape, dim, keepdim) / F.sum(hits, as_dims(dim, len(shape)) or None, True)
+    return hits * restore(F, g, shape, dim, keepdim) / F.sum(hits, as_dims(dim, len(shape)) or None, True)
 
 
 amax = _extreme("amax", "The largest element along dim (all dimensions if None).")
@@ -172,68 +172,76 @@ argmax = _arg_extreme("argmax", "The index of the largest element along dim (of 
 argmin = _arg_extreme("argmin", "The index of the smallest element along dim (of the flattened input if None).")
 
 
-@primitive
-def all(xp, input: Array, dim: Dim = None, keepdim: bool = False):
-    """Whether all elements along dim are nonzero."""
-    return xp.all(input, as_dims(dim, input.ndim), keepdims=keepdim)
+def _truth(name: str, doc: str) -> Any:
+    def body(xp, input: Array, dim: Dim = None, keepdim: bool = False):  # type: ignore[no-untyped-def]
+        found = getattr(xp, name)(input, as_dims(dim, input.ndim), keepdims=keepdim)
+        return found.astype(input.dtype) if input.dtype == numpy.uint8 else found  # PyTorch's old boolean type
+
+    body.__name__, body.__doc__ = name, doc
+    return primitive(body)
 
 
-@primitive
-def any(xp, input: Array, dim: Dim = None, keepdim: bool = False):
-    """Whether any element along dim is nonzero."""
-    return xp.any(input, as_dims(dim, input.ndim), keepdims=keepdim)
+all = _truth("all", "Whether all elements along dim are nonzero.")
+any = _truth("any", "Whether any element along dim is nonzero.")
 
 
 @primitive(promote="float")
 def logsumexp(xp, input: Array, dim: Dim, keepdim: bool = False):
     """log(sum(exp(input))) along dim, without overflow."""
     dims = as_dims(dim, input.ndim)
-    top = input.max(dims, keepdims=True)
+    top = input.real.max(dims, keepdims=True) if input.size else xp.zeros((), input.dtype)
     top = xp.where(xp.isfinite(top), top, 0)
     out = xp.log(xp.exp(input - top).sum(dims, keepdims=True)) + top
     return out if keepdim else xp.squeeze(out, dims)
 
 
 logsumexp.vjp(
-    input=lambda F, g, input, out, dim, keepdim: _restore(F, g, tuple(input.shape), dim, keepdim)
-    * F.exp(input - _restore(F, out, tuple(input.shape), dim, keepdim))
+    input=lambda F, g, input, out, dim, keepdim: restore(F, g, tuple(input.shape), dim, keepdim)
+    * F.exp(input - restore(F, out, tuple(input.shape), dim, keepdim))
 )
-
-
-@primitive
-def cumsum(xp, input: Array, dim: int, dtype: dtypes.dtype | None = None):
-    """The running sum along dim."""
-    if dtype is None and input.dtype.kind in "bui":
-        dtype = dtypes.int64
-    (axis,) = as_dims(dim, input.ndim) or (None,)
-    return xp.cumsum(input, axis, None if dtype is None else dtype.numpy).reshape(input.shape)
-
-
-cumsum.vjp(input=lambda F, g, dim: F.flip(F.cumsum(F.flip(g, (dim,)), dim), (dim,)))
 
 
 # -- made of the above ---------------------------------------------------------------------------------------------------
 
+sum_as = accepts_dtype(sum)
+mean_as = accepts_dtype(mean)
+prod_as = accepts_dtype(prod)
 
-def var(input: Any, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None) -> Any:
-    """The variance along dim: the sum of squared deviations over n - correction (1 if unbiased, else 0).
+
+@accepts_dtype
+def nansum(input: Any, dim: Dim = None, keepdim: bool = False) -> Any:
+    """The sum along dim of the elements that are not nan.
 
     Example:
         >>> import paceline as torch
-        >>> torch.var(torch.tensor([1.0, 2.0, 3.0]))
-        tensor(1.)
+        >>> torch.nansum(torch.tensor([1.0, float("nan"), 2.0]))
+        tensor(3.)
     """
-    if isinstance(dim, bool):  # torch.var(x, False)
-        dim, unbiased = None, dim
-    deviation = ar.sub(input, mean(input, dim, True))
-    count = math.prod(input.shape[d] for d in as_dims(dim, input.ndim))
-    freedom = count - (correction if correction is not None else 1 if unbiased else 0)
-    return ar.true_divide(sum(pw.square(deviation), dim, keepdim), float(freedom) if freedom > 0 else 0.0)
+    return sum(_without_nan(input), dim, keepdim)
 
 
-def std(input: Any, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None) -> Any:
-    """The standard deviation along dim: the square root of `var`."""
-    return pw.sqrt(var(input, dim, unbiased, keepdim, correction=correction))
+@accepts_dtype
+def nanmean(input: Any, dim: Dim = None, keepdim: bool = False) -> Any:
+    """The mean along dim of the elements that are not nan."""
+    counts = sum(ar.eq(input, input), dim, keepdim)
+    return ar.true_divide(nansum(input, dim, keepdim), counts)
+
+
+def _without_nan(input: Any) -> Any:
+    return ar.where(ar.eq(input, input), input, 0) if input.array.dtype.kind in "fcV" else input
+
+
+def count_nonzero(input: Any, dim: Dim = None) -> Any:
+    """The number of elements along dim that are not 0."""
+    return sum(ar.ne(input, 0), dim)
+
+
+Extremes = namedtuple("Extremes", ("min", "max"))
+
+
+def aminmax(input: Any, *, dim: int | None = None, keepdim: bool = False) -> Extremes:
+    """The smallest and the largest element, of all or along dim."""
+    return Extremes(amin(input, dim, keepdim), amax(input, dim, keepdim))
 
 
 def norm(input: Any, p: float | str = "fro", dim: Dim = None, keepdim: bool = False) -> Any:
@@ -252,7 +260,7 @@ def norm(input: Any, p: float | str = "fro", dim: Dim = None, keepdim: bool = Fa
     if p == -math.inf:
         return amin(pw.abs(input), dim, keepdim)
     if p == 0:
-        return sum(ar.ne(input, 0), dim, keepdim, dtypes.of(input.array.dtype))
+        return cast.to_dtype(sum(ar.ne(input, 0), dim, keepdim), dtypes.of(input.array.dtype))
     if p == 1:
         return sum(pw.abs(input), dim, keepdim)
     if p == 2:
@@ -269,7 +277,7 @@ def euclidean(xp, input: Array, dim: Dim = None, keepdim: bool = False):
 def _euclidean_input(F: Any, g: Any, input: Any, out: Any, dim: Dim, keepdim: bool) -> Any:
     shape = tuple(input.shape)
     safe = F.where(F.eq(out, 0), F.ones_like(out), out)
-    return input * _restore(F, g / safe, shape, dim, keepdim)
+    return input * restore(F, g / safe, shape, dim, keepdim)
 
 
 euclidean.vjp(input=_euclidean_input)

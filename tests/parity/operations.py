@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy
 import torch
 
 import paceline
@@ -49,6 +50,7 @@ _RANDOM = {
 _IMPRECISE_IN_TORCH = {f"special.bessel_{name}": 1e-6 for name in ("j0", "j1", "y0", "y1")}
 # Entries that show a public function with its arguments in another order.
 _REORDERED = {name: lambda f: lambda input, n: f(n, input) for name in ("polygamma", "special.polygamma")}
+_OPEN_AMONG_EQUALS = {"sort", "argsort", "topk", "kthvalue", "median"}
 _UNINITIALIZED = {"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided"}
 DTYPES = (torch.float32, torch.float64, torch.int64, torch.bool, torch.complex128)
 
@@ -140,6 +142,27 @@ def tolerance(dtype: torch.dtype, result: Any) -> tuple[float, float]:
     return (1e-4, 1e-5) if single else (1e-7, 1e-7)
 
 
+def named_elements(name: str, result: Any, sample: Any) -> Any:
+    """Indices as the elements they name, where PyTorch leaves open which one of equal elements it picks."""
+    if name not in _OPEN_AMONG_EQUALS or sample.kwargs.get("stable"):
+        return result
+    position = 1 if name in ("topk", "kthvalue") else 0
+    dim = sample.kwargs.get("dim", sample.args[position] if len(sample.args) > position else -1)
+    x = sample.input.detach()
+    index = tensors_in(result)[-1].detach()
+    if x.ndim == 0:
+        return result
+    if isinstance(index, torch.Tensor):
+        return [*tensors_in(result)[:-1], torch.take_along_dim(x, index.reshape(_kept(x, index, dim)), dim)]
+    array = numpy.take_along_axis(x.numpy(), index.array.reshape(_kept(x, index, dim)), dim)
+    return [*tensors_in(result)[:-1], paceline.from_numpy(array)]
+
+
+def _kept(x: torch.Tensor, index: Any, dim: int) -> tuple:
+    """The shape of an index with the reduced dimension in its place."""
+    return tuple(index.shape) if index.ndim == x.ndim else (*x.shape[: dim % x.ndim], 1, *x.shape[dim % x.ndim + 1 :])
+
+
 def check(info: Any, function: Callable, sample: Any, dtype: torch.dtype) -> tuple[str, str]:
     """One sample: the result, and the gradients under a random cotangent."""
     given = (sample.input, *sample.args)
@@ -164,7 +187,8 @@ def check(info: Any, function: Callable, sample: Any, dtype: torch.dtype) -> tup
             ours_shown = process(ours) if theirs_shown is not theirs else ours
         except Exception:
             theirs_shown, ours_shown = theirs, ours
-        found = difference(ours_shown, theirs_shown, rtol, atol, values)
+        pair = (named_elements(info.name, result, sample) for result in (ours_shown, theirs_shown))
+        found = difference(*pair, rtol, atol, values)
         if found:
             return "wrong", found
         if values and any(t.requires_grad for t in tensors_in([given, sample.kwargs])):

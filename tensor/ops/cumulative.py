@@ -1,0 +1,314 @@
+"""Running sums, products and extremes along a dimension, and differences and integrals made of neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ...autograd.primitive import primitive
+from ...autograd.variable import Variable, box
+from ...runtime import dtypes
+from ...runtime.arrays import Array, module_of
+from . import arithmetic as ar
+from . import indexing, pointwise, reduction, shaping
+from .cast import accepts_dtype
+from .shaping import one_dim
+
+
+def scan(xp: Any, function: Callable, array: Array, axis: int) -> Array:
+    """The running result of an associative function along an axis, by doubling: in step k over 2**k elements.
+
+    Only some of CuPy's functions have `accumulate`.
+    """
+    out = xp.moveaxis(array.copy(), axis, 0)
+    step = 1
+    while step < len(out):
+        out[step:] = function(out[step:], out[:-step])  # the right side is computed before it is written
+        step *= 2
+    return xp.moveaxis(out, 0, axis)
+
+
+def _reversed_sum(F: Any, g: Any, dim: int) -> Any:
+    """The running sum from the end."""
+    return F.flip(F.cumsum(F.flip(g, (dim,)), dim), (dim,))
+
+
+@primitive
+def cumsum(xp, input: Array, dim: int):
+    """The running sum along dim; integers are summed as int64."""
+    dtype = xp.int64 if input.dtype.kind in "bui" else None
+    return xp.cumsum(input, one_dim(dim, input.ndim) if input.ndim else None, dtype).reshape(input.shape)
+
+
+cumsum.vjp(input=lambda F, g, dim: _reversed_sum(F, g, dim) if g.shape else g)
+
+
+@primitive
+def cumprod(xp, input: Array, dim: int):
+    """The running product along dim; integers are multiplied as int64."""
+    dtype = xp.int64 if input.dtype.kind in "bui" else None
+    return xp.cumprod(input, one_dim(dim, input.ndim) if input.ndim else None, dtype).reshape(input.shape)
+
+
+def _cumprod_input(F: Any, g: Any, input: Any, dim: int) -> Any:
+    """For each pair i <= k the product of the elements before i times that of those from i + 1 to k: n * n numbers, but
+    exact to any order also where elements are 0."""
+    if not g.shape:
+        return g
+    dim = one_dim(dim, len(g.shape))
+    shape = tuple(g.shape)
+    n = shape[dim]
+    wide = (*shape[:dim], n, *shape[dim:])
+    after = F.strict_upper(input, n, len(shape), dim)  # [i, k]: k > i
+    columns = F.expand(F.unsqueeze(input, dim), wide)
+    between = F.cumprod(F.where(after, columns, F.ones_like(columns)), dim + 1)
+    not_before = F.logical_or(after, F.identity_like(input, n, len(shape), dim))
+    terms = F.where(not_before, between * F.unsqueeze(g, dim), F.zeros_like(between))
+    return F.sum(terms, dim + 1) * reduction.product_before(F, input, dim)
+
+
+cumprod.vjp(input=_cumprod_input)
+
+
+def _cumprod_fast(xp: Any, g: Any, needs: tuple, input: Array, dim: int) -> tuple:
+    """In linear time: g * out / input before the first 0 of a row, the same without that 0 at it, 0 after it."""
+    if not g.ndim:
+        return (g,)
+    dim = one_dim(dim, g.ndim)
+    zeros = xp.cumsum(input == 0, dim)
+    first = (input == 0) & (zeros == 1)
+    rest = xp.where(first, 1, input)
+
+    def tail(x: Array) -> Array:
+        return xp.flip(xp.cumsum(xp.flip(x, dim), dim), dim)
+
+    before = tail(g * xp.cumprod(input, dim)) / xp.where(zeros == 0, input, 1)
+    at = tail(g * xp.cumprod(rest, dim))
+    return (xp.where(zeros == 0, before, xp.where(first, at, 0)).astype(g.dtype, copy=False),)
+
+
+@primitive
+def strict_upper(xp, input: Array, length: int, ndim: int, dim: int):
+    """A boolean matrix, true above its diagonal, over dims (dim, dim + 1); for rules."""
+    upper = xp.arange(length)[:, None] < xp.arange(length)
+    return upper.reshape((1,) * dim + (length, length) + (1,) * (ndim - dim - 1))
+
+
+def _log_add(xp: Any) -> Callable:
+    """log(exp(a) + exp(b)) without overflow, of real or complex arrays."""
+
+    def function(a: Array, b: Array) -> Array:
+        if a.dtype.kind != "c":
+            return xp.logaddexp(a, b)
+        top = xp.maximum(a.real, b.real)
+        top = xp.where(xp.isfinite(top), top, 0)
+        return xp.log(xp.exp(a - top) + xp.exp(b - top)) + top
+
+    return function
+
+
+@primitive(promote="float")
+def logcumsumexp(xp, input: Array, dim: int):
+    """The running log(sum(exp(input))) along dim, without overflow."""
+    return scan(xp, _log_add(xp), input, one_dim(dim, input.ndim)) if input.ndim else input.copy()
+
+
+def _logcumsumexp_input(F: Any, g: Any, input: Any, out: Any, dim: int) -> Any:
+    """sum over k >= i of g[k] * exp(input[i] - out[k]), by all pairs."""
+    if not g.shape:
+        return g
+    dim = one_dim(dim, len(g.shape))
+    n = g.shape[dim]
+    before = F.logical_not(F.strict_upper(input, n, len(g.shape), dim))  # [k, i]: i <= k
+    weights = F.unsqueeze(input, dim) - F.unsqueeze(out, dim + 1)
+    weights = F.where(before, F.exp(F.where(before, weights, F.zeros_like(weights))), F.zeros_like(weights))
+    return F.sum(F.unsqueeze(g, dim + 1) * weights, dim)
+
+
+logcumsumexp.vjp(input=_logcumsumexp_input)
+
+
+def _logcumsumexp_fast(xp: Any, g: Any, needs: tuple, input: Array, out: Array, dim: int) -> tuple:
+    """In linear memory: the same sum in logarithms, of the positive and the negative gradients."""
+    if not g.ndim:
+        return (g,)
+    dim = one_dim(dim, g.ndim)
+
+    def part(positive: Array) -> Array:
+        terms = xp.log(xp.maximum(positive, 0)) - out
+        return xp.exp(xp.flip(scan(xp, _log_add(xp), xp.flip(terms, dim), dim), dim) + input)
+
+    if g.dtype.kind == "c":
+        terms = xp.log(g) - out
+        return (xp.exp(xp.flip(scan(xp, _log_add(xp), xp.flip(terms, dim), dim), dim) + input),)
+    return (part(g) - part(-g),)
+
+
+for _device in ("cpu", "cuda"):
+    cumprod.fused_vjp(_device)(_cumprod_fast)
+    logcumsumexp.fused_vjp(_device)(_logcumsumexp_fast)
+
+
+def _running_extreme(name: str, doc: str) -> Any:
+    def body(xp, input: Array, dim: int):  # type: ignore[no-untyped-def]
+        if not input.ndim:
+            return input.copy(), xp.zeros((), xp.int64)
+        dim = one_dim(dim, input.ndim)
+        values = scan(xp, xp.maximum if name == "cummax" else xp.minimum, input, dim)
+        reached = (input == values) | (input != input)  # the last place that equals the extreme, or is nan
+        places = xp.arange(input.shape[dim]).reshape((-1,) + (1,) * (input.ndim - dim - 1))
+        return values, scan(xp, xp.maximum, xp.where(reached, places, 0), dim)
+
+    body.__name__, body.__doc__ = name, doc
+    function = primitive(body, outputs=("values", "indices"))
+    function.vjp(
+        input=lambda F, g, indices, input_shape, dim: F.scatter_zeros(
+            g[0], indices, input_shape, one_dim(dim, len(input_shape))
+        )
+        if input_shape
+        else g[0]
+    )
+    return function
+
+
+cummax = _running_extreme("cummax", "The largest element so far along dim, and where it is.")
+cummin = _running_extreme("cummin", "The smallest element so far along dim, and where it is.")
+
+
+# -- the forms users call -------------------------------------------------------------------------------------------------
+
+cumsum_as = accepts_dtype(cumsum)
+cumprod_as = accepts_dtype(cumprod)
+
+
+def diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
+    """The n-th difference of neighbours along dim: input[i + 1] - input[i], n times.
+
+    Args:
+        prepend, append: tensors to join before and after along dim first.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.diff(torch.tensor([1, 4, 9]))
+        tensor([3, 5])
+    """
+    if not input.array.ndim:
+        raise RuntimeError("diff expects input to be at least one-dimensional")
+    if n < 0:
+        raise RuntimeError(f"order must be non-negative but got {n}")
+    dim = one_dim(dim, input.array.ndim)
+    if n == 0:
+        return shaping.clone(input)
+    parts = [x for x in (prepend, input, append) if x is not None]
+    x = shaping.cat(parts, dim) if len(parts) > 1 else input
+    for _ in range(min(n, x.array.shape[dim])):
+        length = max(x.array.shape[dim] - 1, 0)
+        later, earlier = shaping.narrow(x, dim, x.array.shape[dim] - length, length), shaping.narrow(x, dim, 0, length)
+        x = ar.logical_xor(later, earlier) if x.array.dtype.kind == "b" else ar.sub(later, earlier)
+    return x
+
+
+
+
+
+def _interval(y: Any, x: Any, dx: Any, dim: int) -> tuple:
+    """Left and right neighbours along dim, and the distances between them."""
+    count = max(y.array.shape[dim] - 1, 0)
+    neighbours = [shaping.narrow(y, dim, start, count) for start in (0, y.array.shape[dim] - count)]
+    if x is None:
+        return *neighbours, 1 if dx is None else dx
+    if x.array.ndim == 1 and y.array.ndim > 1:
+        if x.array.shape[0] != y.array.shape[dim]:
+            raise RuntimeError("trapezoid: There must be one `x` value for each sample point")
+        x = shaping.reshape(x, (-1,) + (1,) * (y.array.ndim - dim - 1))
+        return *neighbours, diff(x, 1, 0)
+    return *neighbours, diff(x, 1, dim - y.array.ndim)
+
+
+def trapezoid(y: Any, x: Any = None, *, dx: Any = None, dim: int = -1) -> Any:
+    """The integral along dim by the trapezoidal rule: the sum of (y[i] + y[i+1]) / 2 * (x[i+1] - x[i]).
+
+    Args:
+        y: values of the function.
+        x: where they were taken; by default dx apart.
+        dx: the distance of the samples, 1 by default.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.trapezoid(torch.tensor([1.0, 2.0, 4.0]))
+        tensor(4.5000)
+    """
+    dim = one_dim(dim, y.array.ndim)
+    left, right, width = _interval(y, x, dx, dim)
+    return ar.true_divide(reduction.sum(ar.mul(ar.add(left, right), width), dim), 2.0)
+
+
+def cumulative_trapezoid(y: Any, x: Any = None, *, dx: Any = None, dim: int = -1) -> Any:
+    """The running integral along dim by the trapezoidal rule; see `trapezoid`."""
+    dim = one_dim(dim, y.array.ndim)
+    left, right, width = _interval(y, x, dx, dim)
+    return ar.true_divide(cumsum(ar.mul(ar.add(left, right), width), dim), 2.0)
+
+
+def gradient(input: Any, *, spacing: Any = None, dim: Any = None, edge_order: int = 1) -> tuple:
+    """Estimates of the partial derivatives of a function sampled on a grid, by second-order differences.
+
+    Args:
+        spacing: the distance of the samples (a number, or one for each dim), or their coordinates (a vector for each).
+        dim: the dimensions to differentiate along; all by default.
+        edge_order: 1 or 2, the order of the differences at both ends.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.gradient(torch.tensor([1.0, 4.0, 9.0]))[0]
+        tensor([3., 4., 5.])
+    """
+    if edge_order not in (1, 2):
+        raise RuntimeError("torch.gradient only supports edge_order=1 and edge_order=2.")
+    dims = reduction.as_dims(dim, input.array.ndim)
+    spacing = 1 if spacing is None else spacing
+    spacings = list(spacing) if isinstance(spacing, list | tuple) else [spacing] * len(dims)
+    if len(spacings) != len(dims):
+        raise RuntimeError(
+            f"torch.gradient expected spacing to be unspecified, a scalar, or a list of length {len(dims)}, got {len(spacings)}"
+        )
+    for d in dims:
+        if input.array.shape[d] < edge_order + 1:
+            raise RuntimeError("torch.gradient expected each dimension size to be at least edge_order+1")
+    return tuple(_derivative(input, d, s, edge_order) for d, s in zip(dims, spacings, strict=True))
+
+
+def _derivative(f: Any, dim: int, spacing: Any, edge_order: int) -> Any:
+    """For steps a before and b after a point: (a/b * (f[i+1] - f[i]) + b/a * (f[i] - f[i-1])) / (a + b)."""
+    n = f.array.shape[dim]
+    if isinstance(spacing, Variable) and spacing.array.ndim:
+        steps = shaping.reshape(diff(spacing), (-1,) + (1,) * (f.array.ndim - dim - 1))
+    else:
+        xp, dtype = module_of(f.array), f.array.dtype if f.array.dtype.kind in "fcV" else None
+        width = spacing.item() if isinstance(spacing, Variable) else spacing
+        steps = box(xp.full((n - 1,) + (1,) * (f.array.ndim - dim - 1), width, dtype))
+        if dtype is None:
+            steps = steps.to(dtypes.get_default_dtype())
+    slopes = ar.true_divide(diff(f, 1, dim), steps)
+    along = steps.array.ndim - (f.array.ndim - dim)
+
+    def at(x: Any, start: int, count: int = 1) -> Any:
+        d = along if x is steps else dim
+        return shaping.narrow(x, d, start % x.array.shape[d], count)
+
+    first, last = at(slopes, 0), at(slopes, -1)
+    if n == 2:
+        return shaping.cat([first, last], dim)
+    before, after = at(steps, 0, n - 2), at(steps, 1, n - 2)
+    left, right = at(slopes, 0, n - 2), at(slopes, 1, n - 2)
+    inner = ar.true_divide(ar.add(ar.mul(right, before), ar.mul(left, after)), ar.add(before, after))
+    if edge_order == 2:
+        first = _extrapolated(first, at(slopes, 1), at(steps, 0), at(steps, 1))
+        last = _extrapolated(last, at(slopes, -2), at(steps, -1), at(steps, -2))
+    return shaping.cat([first, inner, last], dim)
+
+
+def _extrapolated(slope: Any, inner: Any, step: Any, inner_step: Any) -> Any:
+    """The derivative at an end from the slopes of the two intervals next to it."""
+    change = ar.true_divide(ar.sub(slope, inner), ar.add(step, inner_step))
+    return ar.add(slope, ar.mul(change, step))
