@@ -30,6 +30,7 @@ from ..runtime.arrays import Array
 from .declaration import Declaration, as_array, attach_view, registry
 from .mode import is_grad_enabled
 from .operands import explain
+from .out import with_out, write_into
 from .plan import FLOATING, WEAK_NUMBERS
 from .variable import LEAF, Node, Variable, fresh_node
 
@@ -60,6 +61,8 @@ def _unary(declaration: Declaration) -> Callable:
 
     def call(input, *attributes, **named):  # type: ignore[no-untyped-def]
         if named or len(attributes) != attribute_count:
+            if "out" in named:
+                return write_into(named.pop("out"), call(input, *attributes, **named), declaration.name)
             (input,), attributes = declaration.bind((input, *attributes), named)
         try:
             array = input.array
@@ -100,7 +103,9 @@ def _binary(declaration: Declaration) -> Callable:
     numeric = declaration.promote != "none"
     general = declaration.call
 
-    def call(input, other):  # type: ignore[no-untyped-def]
+    def call(input, other, *, out=None):  # type: ignore[no-untyped-def]
+        if out is not None:
+            return write_into(out, call(input, other), declaration.name)
         x = y = None
         try:
             if other.__class__ is float or other.__class__ is int:
@@ -154,7 +159,9 @@ def _several(declaration: Declaration) -> Callable:
     required = [name not in declaration.optional for name in declaration.inputs]
     same_dtype, floating = declaration.promote != "none", declaration.promote == "float"
 
-    def call(*args, **kwargs):  # type: ignore[no-untyped-def]
+    def call(*args, out=None, **kwargs):  # type: ignore[no-untyped-def]
+        if out is not None:
+            return write_into(out, call(*args, **kwargs), declaration.name)
         inputs, attributes = bind(args, kwargs)
         raw: list = []
         edges: list = []
@@ -209,8 +216,8 @@ def _any(declaration: Declaration) -> Callable:
     """Everything else."""
     bind, call_bound = declaration.bind, declaration.call
 
-    def call(*args, **kwargs):  # type: ignore[no-untyped-def]
-        return call_bound(*bind(args, kwargs))
+    def call(*args, out=None, **kwargs):  # type: ignore[no-untyped-def]
+        return write_into(out, call_bound(*bind(args, kwargs)), declaration.name)
 
     return call
 
@@ -250,7 +257,7 @@ def primitive(
         function = _any(declaration)
     elif count == 1 and not residuals:
         function = _unary(declaration)
-    elif count == 2 and not declaration.attributes and not residuals:
+    elif declaration.inputs == ("input", "other") and not declaration.attributes and not residuals:
         function = _binary(declaration)
     elif not keep and not view:
         function = _several(declaration)
@@ -258,13 +265,19 @@ def primitive(
         function = _any(declaration)
     functools.update_wrapper(function, body)
     parameters = list(inspect.signature(body).parameters.values())[1:]
-    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__signature__ = with_out(inspect.Signature(parameters))  # type: ignore[attr-defined]
     declaration.function = function
     for method in ("vjp", "joint_vjp", "fused_vjp", "kernel"):
         setattr(function, method, getattr(declaration, method))
     function.declaration = declaration  # type: ignore[attr-defined]
     registry[declaration.name] = function  # type: ignore[assignment]
     return function
+
+
+def _registered(name: str) -> Any:
+    if name not in registry:
+        raise AttributeError(f"there is no primitive named {name!r}")
+    return registry[name]
 
 
 class Raw:
@@ -274,7 +287,7 @@ class Raw:
         self.xp = xp
 
     def __getattr__(self, name: str) -> Callable:
-        function = registry[name].declaration.raw(self.xp)
+        function = _registered(name).declaration.raw(self.xp)
         setattr(self, name, function)  # found without __getattr__ from now on
         return function
 
@@ -283,7 +296,7 @@ class Recorded:
     """The namespace `F` under `create_graph=True`: each primitive as the recorded operation on tensors."""
 
     def __getattr__(self, name: str) -> Callable:
-        return registry[name]
+        return _registered(name)
 
 
 RECORDED = Recorded()
