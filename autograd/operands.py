@@ -32,7 +32,8 @@ def uniform(declaration: Any, inputs: tuple) -> bool:
 def harmonize(declaration: Any, inputs: tuple) -> tuple:
     """Bring operands to one device and, where the declaration says so, to one dtype."""
     for name, x in zip(names_of(declaration, inputs), inputs, strict=True):
-        if not ((x is None and name in declaration.optional) or isinstance(x, Variable | bool | int | float | complex)):
+        accepted = isinstance(x, Variable | bool | int | float | complex) and not isinstance(x, numpy.generic)
+        if not (accepted or (x is None and name in declaration.optional)):
             return harmonize(declaration, adopt(declaration, inputs, name, x))
     tensors = [x for x in inputs if isinstance(x, Variable)]
     if not tensors:

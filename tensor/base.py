@@ -359,7 +359,7 @@ class TensorBase(Variable):
         return printing.tensor_text(self)
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec and self.array.ndim == 0 else repr(self)
+        return format(self.item(), spec) if self.array.ndim == 0 else object.__format__(self, spec)
 
     def __hash__(self) -> int:
         return id(self)

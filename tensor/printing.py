@@ -53,7 +53,8 @@ class _Formatter:
         self.floating = values.dtype.kind == "f"
         self.whole = self.scientific = False
         if self.floating:
-            finite = values[numpy.isfinite(values) & (values != 0)].astype(numpy.float64)
+            finite = shown = values[numpy.isfinite(values) & (values != 0)]
+            finite = finite.astype(numpy.float64)
             size = numpy.abs(finite)
             self.whole = bool((finite == numpy.ceil(finite)).all())
             if finite.size:
@@ -61,6 +62,7 @@ class _Formatter:
                 self.scientific = high / low > 1000.0 or high > 1.0e8 or (not self.whole and low < 1.0e-4)
             if _options.sci_mode is not None:
                 self.scientific = _options.sci_mode
+            values = shown  # 0, nan and inf are not padded for, as in PyTorch
         self.width = max((len(self.text(v)) for v in values.reshape(-1)), default=1)
 
     def text(self, value: Any) -> str:
@@ -80,15 +82,15 @@ class _ComplexFormatter:
     """Real and imaginary part, each in its own format."""
 
     def __init__(self, values: numpy.ndarray) -> None:
-        self.real, self.imaginary = _Formatter(values.real), _Formatter(numpy.abs(values.imag))
+        self.real, self.imaginary = _Formatter(values.real), _Formatter(values.imag)
 
     @property
     def width(self) -> int:
-        return self.real.width + self.imaginary.width + 2
+        return self.real.width + self.imaginary.width + 1
 
     def __call__(self, value: Any) -> str:
-        sign = "-" if value.imag < 0 or (value.imag == 0 and math.copysign(1, value.imag) < 0) else "+"
-        return f"{self.real(value.real)}{sign}{self.imaginary.text(abs(value.imag))}j"
+        imaginary = self.imaginary.text(value.imag)
+        return f"{self.real(value.real)}{'' if imaginary.startswith('-') else '+'}{imaginary}j"
 
 
 def _shown(array: numpy.ndarray) -> numpy.ndarray:
@@ -145,7 +147,9 @@ def tensor_text(tensor: Any) -> str:
     elif tensor.requires_grad:
         suffixes.append("requires_grad=True")
     text = prefix + body
+    used = len(text.rsplit("\n", 1)[-1]) + 2
     for suffix in suffixes:
-        room = _options.linewidth - len(text.rsplit("\n", 1)[-1])
-        text += f", {suffix}" if len(suffix) + 3 <= room else f",\n       {suffix}"
+        fits = used + len(suffix) + 2 <= _options.linewidth
+        text += f", {suffix}" if fits else f",\n{' ' * len(prefix)}{suffix}"
+        used = (used if fits else len(prefix) - 2) + len(suffix) + 2
     return text + ")"

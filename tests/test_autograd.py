@@ -835,7 +835,7 @@ def test_anomaly_mode_names_the_operation_and_shows_its_forward():
         y = (x * 0) / x
         with pytest.raises(RuntimeError, match="returned nan values") as caught:
             y.sum().backward()
-    assert "TrueDivideBackward0" in str(caught.value)
+    assert "DivBackward0" in str(caught.value)
     assert any("(x * 0) / x" in note for note in caught.value.__notes__)
 
 

@@ -49,6 +49,7 @@ def true_divide(xp, input: Array, other: Array):
     return xp.true_divide(input, other)
 
 
+true_divide.declaration.title = "DivBackward0"  # PyTorch's name
 true_divide.vjp(
     input=lambda F, g, other: g / other,
     other=lambda F, g, out, other: -g * out / other,
@@ -70,6 +71,10 @@ def trunc_divide(xp, input: Array, other: Array):
     # one too low where the signs differ and there is a remainder
     signs_differ = xp.not_equal(xp.less(input, 0), xp.less(other, 0))
     return quotient + xp.logical_and(xp.remainder(input, other), signs_differ)
+
+
+for quotient in (floor_divide, trunc_divide):  # steps
+    quotient.vjp(input=lambda F, g: F.zeros_like(g), other=lambda F, g: F.zeros_like(g))
 
 
 @numeric

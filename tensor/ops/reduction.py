@@ -132,7 +132,8 @@ def identity_like(xp, input: Array, length: int, ndim: int, dim: int):
 def _extreme(name: str, doc: str) -> Any:
     def body(xp, input: Array, dim: Dim = None, keepdim: bool = False):  # type: ignore[no-untyped-def]
         if input.size == 0 and input.ndim and 0 in [input.shape[d] for d in as_dims(dim, input.ndim)]:
-            raise IndexError(f"{name}(): cannot reduce dimension of size 0; the input has shape {list(input.shape)}")
+            kind = ValueError if dim is None else IndexError
+            raise kind(f"cannot reduce dimension of size 0; the input has shape {list(input.shape)}")
         return getattr(input, name[1:])(as_dims(dim, input.ndim), keepdims=keepdim)
 
     body.__name__, body.__doc__ = name, doc

@@ -46,6 +46,7 @@ def reshape(xp, input: Array, shape: tuple):
     return input.reshape(shape)
 
 
+reshape.declaration.title = "ViewBackward0"  # PyTorch's name
 reshape.vjp(input=lambda F, g, input_shape: F.reshape(g, input_shape))
 
 
@@ -242,6 +243,7 @@ def contiguous_copy(xp, input: Array):
     return xp.array(input, order="C")
 
 
+contiguous_copy.declaration.title = "CloneBackward0"  # PyTorch's name
 contiguous_copy.vjp(input=lambda F, g: g)
 
 

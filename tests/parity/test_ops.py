@@ -18,8 +18,6 @@ DIFFERENT = {
     ("topk", "int64"): "which of equal elements",
     ("topk", "uint8"): "which of equal elements",
     ("topk", "bool"): "which of equal elements",
-    ("all", "uint8"): "PyTorch gives uint8 for historical reasons",
-    ("any", "uint8"): "PyTorch gives uint8 for historical reasons",
     **{(name, dtype): "PyTorch drops the fraction of the factor" for name in ("addmm", "addcmul")
        for dtype in ("int64", "uint8", "bool")},
     **{(name, "bool"): "with an integer factor PyTorch stays bool" for name in ("add", "index_add")},

@@ -1,0 +1,46 @@
+"""The examples in docstrings run, and what users call has a docstring."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import paceline
+
+
+def module_names():
+    """All modules that can be imported without the heavy optional packages."""
+    found = ["paceline"]
+    for package in ("runtime", "autograd", "tensor", "nn", "optim", "launch", "utils"):
+        name = f"paceline.{package}"
+        found.append(name)
+        path = importlib.import_module(name).__path__
+        found += [m.name for m in pkgutil.walk_packages(path, f"{name}.") if not NOT_IMPORTED & set(m.name.split("."))]
+    return found
+
+
+NOT_IMPORTED = {"__main__", "mpi", "nccl", "kernels"}  # run the program, or import what may be missing
+
+
+@pytest.mark.parametrize("name", module_names())
+def test_examples(name):
+    module = importlib.import_module(name)
+    paceline.manual_seed(0)
+    failures, _ = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert not failures
+
+
+def public_functions():
+    for name, value in vars(paceline).items():
+        if not name.startswith("_") and (inspect.isroutine(value) or inspect.isclass(value)):
+            yield name, value
+    for name, value in vars(paceline.Tensor).items():
+        if not name.startswith("_") and inspect.isroutine(value):
+            yield f"Tensor.{name}", value
+
+
+@pytest.mark.parametrize("name, function", [pytest.param(n, f, id=n) for n, f in public_functions()])
+def test_public_functions_have_docstrings(name, function):
+    assert inspect.getdoc(function), f"{name} has no docstring"
