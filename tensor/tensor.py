@@ -216,6 +216,7 @@ class Tensor(TensorBase, box=True):
     __or__ = __ror__ = arithmetic.bitwise_or
     __xor__ = __rxor__ = arithmetic.bitwise_xor
     __invert__ = arithmetic.bitwise_not
+    __pos__ = pointwise.positive
     __lshift__ = arithmetic.bitwise_left_shift
     __rshift__ = arithmetic.bitwise_right_shift
 
@@ -238,6 +239,12 @@ class Tensor(TensorBase, box=True):
 
     def __rmod__(self, other: Any) -> Tensor:
         return arithmetic.remainder(other, self)
+
+    def __rlshift__(self, other: Any) -> Tensor:
+        return arithmetic.bitwise_left_shift(other, self)
+
+    def __rrshift__(self, other: Any) -> Tensor:
+        return arithmetic.bitwise_right_shift(other, self)
 
     def __rpow__(self, other: Any) -> Tensor:
         return arithmetic.pow(other, self)
@@ -368,17 +375,39 @@ class Tensor(TensorBase, box=True):
 
     # -- in place ----------------------------------------------------------------------------------------------------
 
-    add_, sub_, mul_, div_ = (inplace(f) for f in (add, sub, mul, div))
+    add_, sub_, mul_, div_, true_divide_ = (inplace(f) for f in (add, sub, mul, div, true_divide))
+    subtract_, multiply_, divide_ = sub_, mul_, div_
     __iadd__, __isub__, __imul__, __itruediv__ = add_, sub_, mul_, div_
     pow_, remainder_, floor_divide_, lerp_ = (inplace(f) for f in (pow, remainder, floor_divide, lerp))
+    fmod_, float_power_, ldexp_, xlogy_ = (inplace(f) for f in (fmod, float_power, ldexp, xlogy))
+    atan2_, hypot_, copysign_, nextafter_ = (inplace(f) for f in (atan2, hypot, copysign, nextafter))
+    heaviside_, gcd_, lcm_, igamma_, igammac_ = (inplace(f) for f in (heaviside, gcd, lcm, igamma, igammac))
+    clamp_min_, clamp_max_ = inplace(clamp_min), inplace(clamp_max)
+    arctan2_ = atan2_
     __ipow__, __imod__, __ifloordiv__ = pow_, remainder_, floor_divide_
     bitwise_and_, bitwise_or_, bitwise_xor_ = (inplace(f) for f in (bitwise_and, bitwise_or, bitwise_xor))
     __iand__, __ior__, __ixor__ = bitwise_and_, bitwise_or_, bitwise_xor_
+    bitwise_left_shift_, bitwise_right_shift_ = inplace(bitwise_left_shift), inplace(bitwise_right_shift)
+    __ilshift__, __irshift__ = bitwise_left_shift_, bitwise_right_shift_
+    bitwise_not_, logical_not_ = inplace(bitwise_not), inplace(logical_not)
+    logical_and_, logical_or_, logical_xor_ = (inplace(f) for f in (logical_and, logical_or, logical_xor))
+    eq_, ne_, lt_, le_, gt_, ge_ = (inplace(f) for f in (eq, ne, lt, le, gt, ge))
+    not_equal_, less_, less_equal_, greater_, greater_equal_ = ne_, lt_, le_, gt_, ge_
     addcmul_, addcdiv_ = inplace(addcmul), inplace(addcdiv)
     neg_, abs_, sign_, square_, reciprocal_ = (inplace(f) for f in (neg, abs, sign, square, reciprocal))
-    exp_, log_, sqrt_, rsqrt_, sin_, cos_ = (inplace(f) for f in (exp, log, sqrt, rsqrt, sin, cos))
+    negative_, absolute_ = neg_, abs_
+    exp_, exp2_, expm1_, sqrt_, rsqrt_ = (inplace(f) for f in (exp, exp2, expm1, sqrt, rsqrt))
+    log_, log2_, log10_, log1p_ = (inplace(f) for f in (log, log2, log10, log1p))
+    sin_, cos_, tan_, sinh_, cosh_ = (inplace(f) for f in (sin, cos, tan, sinh, cosh))
+    asin_, acos_, atan_, asinh_, acosh_, atanh_ = (inplace(f) for f in (asin, acos, atan, asinh, acosh, atanh))
+    arcsin_, arccos_, arctan_, arcsinh_, arccosh_, arctanh_ = asin_, acos_, atan_, asinh_, acosh_, atanh_
     tanh_, sigmoid_, relu_ = (inplace(f) for f in (tanh, sigmoid, relu))
-    floor_, ceil_, round_, trunc_ = (inplace(f) for f in (floor, ceil, round, trunc))
+    floor_, ceil_, round_, trunc_, frac_ = (inplace(f) for f in (floor, ceil, round, trunc, frac))
+    fix_ = trunc_
+    erf_, erfc_, erfinv_, logit_, sinc_, i0_ = (inplace(f) for f in (erf, erfc, erfinv, logit, sinc, i0))
+    lgamma_, digamma_, mvlgamma_, polygamma_ = (inplace(f) for f in (lgamma, digamma, mvlgamma, polygamma))
+    deg2rad_, rad2deg_, sgn_, conj_physical_ = (inplace(f) for f in (deg2rad, rad2deg, sgn, conj_physical))
+    cumsum_, cumprod_ = inplace(cumsum), inplace(cumprod)
     clamp_ = clip_ = inplace(clamp)
     nan_to_num_, tril_, triu_ = (inplace(f) for f in (nan_to_num, tril, triu))
     masked_fill_, scatter_, scatter_add_ = (inplace(f) for f in (masked_fill, scatter, scatter_add))

@@ -55,7 +55,7 @@ def no_derivative(what: str) -> Callable:
 def lgamma(xp, input: Array):
     """log|Gamma(input)|."""
     value = evaluate(xp, "gammaln", input)
-    return xp.where(xp.less(value, -1), xp.asarray(math.inf, value.dtype), value)  # SciPy has -inf at -inf
+    return xp.where(xp.equal(value, -math.inf), -value, value)  # SciPy has -inf at -inf
 
 
 lgamma.vjp(input=lambda F, g, input: g * F.digamma(input))

@@ -49,7 +49,11 @@ _RANDOM = {
 # PyTorch's own error in float64, against mpmath with 15 digits; SciPy's is below 1e-15 there.
 _IMPRECISE_IN_TORCH = {f"special.bessel_{name}": 1e-6 for name in ("j0", "j1", "y0", "y1")}
 # Entries that show a public function with its arguments in another order.
-_REORDERED = {name: lambda f: lambda input, n: f(n, input) for name in ("polygamma", "special.polygamma")}
+_REORDERED = {
+    "polygamma": lambda f: lambda input, n: f(n, input),
+    "special.polygamma": lambda f: lambda input, n: f(n, input),
+    "where": lambda f: lambda input, condition, *other: f(condition, input, *other),
+}
 _OPEN_AMONG_EQUALS = {"sort", "argsort", "topk", "kthvalue", "median"}
 _UNINITIALIZED = {"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided"}
 DTYPES = (torch.float32, torch.float64, torch.int64, torch.bool, torch.complex128)
@@ -79,11 +83,15 @@ def find(name: str) -> Callable | None:
             break
     if callable(found):
         return _REORDERED.get(name, lambda f: f)(found)
-    for method in (name, name + "_"):
-        if "." not in name and hasattr(paceline.Tensor, method):
-            attribute = paceline.Tensor.__dict__.get(method, getattr(paceline.Tensor, method))
-            return (lambda x: getattr(x, name)) if isinstance(attribute, property) else getattr(paceline.Tensor, method)
-    return None
+    if "." in name:
+        return None
+    in_place = name.removesuffix("_") + "_"
+    if hasattr(paceline.Tensor, in_place) and (name == in_place or not hasattr(paceline.Tensor, name)):
+        return lambda input, *args, **kwargs: getattr(input.clone(), in_place)(*args, **kwargs)
+    if not hasattr(paceline.Tensor, name):
+        return None
+    method = paceline.Tensor.__dict__.get(name, getattr(paceline.Tensor, name))
+    return (lambda input: getattr(input, name)) if isinstance(method, property) else getattr(paceline.Tensor, name)
 
 
 @dataclasses.dataclass
@@ -150,7 +158,7 @@ def named_elements(name: str, result: Any, sample: Any) -> Any:
     dim = sample.kwargs.get("dim", sample.args[position] if len(sample.args) > position else -1)
     x = sample.input.detach()
     index = tensors_in(result)[-1].detach()
-    if x.ndim == 0:
+    if x.ndim == 0 or index.is_floating_point() or (len(tensors_in(result)) == 1 and name != "argsort"):
         return result
     if isinstance(index, torch.Tensor):
         return [*tensors_in(result)[:-1], torch.take_along_dim(x, index.reshape(_kept(x, index, dim)), dim)]
