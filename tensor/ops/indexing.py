@@ -76,6 +76,8 @@ def as_index(index: Any, input: Any) -> tuple[tuple, bool]:
         if hasattr(part, "dtype"):
             basic = False
             part = xp.asarray(part)
+            if part.dtype == numpy.uint8:
+                part = part.astype(bool)  # PyTorch's masks were bytes before there were bools
             if part.dtype.kind not in "iub":
                 raise IndexError(
                     f"tensors used as indices must be long, int, byte or bool tensors, got {part.dtype.name}"
