@@ -18,7 +18,7 @@ def scalar(value):
     return torch.tensor(value, dtype=torch.float64, requires_grad=True)
 
 
-# -- accumulation ---------------------------------------------------------------------------------------------------------
+# -- accumulation ------------------------------------------------------------------------------------------------------
 
 
 def test_gradients_of_all_uses_are_summed():
@@ -84,7 +84,7 @@ def test_an_expanded_gradient_is_written_out_in_the_leaf():
     assert x.grad.tolist() == [5, 1]
 
 
-# -- which tensors are on the tape ----------------------------------------------------------------------------------------
+# -- which tensors are on the tape -------------------------------------------------------------------------------------
 
 
 def test_leaves_and_computed_tensors():
@@ -129,7 +129,7 @@ def test_comparison_and_rounding_cut_the_graph_or_pass_zero():
     assert x.grad.tolist() == [0, 0]
 
 
-# -- retain_graph ---------------------------------------------------------------------------------------------------------
+# -- retain_graph ------------------------------------------------------------------------------------------------------
 
 
 def test_a_second_backward_through_a_freed_graph_is_an_error():
@@ -164,7 +164,7 @@ def test_saved_values_are_let_go_by_backward():
     assert node.saved is None
 
 
-# -- hooks ----------------------------------------------------------------------------------------------------------------
+# -- hooks -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_hook_sees_and_replaces_the_gradient_of_a_computed_tensor():
@@ -303,7 +303,7 @@ def test_an_exception_in_a_hook_comes_through_and_leaves_the_engine_usable():
     assert x.grad.tolist() == [2]
 
 
-# -- in place -------------------------------------------------------------------------------------------------------------
+# -- in place ----------------------------------------------------------------------------------------------------------
 
 CHANGED = "one of the variables needed for gradient computation has been modified by an inplace operation"
 
@@ -363,29 +363,44 @@ def test_leaves_that_require_gradients_are_not_changed_in_place():
 IN_PLACE = {  # in-place program -> the same without in-place operations
     "add_": (lambda x, w: x.add_(w), lambda x, w: x + w),
     "mul_ by itself": (lambda x, w: x.mul_(x), lambda x, w: x * x),
-    "setitem number": (lambda x, w: x.__setitem__(0, 5.0) or x, lambda x, w: x * torch.tensor([0.0, 1, 1]) + torch.tensor([5.0, 0, 0])),
+    "setitem number": (
+        lambda x, w: x.__setitem__(0, 5.0) or x,
+        lambda x, w: x * torch.tensor([0.0, 1, 1]) + torch.tensor([5.0, 0, 0]),
+    ),
     "setitem tensor": (lambda x, w: x.__setitem__(slice(0, 2), w[1:]) or x, lambda x, w: torch.cat([w[1:], x[2:]])),
     "setitem itself": (lambda x, w: x.__setitem__(0, x[1] * 2) or x, lambda x, w: torch.cat([x[1:2] * 2, x[1:]])),
     "setitem mask": (lambda x, w: x.__setitem__(x > 1.5, 0.0) or x, lambda x, w: x * torch.tensor([1.0, 0, 0])),
     "setitem leaf": (lambda x, w: x.__setitem__(slice(None), w) or x, lambda x, w: w * 1),
-    "view then base": (lambda x, w: [v := x[:2], v.mul_(w[:2])] and x * x,
-                       lambda x, w: (lambda y: y * y)(torch.cat([x[:2] * w[:2], x[2:]]))),
+    "view then base": (
+        lambda x, w: [v := x[:2], v.mul_(w[:2])] and x * x,
+        lambda x, w: (lambda y: y * y)(torch.cat([x[:2] * w[:2], x[2:]])),
+    ),
     "base then view": (lambda x, w: [v := x[:2], x.mul_(w)] and v * v, lambda x, w: (x * w)[:2] * (x * w)[:2]),
-    "view of view": (lambda x, w: [v := x[1:], u := v[1:], u.mul_(3), v.mul_(2)] and x + 0,
-                     lambda x, w: torch.cat([x[:1], x[1:2] * 2, x[2:] * 6])),
-    "two views": (lambda x, w: [a := x[:2], b := x[1:], a.mul_(2), b.mul_(3)] and a.sum() * b.sum() + x.sum(),
-                  lambda x, w: (lambda y: y[:2].sum() * y[1:].sum() + y.sum())(x * torch.tensor([2.0, 6, 3]))),
-    "transposed view": (lambda x, w: [m := (x * 1).reshape(3, 1).expand(3, 2).clone(), m.t()[0].mul_(w)] and m,
-                        lambda x, w: torch.stack([x * w, x], 1)),
+    "view of view": (
+        lambda x, w: [v := x[1:], u := v[1:], u.mul_(3), v.mul_(2)] and x + 0,
+        lambda x, w: torch.cat([x[:1], x[1:2] * 2, x[2:] * 6]),
+    ),
+    "two views": (
+        lambda x, w: [a := x[:2], b := x[1:], a.mul_(2), b.mul_(3)] and a.sum() * b.sum() + x.sum(),
+        lambda x, w: (lambda y: y[:2].sum() * y[1:].sum() + y.sum())(x * torch.tensor([2.0, 6, 3])),
+    ),
+    "transposed view": (
+        lambda x, w: [m := (x * 1).reshape(3, 1).expand(3, 2).clone(), m.t()[0].mul_(w)] and m,
+        lambda x, w: torch.stack([x * w, x], 1),
+    ),
     "zero_ and refill": (lambda x, w: x.zero_().add_(w), lambda x, w: w * 1),
     "copy_": (lambda x, w: x.copy_(w * 2), lambda x, w: w * 2),
     "fill_ with a tensor": (lambda x, w: x.fill_(w.sum()), lambda x, w: w.sum().expand(3) * 1),
-    "masked_fill_": (lambda x, w: x.masked_fill_(torch.tensor([True, False, False]), 2.0),
-                     lambda x, w: x * torch.tensor([0.0, 1, 1]) + torch.tensor([2.0, 0, 0])),
+    "masked_fill_": (
+        lambda x, w: x.masked_fill_(torch.tensor([True, False, False]), 2.0),
+        lambda x, w: x * torch.tensor([0.0, 1, 1]) + torch.tensor([2.0, 0, 0]),
+    ),
     "sigmoid_": (lambda x, w: x.sigmoid_() * w, lambda x, w: x.sigmoid() * w),
-    "constant base": (lambda x, w: [b := torch.zeros(3, dtype=torch.float64), b[1:].copy_(w[:2] * x[:2])] and b,
-                      lambda x, w: torch.cat([torch.zeros(1, dtype=torch.float64), w[:2] * x[:2]])),
-}  # fmt: skip
+    "constant base": (
+        lambda x, w: [b := torch.zeros(3, dtype=torch.float64), b[1:].copy_(w[:2] * x[:2])] and b,
+        lambda x, w: torch.cat([torch.zeros(1, dtype=torch.float64), w[:2] * x[:2]]),
+    ),
+}
 
 
 @pytest.mark.parametrize("name", IN_PLACE)
@@ -428,7 +443,7 @@ def test_expanded_views_cannot_be_written():
         torch.zeros(1).expand(3).add_(1)
 
 
-# -- modes ----------------------------------------------------------------------------------------------------------------
+# -- modes -------------------------------------------------------------------------------------------------------------
 
 
 def test_no_grad_and_enable_grad():
@@ -517,7 +532,7 @@ def test_modes_belong_to_their_thread():
     assert seen == [True]
 
 
-# -- grad() and backward(inputs=) -----------------------------------------------------------------------------------------
+# -- grad() and backward(inputs=) --------------------------------------------------------------------------------------
 
 
 def test_grad_touches_no_grad_attribute_and_reaches_intermediate_tensors():
@@ -590,7 +605,7 @@ def test_backward_arguments_are_checked():
         (x * 2).backward(torch.ones(3))
 
 
-# -- Function -------------------------------------------------------------------------------------------------------------
+# -- Function ----------------------------------------------------------------------------------------------------------
 
 
 class Cube(Function):
@@ -826,7 +841,7 @@ def test_function_results_stay_independent_of_what_backward_returns():
     assert kept[0].tolist() == [1] and y.grad.tolist() == [1]
 
 
-# -- anomaly detection ----------------------------------------------------------------------------------------------------
+# -- anomaly detection -------------------------------------------------------------------------------------------------
 
 
 def test_anomaly_mode_names_the_operation_and_shows_its_forward():
@@ -863,7 +878,7 @@ def test_errors_in_backward_name_their_node():
     assert "FailsBackward" in caught.value.__notes__[0]
 
 
-# -- size and threads -----------------------------------------------------------------------------------------------------
+# -- size and threads --------------------------------------------------------------------------------------------------
 
 
 def test_a_chain_of_100000_operations_is_differentiated_and_deleted_without_recursion():
@@ -937,7 +952,7 @@ def test_graphs_are_freed_without_the_garbage_collector():
         gc.enable()
 
 
-# -- the checker ----------------------------------------------------------------------------------------------------------
+# -- the checker -------------------------------------------------------------------------------------------------------
 
 
 def test_gradcheck_finds_a_wrong_derivative():

@@ -6,7 +6,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 600
-FILES = [p for top in ("paceline", "runtime", "autograd", "tensor", "nn", "optim", "launch") for p in (ROOT / top).rglob("*.py")]
+FILES = [
+    p
+    for top in ("paceline", "runtime", "autograd", "tensor", "nn", "optim", "launch")
+    for p in (ROOT / top).rglob("*.py")
+]
 
 
 @pytest.mark.parametrize("path", sorted(FILES), ids=lambda path: str(path.relative_to(ROOT)))

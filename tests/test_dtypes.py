@@ -88,7 +88,10 @@ def test_integer_rules(name):
     for function in (torch.exp, torch.sin, torch.sqrt, torch.sigmoid, torch.log, lambda x: x.softmax(0)):
         assert function(x).dtype is torch.float32
     assert x.amax().dtype is x.max().dtype is x.dtype and x.argmax().dtype is torch.int64
-    assert x.all().dtype is (x.dtype if name == "uint8" else torch.bool) and x.sum(dtype=torch.float64).dtype is torch.float64
+    assert (
+        x.all().dtype is (x.dtype if name == "uint8" else torch.bool)
+        and x.sum(dtype=torch.float64).dtype is torch.float64
+    )
     with pytest.raises(RuntimeError, match="could not infer output dtype"):
         x.mean()
     assert x.mean(dtype=torch.float32).item() == 1
@@ -101,9 +104,9 @@ def test_floats_keep_their_dtype(name, device):
     functions = [
         torch.exp, torch.erf, torch.sigmoid, torch.abs, torch.sum, torch.mean, torch.amax, torch.floor, torch.square,
         lambda x: x * 2.5, lambda x: 1 / x, lambda x: x**3, lambda x: x**0.5, lambda x: x.clamp(0.1, 0.9),
-        lambda x: x.softmax(1), lambda x: x.log_softmax(1), lambda x: x.var(), lambda x: x.norm(), lambda x: x.cumsum(0),
-        lambda x: x @ x, lambda x: x.prod(), lambda x: x[0], lambda x: x.masked_fill(x > 0, 2.5), lambda x: x.logsumexp(0),
-        lambda x: torch.where(x > 0, x, 2.5), lambda x: x.lerp(x, 0.3), lambda x: torch.einsum("ij,jk", x, x),
+        lambda x: x.softmax(1), lambda x: x.log_softmax(1), lambda x: x.var(), lambda x: x.norm(),
+        lambda x: x @ x, lambda x: x.prod(), lambda x: x[0], lambda x: x.masked_fill(x > 0, 2.5), lambda x: x.cumsum(0),
+        lambda x: x.logsumexp(0), lambda x: torch.where(x > 0, x, 2.5), lambda x: x.lerp(x, 0.3), lambda x: torch.einsum("ij,jk", x, x),
     ]  # fmt: skip
     for i, function in enumerate(functions):
         y = function(x)
@@ -151,7 +154,9 @@ def test_unsigned_bytes_wrap_around():
 def test_conversions():
     x = torch.tensor([1.7, -1.7, 0.0])
     assert x.long().tolist() == [1, -1, 0] and x.bool().tolist() == [True, True, False] and x.int().dtype is torch.int32
-    assert x.half().dtype is torch.float16 and x.bfloat16().dtype is torch.bfloat16 and x.double().dtype is torch.float64
+    assert (
+        x.half().dtype is torch.float16 and x.bfloat16().dtype is torch.bfloat16 and x.double().dtype is torch.float64
+    )
     assert torch.tensor([1.0 + 2**-10]).bfloat16().float().item() == 1.0  # 8 bits of precision
 
 

@@ -76,7 +76,9 @@ def test_heavy_packages_stay_at_home(path):
     tree, here = parsed(path), path.relative_to(ROOT).as_posix()
     for name, node in imports(path, tree):
         allowed = HOMES.get(name.split(".")[0])
-        assert allowed is None or allowed(here) or here in DOCTOR, f"line {node.lineno}: {name} may not be imported here"
+        assert allowed is None or allowed(here) or here in DOCTOR, (
+            f"line {node.lineno}: {name} may not be imported here"
+        )
 
 
 @pytest.mark.parametrize("path", FILES, ids=label)

@@ -62,7 +62,7 @@ def backward(results, leaves, create_graph=False):
     return paceline.autograd.grad(roots, leaves, weights, create_graph=create_graph, allow_unused=True)
 
 
-# -- the tables are complete ----------------------------------------------------------------------------------------------
+# -- the tables are complete -------------------------------------------------------------------------------------------
 
 
 def test_every_primitive_has_a_row():
@@ -78,7 +78,11 @@ def test_every_primitive_has_a_row():
 def public_names():
     """What `paceline` shows of the packages below nn."""
     shown = {n: v for n, v in vars(paceline).items() if not n.startswith("_") and callable(v)}
-    return [n for n, v in shown.items() if (getattr(v, "__module__", None) or "").startswith(BELOW_NN) and not hasattr(v, "__path__")]
+    return [
+        n
+        for n, v in shown.items()
+        if (getattr(v, "__module__", None) or "").startswith(BELOW_NN) and not hasattr(v, "__path__")
+    ]
 
 
 BELOW_NN = ("paceline.runtime", "paceline.autograd", "paceline.tensor")
@@ -118,7 +122,7 @@ def test_aliases_are_the_same_function(op):
                 assert getattr(home, alias) is getattr(home, op.name)
 
 
-# -- values ---------------------------------------------------------------------------------------------------------------
+# -- values ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("op", params(where=lambda op: op.reference))
@@ -152,7 +156,9 @@ def test_in_place_twin(op, device):
     for sample in op.samples:
         expected, leaves = call(op, sample, device, leaves=op.differentiable)
         args, kwargs, twin_leaves = arguments(sample, device, leaves=op.differentiable)
-        fits = isinstance(args[0], paceline.Tensor) and expected.shape == args[0].shape and expected.dtype == args[0].dtype
+        fits = (
+            isinstance(args[0], paceline.Tensor) and expected.shape == args[0].shape and expected.dtype == args[0].dtype
+        )
         if not fits:
             continue
         x = args[0].clone()
@@ -160,7 +166,9 @@ def test_in_place_twin(op, device):
         assert result is x and x._version == 1
         assert_same(x, expected, 0, f"{op.in_place}{sample}")
         if op.differentiable and leaves:
-            assert_same(backward(result, twin_leaves), backward(expected, leaves), 1e-14, f"gradient of {op.in_place}{sample}")
+            assert_same(
+                backward(result, twin_leaves), backward(expected, leaves), 1e-14, f"gradient of {op.in_place}{sample}"
+            )
         tried += 1
     assert tried
 
@@ -176,7 +184,7 @@ def test_inputs_stay_as_they_are(op):
                 np.testing.assert_array_equal(to_numpy(x), to_numpy(y), err_msg=f"{op.name}{sample}")
 
 
-# -- derivatives ----------------------------------------------------------------------------------------------------------
+# -- derivatives -------------------------------------------------------------------------------------------------------
 
 
 def as_function(op, sample, leaves):
@@ -206,7 +214,7 @@ def test_first_derivatives(op, device):
             floating = [y for y in outputs(results) if y.dtype.is_floating_point]
             assert all(y.requires_grad for y in floating), f"{op.name}{sample}: an output is cut off"
             single = any(y.dtype is paceline.float32 for y in floating)
-            options = dict(eps=1e-2, atol=1e-3) if single else {}
+            options = {"eps": 1e-2, "atol": 1e-3} if single else {}
             gradcheck(as_function(op, sample, leaves), leaves, **options)
 
 
@@ -245,7 +253,7 @@ def test_raw_and_recorded_backward_agree_to_the_bit(op, device):
                 assert_same(g, h, 1e-12 if op.fused else 0, f"{op.name}{sample}")
 
 
-# -- devices and kernels --------------------------------------------------------------------------------------------------
+# -- devices and kernels -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(device_count() == 0, reason="no CUDA device")

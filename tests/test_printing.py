@@ -21,14 +21,15 @@ TEXTS = {
     "tensor([ True, False])": lambda: torch.tensor([True, False]),
     "tensor([[1, 2],\n        [3, 4]])": lambda: torch.tensor([[1, 2], [3, 4]]),
     "tensor([[[1.]],\n\n        [[2.]]])": lambda: torch.tensor([[[1.0]], [[2.0]]]),
-    "tensor([0, 1, 2,  ..., 7, 8, 9])".replace("7, 8, 9", "1997, 1998, 1999").replace("0, 1, 2", "   0,    1,    2"):
-        lambda: torch.arange(2000),
+    "tensor([0, 1, 2,  ..., 7, 8, 9])".replace("7, 8, 9", "1997, 1998, 1999").replace(
+        "0, 1, 2", "   0,    1,    2"
+    ): lambda: torch.arange(2000),
     "tensor([1.+2.j])": lambda: torch.tensor([1 + 2j]),
     "tensor([1., 1.], requires_grad=True)": lambda: torch.ones(2, requires_grad=True),
     "tensor(2., grad_fn=<SumBackward0>)": lambda: torch.ones(2, requires_grad=True).sum(),
     "tensor([2., 2.], grad_fn=<MulBackward0>)": lambda: torch.ones(2, requires_grad=True) * 2,
     "tensor([1.], dtype=paceline.bfloat16)": lambda: torch.ones(1).bfloat16(),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -48,9 +49,16 @@ def test_large_tensors_show_their_edges():
     assert text.count("...") == 7 and len(text.splitlines()) == 7
 
 
-@pytest.mark.parametrize("name, value, text", [
-    ("precision", 2, "tensor([3.14])"), ("sci_mode", True, "tensor([3.1416e+00])"), ("threshold", 0, "tensor([3.1416])"),
-    ("edgeitems", 1, "tensor([3.1416])"), ("linewidth", 200, "tensor([3.1416])")])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, value, text",
+    [
+        ("precision", 2, "tensor([3.14])"),
+        ("sci_mode", True, "tensor([3.1416e+00])"),
+        ("threshold", 0, "tensor([3.1416])"),
+        ("edgeitems", 1, "tensor([3.1416])"),
+        ("linewidth", 200, "tensor([3.1416])"),
+    ],
+)
 def test_options(name, value, text):
     try:
         torch.set_printoptions(**{name: value})

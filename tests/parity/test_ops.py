@@ -18,8 +18,11 @@ DIFFERENT = {
     ("topk", "int64"): "which of equal elements",
     ("topk", "uint8"): "which of equal elements",
     ("topk", "bool"): "which of equal elements",
-    **{(name, dtype): "PyTorch drops the fraction of the factor" for name in ("addmm", "addcmul")
-       for dtype in ("int64", "uint8", "bool")},
+    **{
+        (name, dtype): "PyTorch drops the fraction of the factor"
+        for name in ("addmm", "addcmul")
+        for dtype in ("int64", "uint8", "bool")
+    },
     **{(name, "bool"): "with an integer factor PyTorch stays bool" for name in ("add", "index_add")},
 }
 COMPLEX32 = "torch.complex32"  # half precision complex numbers: NumPy has none, paceline gives complex64
@@ -56,7 +59,9 @@ def assert_same(ours, theirs, what, tolerance=None):
     ours, theirs = outputs(ours), outputs(theirs)
     assert len(ours) == len(theirs), f"{what}: {len(ours)} outputs, PyTorch has {len(theirs)}"
     for x, y in zip(ours, theirs, strict=True):
-        assert isinstance(x, paceline.Tensor) == isinstance(y, torch.Tensor), f"{what}: {type(x)}, PyTorch has {type(y)}"
+        assert isinstance(x, paceline.Tensor) == isinstance(y, torch.Tensor), (
+            f"{what}: {type(x)}, PyTorch has {type(y)}"
+        )
         if isinstance(y, torch.Tensor):
             name = str(y.dtype).removeprefix("torch.")
             assert x.dtype.name == name, f"{what}: {x.dtype.name}, PyTorch has {name}"
@@ -121,7 +126,9 @@ def test_gradients(op, name):
             roots = [r for r in outputs(results) if getattr(r, "requires_grad", False)]
             random = np.random.default_rng(2)
             weights = [module.tensor(random.standard_normal(tuple(r.shape)), dtype=r.dtype) for r in roots]
-            gradients.append(attempt(lambda m=module, *a: m.autograd.grad(*a, allow_unused=True), roots, leaves, weights))
+            gradients.append(
+                attempt(lambda m=module, *a: m.autograd.grad(*a, allow_unused=True), roots, leaves, weights)
+            )
         (mine, failure), (expected, refusal) = gradients
         if refusal is not None:
             continue
@@ -133,7 +140,7 @@ def test_gradients(op, name):
                 assert_same(g, h, f"gradient of {op.name}{sample} in {name}")
 
 
-# -- promotion ------------------------------------------------------------------------------------------------------------
+# -- promotion ---------------------------------------------------------------------------------------------------------
 
 SCALARS = (True, 2, 2.5, 1 + 2j)
 BINARY = {
@@ -193,7 +200,7 @@ def test_limits_of_dtypes(name):
             assert getattr(paceline.iinfo(ours), field) == getattr(torch.iinfo(theirs), field), field
 
 
-# -- bad input ------------------------------------------------------------------------------------------------------------
+# -- bad input ---------------------------------------------------------------------------------------------------------
 
 REFUSED = {
     "add shapes": lambda t: t.ones(2) + t.ones(3),

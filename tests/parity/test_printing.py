@@ -10,9 +10,38 @@ import paceline
 torch = pytest.importorskip("torch")
 
 _rng = np.random.default_rng(5)
-DTYPES = ("bool", "uint8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "complex64", "complex128")
-SHAPES = ((), (1,), (5,), (0,), (2, 3), (3, 0), (0, 4), (2, 2, 2), (1, 1, 1, 2), (1001,), (40, 40), (7, 30), (2, 600), (11, 12, 13),
-          (30,), (1, 5, 1), (3, 1))  # fmt: skip
+DTYPES = (
+    "bool",
+    "uint8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
+)
+SHAPES = (
+    (),
+    (1,),
+    (5,),
+    (0,),
+    (2, 3),
+    (3, 0),
+    (0, 4),
+    (2, 2, 2),
+    (1, 1, 1, 2),
+    (1001,),
+    (40, 40),
+    (7, 30),
+    (2, 600),
+    (11, 12, 13),
+    (30,),
+    (1, 5, 1),
+    (3, 1),
+)
 VALUES = {
     "small integers": lambda shape: _rng.integers(-9, 10, shape),
     "large integers": lambda shape: _rng.integers(-(10**6), 10**6, shape),
@@ -24,11 +53,37 @@ VALUES = {
     "one kind of size": lambda shape: 1000 + _rng.random(shape),
 }
 SPECIAL = (
-    [1.0, np.nan], [np.inf, -np.inf], [np.nan], [1.5, np.inf, -2.25], [1e-5, 1.0], [1e5, 1.5], [123456789.0], [1e8], [1e9], [-0.0, 0.0],
-    [0.1], [100000.5], [99999.99999], [1e-38], [3.14159265], [1.0, 2.0, 3.0], [1e20], [0.00001, 0.00002], [1e-4], [9.9e-5], [1000.0, 0.5],
-    [1001.0, 1.0], [5e-324], [[1.0, np.nan], [np.inf, 2.5]], [1j, 2.5 + 1e-6j], [complex(np.nan, np.inf)], [1 + 2j, -3.5 - 4j], [0j],
-    [-1 - 0.0j], [1e10 + 1j],
-)  # fmt: skip
+    [1.0, np.nan],
+    [np.inf, -np.inf],
+    [np.nan],
+    [1.5, np.inf, -2.25],
+    [1e-5, 1.0],
+    [1e5, 1.5],
+    [123456789.0],
+    [1e8],
+    [1e9],
+    [-0.0, 0.0],
+    [0.1],
+    [100000.5],
+    [99999.99999],
+    [1e-38],
+    [3.14159265],
+    [1.0, 2.0, 3.0],
+    [1e20],
+    [0.00001, 0.00002],
+    [1e-4],
+    [9.9e-5],
+    [1000.0, 0.5],
+    [1001.0, 1.0],
+    [5e-324],
+    [[1.0, np.nan], [np.inf, 2.5]],
+    [1j, 2.5 + 1e-6j],
+    [complex(np.nan, np.inf)],
+    [1 + 2j, -3.5 - 4j],
+    [0j],
+    [-1 - 0.0j],
+    [1e10 + 1j],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -77,18 +132,45 @@ def test_the_tape_in_print():
         x = module.ones(2, requires_grad=True)
         assert repr(x) == "tensor([1., 1.], requires_grad=True)"
         assert repr(x.detach()) == "tensor([1., 1.])"
-        for y, name in ((x * 2, "Mul"), (x.sum(), "Sum"), (x.exp(), "Exp"), (x / 2, "Div"), (x - 1, "Sub"), (x.view(1, 2), "View"),
-                        (x.mean(), "Mean"), (x @ x, "Dot"), (-x, "Neg"), (x**2, "Pow"), (x[0], "Select"), (x.relu(), "Relu"),
-                        (x.clone(), "Clone"), (x.softmax(0), "Softmax")):  # fmt: skip
+        for y, name in (
+            (x * 2, "Mul"),
+            (x.sum(), "Sum"),
+            (x.exp(), "Exp"),
+            (x / 2, "Div"),
+            (x - 1, "Sub"),
+            (x.view(1, 2), "View"),
+            (x.mean(), "Mean"),
+            (x @ x, "Dot"),
+            (-x, "Neg"),
+            (x**2, "Pow"),
+            (x[0], "Select"),
+            (x.relu(), "Relu"),
+            (x.clone(), "Clone"),
+            (x.softmax(0), "Softmax"),
+        ):
             text = repr(y)
             assert "grad_fn=<" in text and "Backward0>)" in text, f"{module.__name__} {name}: {text}"
 
 
 def test_names_of_common_nodes():
     """`grad_fn` is read in tutorials and in bug reports."""
-    for function in (lambda t, x: x * 2, lambda t, x: x + 1, lambda t, x: x - 1, lambda t, x: x / 2, lambda t, x: x.sum(), lambda t, x: x.exp(),
-                     lambda t, x: x.mean(), lambda t, x: -x, lambda t, x: x**2, lambda t, x: x.relu(), lambda t, x: x.clone(),
-                     lambda t, x: x.sigmoid(), lambda t, x: x.tanh(), lambda t, x: t.cat([x, x]), lambda t, x: t.stack([x, x])):  # fmt: skip
+    for function in (
+        lambda t, x: x * 2,
+        lambda t, x: x + 1,
+        lambda t, x: x - 1,
+        lambda t, x: x / 2,
+        lambda t, x: x.sum(),
+        lambda t, x: x.exp(),
+        lambda t, x: x.mean(),
+        lambda t, x: -x,
+        lambda t, x: x**2,
+        lambda t, x: x.relu(),
+        lambda t, x: x.clone(),
+        lambda t, x: x.sigmoid(),
+        lambda t, x: x.tanh(),
+        lambda t, x: t.cat([x, x]),
+        lambda t, x: t.stack([x, x]),
+    ):
         ours = function(paceline, paceline.ones(2, requires_grad=True))
         theirs = function(torch, torch.ones(2, requires_grad=True))
         assert ours.grad_fn.name() == theirs.grad_fn.name() and repr(ours) == repr(theirs)
@@ -96,17 +178,26 @@ def test_names_of_common_nodes():
 
 @pytest.mark.parametrize(
     "options",
-    [dict(precision=2), dict(threshold=5), dict(edgeitems=1, threshold=5), dict(linewidth=40), dict(sci_mode=True), dict(sci_mode=False),
-     dict(precision=8, linewidth=120)],
+    [
+        {"precision": 2},
+        {"threshold": 5},
+        {"edgeitems": 1, "threshold": 5},
+        {"linewidth": 40},
+        {"sci_mode": True},
+        {"sci_mode": False},
+        {"precision": 8, "linewidth": 120},
+    ],
     ids=repr,
-)  # fmt: skip
+)
 def test_options(options):
-    reset = dict(precision=4, threshold=1000, edgeitems=3, linewidth=80, sci_mode=None)
+    reset = {"precision": 4, "threshold": 1000, "edgeitems": 3, "linewidth": 80, "sci_mode": None}
     values = _rng.standard_normal((6, 7)) * 100
     try:
         for module in (paceline, torch):
             module.set_printoptions(**options)
-        for array, name in itertools.product((values, values[0], values[0, 0], values.astype(int)), ("float32", "float64")):
+        for array, name in itertools.product(
+            (values, values[0], values[0, 0], values.astype(int)), ("float32", "float64")
+        ):
             assert_prints_alike(*pair(array, name), f"{options}")
     finally:
         for module in (paceline, torch):

@@ -43,7 +43,8 @@ EXCUSED = {
                      "retain_grad", "register_hook", "register_post_accumulate_grad_hook"), _TAPE),
     **dict.fromkeys(("from_numpy", "from_dlpack", "as_tensor", "numpy", "__array__", "__dlpack__", "__dlpack_device__",
                      "__deepcopy__", "__reduce_ex__", "cuda", "device"), _BRIDGE),
-    **dict.fromkeys(("empty", "empty_like", "new_empty", "data_ptr", "get_device", "Size", "Tensor", "__init__"), _MEMORY),
+    **dict.fromkeys(("empty", "empty_like", "new_empty", "data_ptr", "get_device", "Size", "Tensor", "__init__"),
+                    _MEMORY),
     **dict.fromkeys(("__repr__", "__format__"), "tests/test_printing.py"),
     "__hash__": "by identity: tests/test_tensor.py",
 }  # fmt: skip

@@ -51,48 +51,122 @@ ACTIVATIONS = [
     internal("elu", [S(rnd(4), 1.7, 1.1)], lambda x, a, s: s * np.where(x > 0, x, a * np.expm1(x))),
     unary("gelu", _gelu, internal=True),
     internal("gelu", [S(rnd(2, 3), "tanh")], _gelu),
-    internal("hardtanh", [S(spread(2, 3)), S(spread(4), -0.4, 0.2)], lambda x, low=-1.0, high=1.0: np.clip(x, low, high)),
+    internal(
+        "hardtanh", [S(spread(2, 3)), S(spread(4), -0.4, 0.2)], lambda x, low=-1.0, high=1.0: np.clip(x, low, high)
+    ),
     unary("silu", lambda x: x * sigmoid(x), internal=True),
     unary("logsigmoid", lambda x: np.log(sigmoid(x)), internal=True),
     unary("softplus", lambda x: np.log1p(np.exp(x)), internal=True),
     internal("softplus", [S(rnd(3), 2.0, 1.0)], lambda x, b, t: np.where(b * x > t, x, np.log1p(np.exp(b * x)) / b)),
-    internal("relu_backward", [S(rnd(2, 3), np.maximum(rnd(2, 3), 0).astype(np.float32))], lambda g, out: g * (out > 0)),
-    internal("linear", [S(rnd(2, 3), rnd(2, 3), rnd(2)), S(rnd(2, 3), rnd(2, 3)), S(rnd(3), rnd(2, 3), rnd(2)), S(rnd(2, 1, 3), rnd(2, 3), rnd(2)),
-                        S(rnd(0, 3), rnd(2, 3), rnd(2))], lambda x, w, b=0.0: x @ w.T + b),
-]  # fmt: skip
+    internal(
+        "relu_backward", [S(rnd(2, 3), np.maximum(rnd(2, 3), 0).astype(np.float32))], lambda g, out: g * (out > 0)
+    ),
+    internal(
+        "linear",
+        [
+            S(rnd(2, 3), rnd(2, 3), rnd(2)),
+            S(rnd(2, 3), rnd(2, 3)),
+            S(rnd(3), rnd(2, 3), rnd(2)),
+            S(rnd(2, 1, 3), rnd(2, 3), rnd(2)),
+            S(rnd(0, 3), rnd(2, 3), rnd(2)),
+        ],
+        lambda x, w, b=0.0: x @ w.T + b,
+    ),
+]
 
 BLOCKS = [
-    internal("trunc_divide", [S(np.array([-7.0, 7.0, 2.5]), np.array([2.0, 2.0, -2.0])), S(ints(5), 2), S(ints(5), -3), S(ints(5), np.array([2, -2, 1, -1, 3])),
-                              S(np.array([3, 4, 5], np.uint8), 2), S(7, np.array([2, -2]))], lambda a, b: np.trunc(a / b), differentiable=False),
+    internal(
+        "trunc_divide",
+        [
+            S(np.array([-7.0, 7.0, 2.5]), np.array([2.0, 2.0, -2.0])),
+            S(ints(5), 2),
+            S(ints(5), -3),
+            S(ints(5), np.array([2, -2, 1, -1, 3])),
+            S(np.array([3, 4, 5], np.uint8), 2),
+            S(7, np.array([2, -2])),
+        ],
+        lambda a, b: np.trunc(a / b),
+        differentiable=False,
+    ),
     internal("bitwise_left_shift", [S(ints(3, low=0), 2)], np.left_shift, differentiable=False),
     internal("bitwise_right_shift", [S(ints(3), 1)], np.right_shift, differentiable=False),
     internal("zeros_like", [S(rnd(2, 3))], np.zeros_like, differentiable=False),
     internal("ones_like", [S(rnd(2, 3))], np.ones_like, differentiable=False),
-    internal("identity_like", [S(rnd(2, 3, 3), 3, 3, 1)], lambda x, n, ndim, dim: np.eye(3, dtype=bool)[None, :, :, None], differentiable=False),
-    internal("euclidean", [S(rnd(2, 3)), S(rnd(2, 3), 1), S(rnd(2, 3), 0, True)],
-             lambda x, dim=None, keepdim=False: np.sqrt((x * x).sum(dim, keepdims=keepdim))),
-    internal("cast", [S(rnd(3), dtypes.float32, dtypes.float64)], lambda x, dtype, source: x.astype(dtype.numpy), second=False),
+    internal(
+        "identity_like",
+        [S(rnd(2, 3, 3), 3, 3, 1)],
+        lambda x, n, ndim, dim: np.eye(3, dtype=bool)[None, :, :, None],
+        differentiable=False,
+    ),
+    internal(
+        "euclidean",
+        [S(rnd(2, 3)), S(rnd(2, 3), 1), S(rnd(2, 3), 0, True)],
+        lambda x, dim=None, keepdim=False: np.sqrt((x * x).sum(dim, keepdims=keepdim)),
+    ),
+    internal(
+        "cast",
+        [S(rnd(3), dtypes.float32, dtypes.float64)],
+        lambda x, dtype, source: x.astype(dtype.numpy),
+        second=False,
+    ),
     internal("move", [S(rnd(3), device.CPU, device.CPU)], lambda x, to, source: x),
     internal("matmul_nd", [S(rnd(2, 3), rnd(3, 2)), S(rnd(2, 1, 2), rnd(2, 2, 2))], np.matmul),
     internal("matmul_nd", [S(rnd(2, 1, 2), rnd(2, 2)), S(rnd(1, 2), rnd(2, 2, 1))], np.matmul, emulated=False),
     internal("contiguous_copy", [S(rnd(3, 2).T)], np.copy),
-    internal("embed_range", [S(rnd(2, 2), (2, 4), 1, 1), S(rnd(2), (3,), 0, -2)],
-             lambda x, size, dim, start: _embed(x, size, (slice(None),) * dim + (np.arange(start, start + x.shape[dim]) % size[dim],))),
-    internal("embed_diagonal", [S(rnd(2), (2, 3), 1, 0, 1), S(rnd(1), (2, 2), -1, 0, 1), S(rnd(2, 2), (2, 2, 2), 0, 0, 2)],
-             lambda x, size, k, a, b: np.diag(x, k)[: size[0], : size[1]] if x.ndim == 1 else np.einsum("bi,ij->ibj", x, np.eye(2))),
-    internal("embed_slice", [S(rnd(2), (2, 3), (slice(None), 1)), S(rnd(2, 2), (2, 3), (slice(None), slice(0, 3, 2)))], _embed),
+    internal(
+        "embed_range",
+        [S(rnd(2, 2), (2, 4), 1, 1), S(rnd(2), (3,), 0, -2)],
+        lambda x, size, dim, start: _embed(
+            x, size, (slice(None),) * dim + (np.arange(start, start + x.shape[dim]) % size[dim],)
+        ),
+    ),
+    internal(
+        "embed_diagonal",
+        [S(rnd(2), (2, 3), 1, 0, 1), S(rnd(1), (2, 2), -1, 0, 1), S(rnd(2, 2), (2, 2, 2), 0, 0, 2)],
+        lambda x, size, k, a, b: (
+            np.diag(x, k)[: size[0], : size[1]] if x.ndim == 1 else np.einsum("bi,ij->ibj", x, np.eye(2))
+        ),
+    ),
+    internal(
+        "embed_slice",
+        [S(rnd(2), (2, 3), (slice(None), 1)), S(rnd(2, 2), (2, 3), (slice(None), slice(0, 3, 2)))],
+        _embed,
+    ),
     internal("slice_view", [S(rnd(2, 3), (slice(None), 1)), S(rnd(3), (slice(0, 3, 2),))], lambda x, index: x[index]),
-    internal("pad_constant", [S(rnd(2, 3), ((1, 0), (0, 2))), S(rnd(2, 3), ((0, 0), (-1, 1)), 1.5), S(rnd(3), ((-1, -1),))], _pad),
-    internal("scatter_zeros", [S(rnd(2, 2), np.array([[0, 0], [2, 1]]), (2, 3), 1)], lambda x, index, size, dim: _embed(x, size, _along(index, dim))),
-    internal("gather_along", [S(rnd(2, 3), np.array([[0, 0], [2, 1]]), 1)], lambda x, index, dim: x[_along(index, dim)]),
+    internal(
+        "pad_constant",
+        [S(rnd(2, 3), ((1, 0), (0, 2))), S(rnd(2, 3), ((0, 0), (-1, 1)), 1.5), S(rnd(3), ((-1, -1),))],
+        _pad,
+    ),
+    internal(
+        "scatter_zeros",
+        [S(rnd(2, 2), np.array([[0, 0], [2, 1]]), (2, 3), 1)],
+        lambda x, index, size, dim: _embed(x, size, _along(index, dim)),
+    ),
+    internal(
+        "gather_along", [S(rnd(2, 3), np.array([[0, 0], [2, 1]]), 1)], lambda x, index, dim: x[_along(index, dim)]
+    ),
     internal("index_select_rows", [S(rnd(2, 3), np.array([2, 2]), 1)], lambda x, index, dim: x.take(index, dim)),
-    internal("index_add_zeros", [S(rnd(2, 2), np.array([2, 2]), (2, 3), 1)], lambda x, index, size, dim: _embed(x, size, (slice(None),) * dim + (index,))),
-    internal("scatter_write", [S(rnd(2, 3), rnd(2, 2), np.array([[0, 2], [2, 1]]), 1)], lambda x, src, index, dim: _written(x, src, index, dim)),
-    internal("scatter_sum", [S(rnd(2, 3), rnd(2, 2), np.array([[0, 0], [2, 1]]), 1)],
-             lambda x, src, index, dim: x + _embed(src, x.shape, _along(index, dim))),
-    internal("fill_where", [S(rnd(2, 3), mask(2, 3), 0.5), S(rnd(2, 3), mask(3), 1.0)], lambda x, m, v: np.where(m, v, x)),
+    internal(
+        "index_add_zeros",
+        [S(rnd(2, 2), np.array([2, 2]), (2, 3), 1)],
+        lambda x, index, size, dim: _embed(x, size, (slice(None),) * dim + (index,)),
+    ),
+    internal(
+        "scatter_write",
+        [S(rnd(2, 3), rnd(2, 2), np.array([[0, 2], [2, 1]]), 1)],
+        lambda x, src, index, dim: _written(x, src, index, dim),
+    ),
+    internal(
+        "scatter_sum",
+        [S(rnd(2, 3), rnd(2, 2), np.array([[0, 0], [2, 1]]), 1)],
+        lambda x, src, index, dim: x + _embed(src, x.shape, _along(index, dim)),
+    ),
+    internal(
+        "fill_where", [S(rnd(2, 3), mask(2, 3), 0.5), S(rnd(2, 3), mask(3), 1.0)], lambda x, m, v: np.where(m, v, x)
+    ),
     internal("sort", [S(spread(2, 3), 1)], lambda x, dim: (np.sort(x, dim), np.argsort(x, dim)), emulated=False),
-]  # fmt: skip
+]
 
 
 def _written(x, src, index, dim):
