@@ -14,6 +14,7 @@ from . import autograd as autograd
 from . import cuda as cuda
 from . import distributed as distributed
 from . import fft as fft
+from . import linalg as linalg
 from . import nn as nn
 from . import optim as optim
 from . import special as special
@@ -59,6 +60,8 @@ from .tensor.creation import (
     as_tensor,
     empty,
     empty_like,
+    empty_permuted,
+    empty_strided,
     eye,
     from_dlpack,
     from_numpy,
@@ -69,11 +72,21 @@ from .tensor.creation import (
     meshgrid,
     ones,
     ones_like,
+    scalar_tensor,
     tensor,
     tril_indices,
     triu_indices,
     zeros,
     zeros_like,
+)
+from .tensor.layout import (
+    channels_last,
+    channels_last_3d,
+    contiguous_format,
+    layout,
+    memory_format,
+    preserve_format,
+    strided,
 )
 from .tensor.ops.arithmetic import (
     atan2,
@@ -112,6 +125,7 @@ from .tensor.ops.binary import (
     clamp_max,
     clamp_min,
     copysign,
+    fill,
     float_power,
     fmax,
     fmin,
@@ -153,8 +167,52 @@ from .tensor.ops.cumulative import (
 )
 from .tensor.ops.cumulative import cumprod_as as cumprod
 from .tensor.ops.cumulative import cumsum_as as cumsum
+from .tensor.ops.copies import (
+    alias_copy,
+    as_strided_copy,
+    diagonal_copy,
+    expand_copy,
+    narrow_copy,
+    permute_copy,
+    select_copy,
+    slice_copy,
+    split_copy,
+    split_with_sizes_copy,
+    squeeze_copy,
+    t_copy,
+    transpose_copy,
+    unbind_copy,
+    unfold_copy,
+    unsqueeze_copy,
+    view_copy,
+)
+from .tensor.ops.decompositions import cholesky_of as cholesky
+from .tensor.ops.decompositions import geqrf, lu_unpack
+from .tensor.ops.decompositions import lu_compact as lu
+from .tensor.ops.decompositions import qr_reduced as qr
+from .tensor.ops.determinants import det, logdet, slogdet
+from .tensor.ops.diagonals import diag, diag_embed, diagflat
 from .tensor.ops.indexing import gather, index_select, masked_fill, masked_select, nonzero, take, take_along_dim
+from .tensor.ops.joining import (
+    atleast_1d,
+    atleast_2d,
+    atleast_3d,
+    block_diag,
+    cartesian_prod,
+    column_stack,
+    combinations,
+    dsplit,
+    dstack,
+    hsplit,
+    hstack,
+    repeat_interleave,
+    tensor_split,
+    vsplit,
+    vstack,
+)
+from .tensor.ops.least_squares import pinverse
 from .tensor.ops.linalg import addmm, bmm, dot, einsum, matmul, mm, mv, outer
+from .tensor.ops.matrix_functions import matrix_exp, matrix_power, ormqr
 from .tensor.ops.ordering import (
     argsort,
     bucketize,
@@ -212,6 +270,20 @@ from .tensor.ops.pointwise import (
     tanh,
 )
 from .tensor.ops.pointwise import clamp_between as clamp
+from .tensor.ops.products import (
+    addbmm,
+    addmv,
+    addr,
+    baddbmm,
+    cdist,
+    chain_matmul,
+    cross,
+    inner,
+    kron,
+    tensordot,
+    trace,
+    vdot,
+)
 from .tensor.ops.reduction import (
     all,
     amax,
@@ -258,17 +330,18 @@ from .tensor.ops.scattering import (
     slice_scatter,
 )
 from .tensor.ops.shaping import (
+    broadcast_shapes,
     broadcast_tensors,
     broadcast_to,
     cat,
     chunk,
     clone,
-    diag,
     diagonal,
     flatten,
     is_tensor,
     movedim,
     narrow,
+    ravel,
     select,
     split,
     squeeze,
@@ -279,6 +352,7 @@ from .tensor.ops.shaping import (
     triu,
     unbind,
     unflatten,
+    unravel_index,
     unsqueeze,
 )
 from .tensor.ops.shaping import flip_dims as flip
@@ -287,6 +361,9 @@ from .tensor.ops.shaping import reshape_sizes as reshape
 from .tensor.ops.shaping import roll_dims as roll
 from .tensor.ops.shaping import tile_sizes as tile
 from .tensor.ops.softmax import log_softmax, softmax
+from .tensor.ops.solving import cholesky_inverse, cholesky_solve, triangular_solve
+from .tensor.ops.solving import inv as inverse
+from .tensor.ops.solving import lu_solve_from as lu_solve
 from .tensor.ops.special import (
     digamma,
     erfinv,
@@ -298,6 +375,7 @@ from .tensor.ops.special import (
     xlogy,
 )
 from .tensor.ops.special import polygamma_of_order as polygamma
+from .tensor.ops.spectra import svd_with_v as svd
 from .tensor.ops.statistics import (
     bincount,
     corrcoef,
@@ -313,6 +391,7 @@ from .tensor.ops.statistics import (
     var_mean,
 )
 from .tensor.ops.strided import as_strided, as_strided_scatter
+from .tensor.ops.turning import adjoint, fliplr, flipud, rot90
 from .tensor.printing import set_printoptions
 from .tensor.random import (
     bernoulli,
@@ -350,6 +429,8 @@ short, int, long = int16, int32, int64
 cfloat, cdouble = complex64, complex128
 concat = concatenate = cat
 trapz = trapezoid
+moveaxis, row_stack = movedim, vstack
+unsafe_chunk, unsafe_split, split_with_sizes = chunk, split, split
 swapaxes = swapdims = transpose
 absolute, negative, clip, divide, multiply, subtract = abs, neg, clamp, div, mul, sub
 arccos, arcsin, arctan, arctan2, fix = acos, asin, atan, atan2, trunc

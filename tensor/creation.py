@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy
 from ..autograd.variable import LEAF, Variable, box
 from ..runtime import device as devices
 from ..runtime import dtypes
-from ..runtime.arrays import Array
+from ..runtime.arrays import Array, strided_view
+from .layout import accepts_layout
 from .ops.shaping import as_size
 
 
@@ -169,6 +171,7 @@ def _filled(
     return finish(array, requires_grad)
 
 
+@accepts_layout
 def zeros(*size: Any, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False) -> Any:
     """A tensor of zeros.
 
@@ -181,16 +184,19 @@ def zeros(*size: Any, dtype: dtypes.dtype | None = None, device: Any = None, req
     return _filled(as_size(*size), 0, dtype, device, requires_grad)
 
 
+@accepts_layout
 def ones(*size: Any, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False) -> Any:
     """A tensor of ones."""
     return _filled(as_size(*size), 1, dtype, device, requires_grad)
 
 
+@accepts_layout
 def empty(*size: Any, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False) -> Any:
     """A tensor with whatever was in the memory."""
     return _filled(as_size(*size), None, dtype, device, requires_grad)
 
 
+@accepts_layout
 def full(
     size: Sequence[int],
     fill_value: Any,
@@ -210,6 +216,7 @@ def _like(input: Any, value: Any, dtype: Any, device: Any, requires_grad: bool) 
     return _filled(input.array.shape, value, dtype, where, requires_grad, dtypes.of(input.array.dtype))
 
 
+@accepts_layout
 def zeros_like(
     input: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False
 ) -> Any:
@@ -217,6 +224,7 @@ def zeros_like(
     return _like(input, 0, dtype, device, requires_grad)
 
 
+@accepts_layout
 def ones_like(
     input: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False
 ) -> Any:
@@ -224,6 +232,7 @@ def ones_like(
     return _like(input, 1, dtype, device, requires_grad)
 
 
+@accepts_layout
 def empty_like(
     input: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False
 ) -> Any:
@@ -231,6 +240,7 @@ def empty_like(
     return _like(input, None, dtype, device, requires_grad)
 
 
+@accepts_layout
 def full_like(
     input: Any,
     fill_value: Any,
@@ -243,6 +253,7 @@ def full_like(
     return _like(input, fill_value, dtype, device, requires_grad)
 
 
+@accepts_layout
 def arange(
     start: float,
     end: float | None = None,
@@ -267,11 +278,14 @@ def arange(
     if (end - start) / step < 0:
         raise RuntimeError(f"upper bound and lower bound inconsistent with step sign: [{start}, {end}) by {step}")
     whole = all(isinstance(x, int) for x in (start, end, step))
+    count = -((start - end) // step) if whole else math.ceil((end - start) / step)
     with devices.using(devices.resolve(device)) as xp:
-        array = xp.arange(start, end, step, _numpy_dtype(dtype, dtypes.int64 if whole else None))
+        # from the numbers of the elements: running sums of the step would lose precision
+        array = (xp.arange(count) * step + start).astype(_numpy_dtype(dtype, dtypes.int64 if whole else None))
     return finish(array, requires_grad)
 
 
+@accepts_layout
 def linspace(
     start: float,
     end: float,
@@ -289,6 +303,7 @@ def linspace(
     return finish(array, requires_grad)
 
 
+@accepts_layout
 def logspace(
     start: float,
     end: float,
@@ -304,6 +319,45 @@ def logspace(
     return finish((base**exponents.array).astype(_numpy_dtype(dtype)), requires_grad)
 
 
+@accepts_layout
+def empty_strided(
+    size: Sequence[int], stride: Sequence[int], *, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False
+) -> Any:
+    """Uninitialized memory with given strides, in elements."""
+    size, stride = as_size(size), as_size(stride)
+    if len(size) != len(stride):
+        raise RuntimeError(f"empty_strided(): mismatch in length of strides and shape: {list(stride)} and {list(size)}")
+    room = 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if 0 not in size else 0
+    memory = _filled((room,), None, dtype, device, False)
+    return finish(strided_view(memory.array, size, stride, 0), requires_grad)
+
+
+@accepts_layout
+def empty_permuted(
+    size: Sequence[int],
+    physical_layout: Sequence[int],
+    *,
+    dtype: dtypes.dtype | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Any:
+    """Uninitialized memory without gaps, whose dimensions lie in memory in the given order."""
+    size, order = as_size(size), as_size(physical_layout)
+    if sorted(order) != list(range(len(size))):
+        raise RuntimeError(f"empty_permuted(): physical_layout {list(order)} is no permutation of {len(size)} dimensions")
+    memory = _filled(tuple(size[d] for d in order), None, dtype, device, False)
+    places = [order.index(d) for d in range(len(order))]
+    return finish(memory.array.transpose(places), requires_grad)
+
+
+@accepts_layout
+def scalar_tensor(s: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False) -> Any:
+    """A 0-d tensor of the default dtype with one value."""
+    dtype = dtypes.of_scalar(s) if dtype is None and isinstance(s, complex) else dtype
+    return _filled((), s.item() if isinstance(s, Variable) else s, dtype, device, requires_grad)
+
+
+@accepts_layout
 def eye(
     n: int, m: int | None = None, *, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False
 ) -> Any:
@@ -313,15 +367,17 @@ def eye(
     return finish(array, requires_grad)
 
 
-def tril_indices(row: int, col: int, offset: int = 0, *, device: Any = None) -> Any:
+@accepts_layout
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None) -> Any:
     """Row and column numbers of the lower triangle, shape [2, count]."""
-    pairs = numpy.stack(numpy.tril_indices(row, offset, col)).astype(numpy.int64)
+    pairs = numpy.stack(numpy.tril_indices(row, offset, col)).astype(_numpy_dtype(dtype, dtypes.int64))
     return box(devices.move(pairs, devices.resolve(device)))
 
 
-def triu_indices(row: int, col: int, offset: int = 0, *, device: Any = None) -> Any:
+@accepts_layout
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None) -> Any:
     """Row and column numbers of the upper triangle, shape [2, count]."""
-    pairs = numpy.stack(numpy.triu_indices(row, offset, col)).astype(numpy.int64)
+    pairs = numpy.stack(numpy.triu_indices(row, offset, col)).astype(_numpy_dtype(dtype, dtypes.int64))
     return box(devices.move(pairs, devices.resolve(device)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from builtins import bool as bool_  # in its own body the class's methods bool(), float(), int() hide these
 from builtins import int as int_
+from builtins import sum as sum_
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,8 +21,11 @@ from .ops import (
     bessel,
     binary,
     cast,
+    copies,
     cumulative,
+    diagonals,
     indexing,
+    joining,
     linalg,
     ordering,
     pointwise,
@@ -32,6 +36,7 @@ from .ops import (
     special,
     statistics,
     strided,
+    turning,
 )
 from .ops import complex as complex_family
 from .ops import softmax as softmax_family
@@ -39,6 +44,7 @@ from .ops import softmax as softmax_family
 __all__ = ["Size", "Tensor"]
 
 
+_fill = inplace(binary.fill)
 _OPERANDS = (TensorBase, int, float, complex, numpy.ndarray, numpy.generic)
 
 
@@ -70,7 +76,13 @@ class Tensor(TensorBase, box=True):
     # -- dtype and device --------------------------------------------------------------------------------------------
 
     def to(
-        self, *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool_ = False, copy: bool_ = False
+        self,
+        *args: Any,
+        device: Any = None,
+        dtype: Any = None,
+        non_blocking: bool_ = False,
+        copy: bool_ = False,
+        memory_format: Any = None,
     ) -> Tensor:
         """The tensor with another dtype or on another device; itself if nothing changes and copy is False.
 
@@ -113,43 +125,51 @@ class Tensor(TensorBase, box=True):
         """The tensor with another one's dtype."""
         return self.to(other.dtype)
 
-    def float(self) -> Tensor:
+    def float(self, memory_format: Any = None) -> Tensor:
         """The tensor as float32."""
         return self.to(dtypes.float32)
 
-    def double(self) -> Tensor:
+    def double(self, memory_format: Any = None) -> Tensor:
         """The tensor as float64."""
         return self.to(dtypes.float64)
 
-    def half(self) -> Tensor:
+    def half(self, memory_format: Any = None) -> Tensor:
         """The tensor as float16."""
         return self.to(dtypes.float16)
 
-    def bfloat16(self) -> Tensor:
+    def cfloat(self) -> Tensor:
+        """The tensor as complex64."""
+        return self.to(dtypes.complex64)
+
+    def cdouble(self) -> Tensor:
+        """The tensor as complex128."""
+        return self.to(dtypes.complex128)
+
+    def bfloat16(self, memory_format: Any = None) -> Tensor:
         """The tensor as bfloat16."""
         return self.to(dtypes.bfloat16)
 
-    def int(self) -> Tensor:
+    def int(self, memory_format: Any = None) -> Tensor:
         """The tensor as int32."""
         return self.to(dtypes.int32)
 
-    def long(self) -> Tensor:
+    def long(self, memory_format: Any = None) -> Tensor:
         """The tensor as int64."""
         return self.to(dtypes.int64)
 
-    def short(self) -> Tensor:
+    def short(self, memory_format: Any = None) -> Tensor:
         """The tensor as int16."""
         return self.to(dtypes.int16)
 
-    def char(self) -> Tensor:
+    def char(self, memory_format: Any = None) -> Tensor:
         """The tensor as int8."""
         return self.to(dtypes.int8)
 
-    def byte(self) -> Tensor:
+    def byte(self, memory_format: Any = None) -> Tensor:
         """The tensor as uint8."""
         return self.to(dtypes.uint8)
 
-    def bool(self) -> Tensor:
+    def bool(self, memory_format: Any = None) -> Tensor:
         """The tensor as bool: whether elements are nonzero."""
         return self.to(dtypes.bool_)
 
@@ -168,6 +188,10 @@ class Tensor(TensorBase, box=True):
     def new_empty(self, *size: Any, **kwargs: Any) -> Tensor:
         """Uninitialized memory with this tensor's dtype and device."""
         return creation.empty(*size, **{"dtype": self.dtype, "device": self.device, **kwargs})
+
+    def new_empty_strided(self, size: Any, stride: Any, **kwargs: Any) -> Tensor:
+        """Uninitialized memory of given strides with this tensor's dtype and device."""
+        return creation.empty_strided(size, stride, **{"dtype": self.dtype, "device": self.device, **kwargs})
 
     def new_full(self, size: Any, fill_value: Any, **kwargs: Any) -> Tensor:
         """One value with this tensor's dtype and device."""
@@ -233,6 +257,8 @@ class Tensor(TensorBase, box=True):
 
     def __rtruediv__(self, other: Any) -> Tensor:
         return arithmetic.true_divide(other, self)
+
+    __rdiv__ = __rtruediv__
 
     def __rfloordiv__(self, other: Any) -> Tensor:
         return arithmetic.floor_divide(other, self)
@@ -338,8 +364,14 @@ class Tensor(TensorBase, box=True):
     split, chunk, unbind = shaping.split, shaping.chunk, shaping.unbind
     narrow, select, flip, roll = shaping.narrow, shaping.select, shaping.flip_dims, shaping.roll_dims
     contiguous, clone = shaping.contiguous, shaping.clone
-    tril, triu, diagonal, diag = shaping.tril, shaping.triu, shaping.diagonal, shaping.diag
+    tril, triu, diagonal, diag = shaping.tril, shaping.triu, shaping.diagonal, diagonals.diag
+    diag_embed, diagflat = diagonals.diag_embed, diagonals.diagflat
+    fliplr, flipud, rot90, adjoint = turning.fliplr, turning.flipud, turning.rot90, turning.adjoint
     T, mT = property(shaping.reverse_dims), property(shaping.matrix_transpose)
+    H, mH = property(turning.hermitian), property(turning.adjoint)
+    ravel, moveaxis, repeat_interleave = shaping.ravel, movedim, joining.repeat_interleave
+    tensor_split, hsplit, vsplit, dsplit = joining.tensor_split, joining.hsplit, joining.vsplit, joining.dsplit
+    unsafe_split, unsafe_chunk, split_with_sizes = split, chunk, split
 
     def view_as(self, other: Tensor) -> Tensor:
         """The same memory in another tensor's shape."""
@@ -421,11 +453,29 @@ class Tensor(TensorBase, box=True):
 
     def fill_(self, value: Any) -> Tensor:
         """Write one value into all elements."""
+        if isinstance(value, Tensor) or self.requires_grad:
+            return _fill(self, value)
         return assign(self, value, "fill_")
 
     def zero_(self) -> Tensor:
         """Write 0 into all elements."""
-        return assign(self, 0, "zero_")
+        return self.fill_(0)
+
+    def fill_diagonal_(self, fill_value: Any, wrap: bool_ = False) -> Tensor:
+        """Write one value on the diagonal; wrap=True starts a new diagonal below the end of a tall matrix."""
+        rows, columns = self.array.shape[0], self.array.shape[-1]
+        if self.array.ndim < 2 or (self.array.ndim > 2 and len(set(self.array.shape)) > 1):
+            raise RuntimeError(
+                f"fill_diagonal_: expected a matrix, or more dimensions of equal size, got {list(self.array.shape)}"
+            )
+        size = -(-rows * columns // (columns + 1)) if wrap and self.array.ndim == 2 else min(rows, columns)
+        self.as_strided((size,), (sum_(self.stride()),)).fill_(fill_value)
+        return self
+
+    def apply_(self, callable: Any) -> Tensor:
+        """Replace each element by what a Python function makes of it (slow; host tensors only)."""
+        values = numpy.array([callable(x) for x in self.array.ravel().tolist()], self.array.dtype)
+        return assign(self, box(values.reshape(self.array.shape)), "apply_")
 
     uniform_, normal_, bernoulli_, random_ = (
         samplers.uniform_, samplers.normal_, samplers.bernoulli_, samplers.random_)  # fmt: skip

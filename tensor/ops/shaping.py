@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 
 from ...autograd.primitive import primitive
-from ...autograd.variable import Variable
+from ...autograd.variable import Variable, box
 from ...runtime.arrays import Array
 from . import reduction
 
@@ -26,6 +26,11 @@ def _as_length(n: Any) -> int:
         return n if n.__class__ is int else operator.index(n)
     except TypeError:
         raise TypeError(f"size must be a tuple of ints, but found an element of type {type(n).__name__}") from None
+
+
+def _given(each: tuple, all_of_them: Any) -> tuple[int, ...]:
+    """Sizes or dims given one by one, in a tuple, or by name."""
+    return as_size(*each) if all_of_them is None else as_size(all_of_them)
 
 
 def one_dim(dim: int, ndim: int) -> int:
@@ -102,7 +107,7 @@ unsqueeze.vjp(input=lambda F, g, input_shape: F.reshape(g, input_shape))
 @primitive(view=True)
 def squeeze(xp, input: Array, dim: int | tuple | None = None):
     """Without the dimensions of size 1: all of them, or those named by dim."""
-    dims = reduction.as_dims(dim, input.ndim)
+    dims = () if dim in ((), []) else reduction.as_dims(dim, input.ndim)
     return input.reshape(tuple(n for i, n in enumerate(input.shape) if n != 1 or i not in dims))
 
 
@@ -194,7 +199,7 @@ select.vjp(
 @primitive
 def flip(xp, input: Array, dims: tuple):
     """The order of the elements reversed along dims."""
-    return xp.ascontiguousarray(xp.flip(input, reduction.as_dims(dims, input.ndim)))
+    return xp.flip(input, reduction.as_dims(dims, input.ndim)).copy() if dims else input.copy()
 
 
 flip.vjp(input=lambda F, g, dims: F.flip(g, dims))
@@ -275,7 +280,10 @@ triu.vjp(input=lambda F, g, diagonal: F.triu(g, diagonal))
 @primitive(view=True)
 def diagonal(xp, input: Array, offset: int = 0, dim1: int = 0, dim2: int = 1):
     """The diagonal of two dimensions, as the last dimension."""
-    return xp.diagonal(input, offset, dim1, dim2)
+    out = xp.diagonal(input, offset, dim1, dim2)
+    if xp is numpy and input.flags.writeable:
+        out.flags.writeable = True  # NumPy's diagonals are read-only for historical reasons
+    return out
 
 
 diagonal.vjp(
@@ -328,9 +336,9 @@ def _checked_size(input: Any, size: tuple[int, ...], name: str) -> tuple[int, ..
     return size
 
 
-def reshape_sizes(input: Any, *shape: Any) -> Any:
+def reshape_sizes(input: Any, *each: Any, shape: Any = None) -> Any:
     """The same elements in another shape: a view where possible, otherwise a copy."""
-    return reshape(input, _checked_size(input, as_size(*shape), "reshape"))
+    return reshape(input, _checked_size(input, _given(each, shape), "reshape"))
 
 
 def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
@@ -351,18 +359,18 @@ def unflatten(input: Any, dim: int, sizes: Any) -> Any:
     return reshape_sizes(input, (*shape[:dim], *sizes, *shape[dim + 1 :]))
 
 
-def permute_dims(input: Any, *dims: Any) -> Any:
+def permute_dims(input: Any, *each: Any, dims: Any = None) -> Any:
     """The dimensions in another order."""
-    order = as_size(*dims)
+    order = _given(each, dims)
     normal = tuple(one_dim(d, len(order)) for d in order)
     if len(set(normal)) != len(normal) or len(normal) != input.array.ndim:
         raise RuntimeError(f"permute(): dims {list(order)} are not a permutation of {input.array.ndim} dimensions")
     return permute(input, normal)
 
 
-def expand_sizes(input: Any, *size: Any) -> Any:
+def expand_sizes(input: Any, *each: Any, size: Any = None) -> Any:
     """A view repeated along dimensions of size 1; -1 keeps a size."""
-    return expand(input, as_size(*size))
+    return expand(input, _given(each, size))
 
 
 def expand_as(input: Any, other: Any) -> Any:
@@ -378,9 +386,9 @@ def repeat(input: Any, *sizes: Any) -> Any:
     return tile(input, counts)
 
 
-def tile_sizes(input: Any, *dims: Any) -> Any:
+def tile_sizes(input: Any, *each: Any, dims: Any = None) -> Any:
     """The tensor repeated; missing leading counts are 1."""
-    return tile(input, as_size(*dims))
+    return tile(input, _given(each, dims))
 
 
 def t(input: Any) -> Any:
@@ -443,7 +451,7 @@ def chunk(input: Any, chunks: int, dim: int = 0) -> tuple:
     if chunks <= 0:
         raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
     length = input.array.shape[one_dim(dim, input.array.ndim)]
-    return split(input, max(1, -(-length // chunks)), dim)
+    return split(input, -(-length // chunks) if length else [0] * chunks, dim)
 
 
 def unbind(input: Any, dim: int = 0) -> tuple:
@@ -451,9 +459,9 @@ def unbind(input: Any, dim: int = 0) -> tuple:
     return tuple(select(input, dim, i) for i in range(input.array.shape[one_dim(dim, input.array.ndim)]))
 
 
-def flip_dims(input: Any, *dims: Any) -> Any:
+def flip_dims(input: Any, *each: Any, dims: Any = None) -> Any:
     """The order of the elements reversed along dims."""
-    return flip(input, as_size(*dims))
+    return flip(input, _given(each, dims))
 
 
 def roll_dims(input: Any, shifts: Any, dims: Any = None) -> Any:
@@ -467,7 +475,7 @@ def roll_dims(input: Any, shifts: Any, dims: Any = None) -> Any:
     return roll(input, shifts, axes)
 
 
-def contiguous(input: Any) -> Any:
+def contiguous(input: Any, *, memory_format: Any = None) -> Any:
     """The tensor itself if it is row-major in memory, otherwise a copy that is."""
     return input if input.array.flags.c_contiguous else contiguous_copy(input)
 
@@ -488,14 +496,48 @@ def broadcast_to(input: Any, size: Any) -> Any:
     return expand(input, tuple(size))
 
 
-def diag(input: Any, diagonal_offset: int = 0) -> Any:
-    """The diagonal of a matrix, or the matrix with a vector on its diagonal."""
-    if input.array.ndim == 2:
-        return diagonal(input, diagonal_offset)
-    if input.array.ndim != 1:
-        raise RuntimeError(f"diag(): Supports 1D or 2D tensors. Got {input.array.ndim}D")
-    n = input.array.shape[0] + (diagonal_offset if diagonal_offset > 0 else -diagonal_offset)
-    return embed_diagonal(input, (n, n), diagonal_offset, 0, 1)
+def ravel(input: Any) -> Any:
+    """All dimensions made one."""
+    return reshape(input, (-1,)) if input.array.size else reshape(input, (0,))
+
+
+def unravel_index(indices: Any, shape: Any) -> tuple:
+    """The coordinates, one tensor for each dimension, of indices into a flattened tensor of that shape."""
+    size = as_size(shape)
+    count = math.prod(size)
+    array = indices.array
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"expected 'indices' to be integer dtype, but got {array.dtype.name}")
+    if array.size and not (-count <= int(array.min()) and int(array.max()) < count):
+        raise ValueError(f"unravel_index(): an index is out of bounds for shape {list(size)}")
+    found, rest = [], array % max(count, 1)
+    for n in reversed(size):
+        found.append(box((rest % n).astype(array.dtype)))
+        rest = rest // n
+    return tuple(reversed(found))
+
+
+def slice_dim(input: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Any:
+    """The slices start, start + step, ... below end of a dimension."""
+    return input[(slice(None),) * one_dim(dim, input.array.ndim) + (slice(start, end, step),)]
+
+
+@primitive(view=True)
+def alias(xp, input: Array):
+    """The same memory."""
+    return input[...]
+
+
+alias.vjp(input=lambda F, g: g)
+
+
+def broadcast_shapes(*shapes: Any) -> tuple:
+    """The shape that tensors of these shapes broadcast to."""
+    try:
+        return numpy.broadcast_shapes(*((s,) if isinstance(s, int) else tuple(s) for s in shapes))
+    except ValueError:
+        given = ", ".join(str(list(s) if not isinstance(s, int) else s) for s in shapes)
+        raise RuntimeError(f"Shape mismatch: objects cannot be broadcast to a single shape: {given}") from None
 
 
 def is_tensor(obj: object) -> bool:
