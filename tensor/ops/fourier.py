@@ -63,7 +63,7 @@ fft_r2c.vjp(input=_r2c_input)
 fft_c2r.vjp(input=lambda F, g, dim, n, norm: F.scale_mirrored(F.fft_r2c(g, dim, _FLIPPED[norm]), dim, n, 2.0))
 
 
-# -- arguments -----------------------------------------------------------------------------------------------------------
+# -- arguments ---------------------------------------------------------------------------------------------------------
 
 
 def _checked_norm(norm: str | None, name: str) -> str | None:
@@ -81,8 +81,9 @@ def _floating(input: Any, name: str) -> Any:
 
 def _complex(input: Any, name: str) -> Any:
     input = _floating(input, name)
-    wide = input.array.dtype.itemsize == 8 and input.array.dtype.kind == "f"
-    return input if input.array.dtype.kind == "c" else cast.to_dtype(input, dtypes.complex128 if wide else dtypes.complex64)
+    if input.array.dtype.kind == "c":
+        return input
+    return cast.to_dtype(input, dtypes.complex128 if input.array.dtype.itemsize == 8 else dtypes.complex64)
 
 
 def _real(input: Any, name: str) -> Any:
@@ -106,7 +107,7 @@ def _sizes(input: Any, s: Any, dim: Any, name: str) -> tuple[tuple[int, ...], tu
     if s is None:
         s = (-1,) * len(dims)
     if len(s) != len(dims):
-        raise RuntimeError(f"{name}(): when given, dim and shape arguments must have the same length ({len(dims)}, {len(s)})")
+        raise RuntimeError(f"{name}(): dim and shape arguments must have the same length, got {len(dims)} and {len(s)}")
     lengths = tuple(shape[d] if n == -1 else n for d, n in zip(dims, s, strict=True))
     _check_lengths(lengths, name)
     return dims, lengths
@@ -129,7 +130,7 @@ def _resized(input: Any, dims: tuple[int, ...], lengths: tuple[int, ...]) -> Any
     return shaping.pad_constant(input, tuple(pad)) if any(b for _, b in pad) else input
 
 
-# -- transforms over several dims ----------------------------------------------------------------------------------------
+# -- transforms over several dims --------------------------------------------------------------------------------------
 
 
 def _c2c(name: str, input: Any, s: Any, dim: Any, norm: str | None, inverse: bool) -> Any:
@@ -204,7 +205,7 @@ def ihfftn(input: Any, s: Any = None, dim: Any = None, norm: str | None = None) 
     return pointwise.conj(_r2c("ihfftn", input, s, dim, _FLIPPED[_checked_norm(norm, "ihfftn")]))
 
 
-# -- over one dim, and over two ------------------------------------------------------------------------------------------
+# -- over one dim, and over two ----------------------------------------------------------------------------------------
 
 
 def _over_one(over_many: Any, name: str, doc: str) -> Any:
@@ -238,7 +239,7 @@ rfft2, irfft2 = _over_two(rfftn, "rfft2"), _over_two(irfftn, "irfft2")
 hfft2, ihfft2 = _over_two(hfftn, "hfft2"), _over_two(ihfftn, "ihfft2")
 
 
-# -- frequencies and their order -----------------------------------------------------------------------------------------
+# -- frequencies and their order ---------------------------------------------------------------------------------------
 
 
 def fftfreq(
