@@ -87,8 +87,9 @@ class _Backward:
                 gradient = box(_one_like(root.array)) if gradient is None else gradient
                 self.pass_to(_target(root), gradient if self.create_graph else gradient.array, False)
             self.run()
-            for leaf in tuple(self.held):  # roots that are leaves themselves
-                self.finish_leaf(leaf)
+            if self.held:  # roots that are leaves themselves
+                for leaf in tuple(self.held):
+                    self.finish_leaf(leaf)
             for callback in callbacks:  # one may queue another
                 callback()
         finally:
@@ -124,8 +125,8 @@ class _Backward:
             if plan.__class__ is Pick:
                 self.pass_output(edges[0], plan.index, g)
                 continue
-            if saved is None:
-                raise RuntimeError(_FREED.format(plan.title))
+            if saved.__class__ is not tuple:
+                saved = node.values()
             for counter, count in node.versions:
                 if counter[0] != count:
                     raise RuntimeError(_MODIFIED.format(plan.title, count, *counter))
@@ -133,7 +134,7 @@ class _Backward:
                 g = self.fill_outputs(node.shape, g)
             if create_graph:
                 F: Any = RECORDED
-                saved = plan.lift(node)
+                saved = plan.lift(node, saved)
             else:
                 F = RAW_NUMPY if g.__class__ is _ndarray else _namespace(g)
             # rules of holomorphic operations are written as for real numbers, g * f'(x); the gradient of a real loss
@@ -309,11 +310,6 @@ def _namespace(g: Any) -> Any:
     return raw_namespace(next(x for x in g if x is not None) if isinstance(g, tuple | list) else g)
 
 
-_FREED = (
-    "Trying to backward through the graph a second time (or directly access saved tensors after they have already been "
-    "freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify "
-    "retain_graph=True if you need to backward through the graph a second time. (In {}.)"
-)
 _MODIFIED = (
     "one of the variables needed for gradient computation has been modified by an inplace operation: {} saved it at "
     "version {}, it is at version {} since {}. Hint: use the out-of-place form of that operation, or clone() before "

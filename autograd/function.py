@@ -65,12 +65,12 @@ class FunctionPlan:
         self.places = places  # of each saved tensor: its edge if it is an input, its index if it is an output, or None
         self.multiple = ctx.materialize
 
-    def lift(self, node: Node) -> tuple | None:
-        return node.saved
+    def lift(self, node: Node, saved: tuple) -> tuple:
+        return saved
 
     def unpack(self, node: Node) -> tuple:
         tensors: list[Variable | None] = []
-        for array, place in zip(node.saved or (), self.places, strict=True):
+        for array, place in zip(node.values(), self.places, strict=True):
             tensor = None if array is None else box(array)
             if isinstance(place, Variable):
                 tensor = place

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import traceback
+import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
 grad_recorded: ContextVar[bool] = ContextVar("gradients are recorded", default=True)
 _inference: ContextVar[bool] = ContextVar("inference mode", default=False)
+
+# Called with every new node, by whoever has a reason to look: anomaly detection, hooks on what is saved. Usually empty.
+node_observers: list[Callable[[Any], None]] = []
 
 is_grad_enabled = grad_recorded.get
 is_inference_mode_enabled = _inference.get
@@ -151,8 +156,20 @@ class _Anomaly:
 
     enabled = False
 
+    def __init__(self) -> None:
+        self.origins: weakref.WeakKeyDictionary[Any, list[str]] = weakref.WeakKeyDictionary()
+
+    def switch(self, enabled: bool) -> None:
+        if enabled != self.enabled:
+            (node_observers.append if enabled else node_observers.remove)(_note_origin)
+        self.enabled = enabled
+
 
 anomaly = _Anomaly()
+
+
+def _note_origin(node: Any) -> None:
+    anomaly.origins[node] = traceback.format_stack()[:-3]
 
 
 class set_detect_anomaly:
@@ -164,13 +181,13 @@ class set_detect_anomaly:
 
     def __init__(self, mode: bool = True) -> None:
         self._outer = anomaly.enabled
-        anomaly.enabled = bool(mode)
+        anomaly.switch(bool(mode))
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *exc: object) -> None:
-        anomaly.enabled = self._outer
+        anomaly.switch(self._outer)
 
 
 class detect_anomaly(set_detect_anomaly):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import traceback
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 from ..runtime.arrays import Array
-from .mode import anomaly, enable_grad
+from .mode import anomaly, enable_grad, node_observers
 
 
 class _Leaf:
@@ -65,8 +63,7 @@ class View:
         self.version = version
 
 
-_numbers = itertools.count().__next__
-_origins: weakref.WeakKeyDictionary[Node, list[str]] = weakref.WeakKeyDictionary()
+next_number = itertools.count().__next__
 
 
 class Node:
@@ -76,7 +73,8 @@ class Node:
         number: creation number; every input's node has a smaller one, so descending order is a backward order.
         plan: which rules to run and what they are given.
         edges: for each input the Node or leaf Variable to pass a gradient to, or None.
-        saved: the raw values that the plan's rules name; None once they were freed.
+        saved: the raw values that the plan's rules name; None once they were freed. Or an object with a method
+            `unpack(node)` that makes them when backward asks: hooks on saved tensors, checkpointing.
         shape: of the output.
         versions: (counter, count) pairs to verify that saved memory was not changed since.
         hooks: called with the output's gradient, may replace it.
@@ -85,19 +83,29 @@ class Node:
     __slots__ = ("__weakref__", "edges", "hooks", "number", "plan", "saved", "shape", "versions")
 
     def __init__(self, plan: Any, edges: tuple, saved: tuple, shape: tuple, versions: tuple) -> None:
-        self.number = _numbers()
+        self.number = next_number()
         self.plan = plan
         self.edges = edges
-        self.saved: tuple | None = saved
+        self.saved: Any = saved
         self.shape = shape
         self.versions = versions
         self.hooks: dict[int, Callable] | None = None
-        if anomaly.enabled:
-            _origins[self] = traceback.format_stack()[:-2]
+        if node_observers:
+            for observe in node_observers:
+                observe(self)
 
     def name(self) -> str:
         """PyTorch's name of the node, e.g. AddBackward0."""
         return self.plan.title
+
+    def values(self) -> tuple:
+        """The saved values; RuntimeError if they were freed."""
+        saved = self.saved
+        while saved.__class__ is not tuple:
+            if saved is None:
+                raise RuntimeError(_FREED.format(self.plan.title))
+            saved = saved.unpack(self)
+        return saved
 
     @property
     def next_functions(self) -> tuple:
@@ -112,10 +120,17 @@ class Node:
 
     def origin(self) -> str:
         """Where the operation was called, if anomaly detection was on then."""
-        return "".join(_origins.get(self, ["(switch on detect_anomaly before forward to see where)\n"]))
+        return "".join(anomaly.origins.get(self, ["(switch on detect_anomaly before forward to see where)\n"]))
 
     def __repr__(self) -> str:
         return f"<{self.plan.title}>"
+
+
+_FREED = (
+    "Trying to backward through the graph a second time (or directly access saved tensors after they have already been "
+    "freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify "
+    "retain_graph=True if you need to backward through the graph a second time. (In {}.)"
+)
 
 
 class HookHandle:

@@ -35,7 +35,7 @@ def _keep_saved(node: Node, tensor: Any) -> None:
     """Save a copy where the operation saved the memory that its own result is about to be written into."""
     counter = tensor.counter
     if counter is not None and any(saved is counter for saved, _ in node.versions):
-        node.saved = tuple(v.copy() if v is tensor.array else v for v in node.saved or ())
+        node.saved = tuple(v.copy() if v is tensor.array else v for v in node.values())
         node.versions = tuple(pair for pair in node.versions if pair[0] is not counter)
 
 
@@ -145,8 +145,8 @@ class _CopySlices:
         self.title = title
         self._gradients = gradients
 
-    def lift(self, node: Node) -> tuple | None:
-        return node.saved
+    def lift(self, node: Node, saved: tuple) -> tuple:
+        return saved
 
     def gradients(self, F: Any, g: Any, saved: tuple, create_graph: bool) -> Iterable:
         return self._gradients(F, g)
