@@ -18,6 +18,7 @@ from . import linalg as linalg
 from . import nn as nn
 from . import optim as optim
 from . import special as special
+from . import signal as signal
 from . import tensor as _tensor  # the package; the name `tensor` is the function below
 from . import utils as utils
 from .autograd import (
@@ -192,7 +193,8 @@ from .tensor.ops.decompositions import lu_compact as lu
 from .tensor.ops.decompositions import qr_reduced as qr
 from .tensor.ops.determinants import det, logdet, slogdet
 from .tensor.ops.diagonals import diag, diag_embed, diagflat
-from .tensor.ops.indexing import gather, index_select, masked_fill, masked_select, nonzero, take, take_along_dim
+from .tensor.ops.distances import dist, norm, renorm
+from .tensor.ops.indexing import argwhere, gather, index_select, masked_fill, masked_select, nonzero, take, take_along_dim
 from .tensor.ops.joining import (
     atleast_1d,
     atleast_2d,
@@ -201,6 +203,7 @@ from .tensor.ops.joining import (
     cartesian_prod,
     column_stack,
     combinations,
+    constant_pad_nd,
     dsplit,
     dstack,
     hsplit,
@@ -296,7 +299,6 @@ from .tensor.ops.reduction import (
     logsumexp,
     nanmean,
     nansum,
-    norm,
 )
 from .tensor.ops.reduction import mean_as as mean
 from .tensor.ops.reduction import prod_as as prod
@@ -360,7 +362,8 @@ from .tensor.ops.shaping import permute_dims as permute
 from .tensor.ops.shaping import reshape_sizes as reshape
 from .tensor.ops.shaping import roll_dims as roll
 from .tensor.ops.shaping import tile_sizes as tile
-from .tensor.ops.softmax import log_softmax, softmax
+from .tensor.ops.softmax import log_softmax_as as log_softmax
+from .tensor.ops.softmax import softmax_as as softmax
 from .tensor.ops.solving import cholesky_inverse, cholesky_solve, triangular_solve
 from .tensor.ops.solving import inv as inverse
 from .tensor.ops.solving import lu_solve_from as lu_solve
@@ -390,6 +393,7 @@ from .tensor.ops.statistics import (
     var,
     var_mean,
 )
+from .tensor.ops.stft import istft, stft
 from .tensor.ops.strided import as_strided, as_strided_scatter
 from .tensor.ops.turning import adjoint, fliplr, flipud, rot90
 from .tensor.printing import set_printoptions
@@ -421,6 +425,7 @@ from .tensor.inspection import (
     numel,
     result_type,
 )
+from .tensor.windows import bartlett_window, blackman_window, hamming_window, hann_window, kaiser_window
 
 __version__ = "0.1.0"
 

@@ -24,6 +24,7 @@ from .ops import (
     copies,
     cumulative,
     diagonals,
+    distances,
     indexing,
     joining,
     linalg,
@@ -137,11 +138,11 @@ class Tensor(TensorBase, box=True):
         """The tensor as float16."""
         return self.to(dtypes.float16)
 
-    def cfloat(self) -> Tensor:
+    def cfloat(self, memory_format: Any = None) -> Tensor:
         """The tensor as complex64."""
         return self.to(dtypes.complex64)
 
-    def cdouble(self) -> Tensor:
+    def cdouble(self, memory_format: Any = None) -> Tensor:
         """The tensor as complex128."""
         return self.to(dtypes.complex128)
 
@@ -325,7 +326,7 @@ class Tensor(TensorBase, box=True):
     lgamma, digamma, mvlgamma, erfinv, logit = (
         special.lgamma, special.digamma, special.mvlgamma, special.erfinv, special.logit)  # fmt: skip
     igamma, igammac = special.igamma, special.igammac
-    softmax, log_softmax = softmax_family.softmax, softmax_family.log_softmax
+    softmax, log_softmax = softmax_family.softmax_as, softmax_family.log_softmax_as
 
     def polygamma(self, n: int_) -> Tensor:
         """The n-th derivative of digamma."""
@@ -344,9 +345,9 @@ class Tensor(TensorBase, box=True):
     sum, mean, prod = reduction.sum_as, reduction.mean_as, reduction.prod_as
     nansum, nanmean, count_nonzero, aminmax = (
         reduction.nansum, reduction.nanmean, reduction.count_nonzero, reduction.aminmax)  # fmt: skip
-    var, std, norm, cov, corrcoef = statistics.var, statistics.std, reduction.norm, statistics.cov, statistics.corrcoef
+    var, std, norm, cov, corrcoef = statistics.var, statistics.std, distances.norm, statistics.cov, statistics.corrcoef
     quantile, nanquantile, bincount = statistics.quantile, statistics.nanquantile, statistics.bincount
-    histc, histogram = statistics.histc, statistics.histogram
+    histc, histogram, dist, renorm = statistics.histc, statistics.histogram, distances.dist, distances.renorm
     amax, amin, argmax, argmin = reduction.amax, reduction.amin, reduction.argmax, reduction.argmin
     max, min, median = ordering.max, ordering.min, ordering.median
     all, any, logsumexp, cumsum = reduction.all, reduction.any, reduction.logsumexp, cumulative.cumsum_as
@@ -359,7 +360,7 @@ class Tensor(TensorBase, box=True):
     transpose, permute, t, movedim = shaping.transpose, shaping.permute_dims, shaping.t, shaping.movedim
     swapaxes = swapdims = transpose
     expand, expand_as, repeat, tile = shaping.expand_sizes, shaping.expand_as, shaping.repeat, shaping.tile_sizes
-    broadcast_to, sum_to_size = shaping.broadcast_to, reduction.sum_to_size
+    broadcast_to, sum_to_size = shaping.broadcast_to, shaping.sum_to_sizes
     squeeze, unsqueeze = shaping.squeeze, shaping.unsqueeze
     split, chunk, unbind = shaping.split, shaping.chunk, shaping.unbind
     narrow, select, flip, roll = shaping.narrow, shaping.select, shaping.flip_dims, shaping.roll_dims
@@ -391,7 +392,8 @@ class Tensor(TensorBase, box=True):
     masked_scatter, select_scatter = scattering.masked_scatter, scattering.select_scatter
     slice_scatter, diagonal_scatter = scattering.slice_scatter, scattering.diagonal_scatter
     as_strided, as_strided_scatter, unfold = strided.as_strided, strided.as_strided_scatter, strided.unfold
-    masked_select, masked_fill, nonzero = indexing.masked_select, indexing.masked_fill, indexing.nonzero
+    masked_select, masked_fill = indexing.masked_select, indexing.masked_fill
+    nonzero, argwhere = indexing.nonzero, indexing.argwhere
     sort, argsort, msort, topk = ordering.sort_by, ordering.argsort, ordering.msort, ordering.topk
     kthvalue, nanmedian, mode = ordering.kthvalue, ordering.nanmedian, ordering.mode
     unique, unique_consecutive, isin = ordering.unique, ordering.unique_consecutive, ordering.isin
@@ -446,6 +448,7 @@ class Tensor(TensorBase, box=True):
     index_add_, index_put_ = inplace(index_add), inplace(index_put)
     index_copy_, index_fill_, index_reduce_ = inplace(index_copy), inplace(index_fill), inplace(index_reduce)
     scatter_reduce_, masked_scatter_, put_ = inplace(scatter_reduce), inplace(masked_scatter), inplace(put)
+    renorm_ = inplace(renorm)
 
     def copy_(self, src: Tensor, non_blocking: bool_ = False) -> Tensor:
         """Write another tensor's elements into this one, converted and broadcast."""

@@ -9,7 +9,7 @@ from ...autograd.variable import changed
 from ...tensor.ops import arithmetic as ar
 from ...tensor.ops import normalization as ops
 from ...tensor.ops import pointwise as pw
-from ...tensor.ops import reduction, shaping
+from ...tensor.ops import distances, reduction, shaping
 
 
 def batch_norm(
@@ -146,4 +146,4 @@ def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> A
         >>> torch.nn.functional.normalize(torch.tensor([3.0, 4.0]), dim=0)
         tensor([0.6000, 0.8000])
     """
-    return ar.true_divide(input, pw.clamp(reduction.norm(input, p, dim, True), eps))
+    return ar.true_divide(input, pw.clamp(distances.norm(input, p, dim, True), eps))

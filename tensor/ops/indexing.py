@@ -399,6 +399,11 @@ def nonzero(input: Any, *, as_tuple: bool = False) -> Any:
     return box(rows.astype(xp.int64))
 
 
+def argwhere(input: Any) -> Any:
+    """The indices of nonzero elements, one row each."""
+    return nonzero(input)
+
+
 def one_hot(tensor: Any, num_classes: int = -1) -> Any:
     """A 1 at each class index, 0 elsewhere, along a new last dimension.
 

@@ -88,6 +88,18 @@ def column_stack(tensors: Any) -> Any:
     return hstack([x if x.array.ndim > 1 else shaping.reshape(x, (-1, 1)) for x in parts])
 
 
+def constant_pad_nd(input: Any, pad: Any, value: float = 0) -> Any:
+    """Constants around the tensor: pad holds (before, after) of the last dimension, then of the one before it, ..."""
+    if len(pad) % 2 or len(pad) > 2 * input.array.ndim:
+        raise RuntimeError(
+            f"Length of pad must be even and no more than twice the number of dimensions of the input; pad is {list(pad)}, "
+            f"the input has {input.array.ndim} dimensions"
+        )
+    pairs = [tuple(pad[i : i + 2]) for i in range(0, len(pad), 2)]
+    pairs += [(0, 0)] * (input.array.ndim - len(pairs))
+    return shaping.pad_constant(input, tuple(reversed(pairs)), value)
+
+
 def block_diag(*tensors: Any) -> Any:
     """A matrix with the given matrices on its diagonal, zeros elsewhere; vectors count as rows.
 

@@ -245,30 +245,6 @@ def aminmax(input: Any, *, dim: int | None = None, keepdim: bool = False) -> Ext
     return Extremes(amin(input, dim, keepdim), amax(input, dim, keepdim))
 
 
-def norm(input: Any, p: float | str = "fro", dim: Dim = None, keepdim: bool = False) -> Any:
-    """The p-norm along dim: sum(|input|**p)**(1/p); p may be inf, and "fro" means 2.
-
-    Example:
-        >>> import paceline as torch
-        >>> torch.norm(torch.tensor([3.0, 4.0]))
-        tensor(5.)
-    """
-    p = 2.0 if p == "fro" else p
-    if not isinstance(p, int | float):
-        raise RuntimeError(f"norm(): expected p to be a number, inf or 'fro', got {p!r}")
-    if p == math.inf:
-        return amax(pw.abs(input), dim, keepdim)
-    if p == -math.inf:
-        return amin(pw.abs(input), dim, keepdim)
-    if p == 0:
-        return cast.to_dtype(sum(ar.ne(input, 0), dim, keepdim), dtypes.of(input.array.dtype))
-    if p == 1:
-        return sum(pw.abs(input), dim, keepdim)
-    if p == 2:
-        return euclidean(input, dim, keepdim)
-    return ar.pow(sum(ar.pow(pw.abs(input), p), dim, keepdim), 1 / p)
-
-
 @primitive
 def euclidean(xp, input: Array, dim: Dim = None, keepdim: bool = False):
     """sqrt(sum(input**2)) along dim; its gradient at 0 is 0."""

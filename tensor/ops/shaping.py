@@ -373,6 +373,16 @@ def expand_sizes(input: Any, *each: Any, size: Any = None) -> Any:
     return expand(input, _given(each, size))
 
 
+def sum_to_sizes(input: Any, *size: Any) -> Any:
+    """The sum over the dimensions along which a tensor of that size would be broadcast to the input's shape."""
+    target = as_size(*size)
+    shape = input.array.shape
+    lead = len(shape) - len(target)
+    if lead < 0 or any(n not in (1, m) for n, m in zip(target, shape[lead:], strict=True)):
+        raise RuntimeError(f"size {{{list(target)}}} is not expandable to size {{{list(shape)}}}.")
+    return reduction.sum_to_size(input, target)
+
+
 def expand_as(input: Any, other: Any) -> Any:
     """The tensor expanded to the shape of another one."""
     return expand(input, other.array.shape)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
+from .cast import accepts_dtype
 
 
 def _largest(xp: Any, input: Array, dim: int) -> Array:
@@ -34,6 +35,10 @@ def log_softmax(xp, input: Array, dim: int):
 
 
 log_softmax.vjp(input=lambda F, g, out, dim: g - F.exp(out) * F.sum(g, dim, True))
+
+
+softmax_as = accepts_dtype(softmax)
+log_softmax_as = accepts_dtype(log_softmax)
 
 
 @primitive(residuals=("exponentials", "totals"))

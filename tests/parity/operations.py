@@ -36,6 +36,7 @@ OUT_OF_SCOPE = {
     "hash_tensor": "internal",
     "resize_": "memory behind a tensor cannot grow",
     "resize_as_": "memory behind a tensor cannot grow",
+    "slice": "no public name",
     "uniform": "tested as Tensor.uniform_",
 }
 _INTERNAL = ("_", "torch.ops.", "native_", "max_pool2d_with_indices_backward", "grid_sampler_", "masked.", "alias_copy")
@@ -48,6 +49,10 @@ _RANDOM = {
 }  # fmt: skip
 # PyTorch's own error in float64, against mpmath with 15 digits; SciPy's is below 1e-15 there.
 _IMPRECISE_IN_TORCH = {f"special.bessel_{name}": 1e-6 for name in ("j0", "j1", "y0", "y1")}
+# At inputs of 1e4 float32 has no more digits: there both libraries are as far from the values in float64.
+_COARSE_IN_FLOAT32 = {"logcumsumexp": 3e-3}
+# Samples whose gradient PyTorch has wrong (its own gradcheck fails): windows without dimensions.
+_WRONG_GRADIENT_IN_TORCH: dict[str, Callable] = {"as_strided_scatter": lambda sample: len(sample.args[1]) == 0}
 # Entries that show a public function with its arguments in another order.
 _REORDERED = {
     "polygamma": lambda f: lambda input, n: f(n, input),
@@ -184,6 +189,8 @@ def check(info: Any, function: Callable, sample: Any, dtype: torch.dtype) -> tup
             return "pass", ""  # a sample that PyTorch itself refuses here
         rtol, atol = tolerance(dtype, theirs)
         atol = _IMPRECISE_IN_TORCH.get(info.name, atol)
+        if dtype == torch.float32:
+            atol = _COARSE_IN_FLOAT32.get(info.name, atol)
         try:
             ours = function(*ours_in, **ours_kwargs)
         except Exception as error:
@@ -199,6 +206,8 @@ def check(info: Any, function: Callable, sample: Any, dtype: torch.dtype) -> tup
         found = difference(*pair, rtol, atol, values)
         if found:
             return "wrong", found
+        if info.name in _WRONG_GRADIENT_IN_TORCH and _WRONG_GRADIENT_IN_TORCH[info.name](sample):
+            return "pass", ""
         if values and any(t.requires_grad for t in tensors_in([given, sample.kwargs])):
             return check_gradients(theirs_shown, ours_shown, (given, sample.kwargs), (ours_in, ours_kwargs), rtol, atol)
     return "pass", ""
