@@ -94,23 +94,22 @@ def strict_upper(xp, input: Array, length: int, ndim: int, dim: int):
     return upper.reshape((1,) * dim + (length, length) + (1,) * (ndim - dim - 1))
 
 
-def _log_add(xp: Any) -> Callable:
-    """log(exp(a) + exp(b)) without overflow, of real or complex arrays."""
-
-    def function(a: Array, b: Array) -> Array:
-        if a.dtype.kind != "c":
-            return xp.logaddexp(a, b)
-        top = xp.maximum(a.real, b.real)
-        top = xp.where(xp.isfinite(top), top, 0)
-        return xp.log(xp.exp(a - top) + xp.exp(b - top)) + top
-
-    return function
+def _running_log_sum(xp: Any, array: Array, dim: int) -> Array:
+    """The running log(sum(exp)) along dim, of real or complex numbers."""
+    if array.dtype.kind != "c":
+        return scan(xp, xp.logaddexp, array, dim)
+    out = xp.moveaxis(array.copy(), dim, 0)
+    for i in range(1, len(out)):  # one by one: the order decides which of the logarithm's values comes out
+        a, b = out[i - 1], out[i]
+        larger, smaller = xp.where(a.real >= b.real, a, b), xp.where(a.real >= b.real, b, a)
+        out[i] = larger + xp.log(1 + xp.exp(smaller - larger))
+    return xp.moveaxis(out, 0, dim)
 
 
 @primitive(promote="float")
 def logcumsumexp(xp, input: Array, dim: int):
     """The running log(sum(exp(input))) along dim, without overflow."""
-    return scan(xp, _log_add(xp), input, one_dim(dim, input.ndim)) if input.ndim else input.copy()
+    return _running_log_sum(xp, input, one_dim(dim, input.ndim)) if input.ndim else input.copy()
 
 
 def _logcumsumexp_input(F: Any, g: Any, input: Any, out: Any, dim: int) -> Any:
@@ -135,13 +134,12 @@ def _logcumsumexp_fast(xp: Any, g: Any, needs: tuple, input: Array, out: Array, 
     dim = one_dim(dim, g.ndim)
 
     def part(positive: Array) -> Array:
-        terms = xp.log(xp.maximum(positive, 0)) - out
-        return xp.exp(xp.flip(scan(xp, _log_add(xp), xp.flip(terms, dim), dim), dim) + input)
+        terms = xp.flip(xp.log(positive) - out, dim)
+        return xp.exp(xp.flip(_running_log_sum(xp, terms, dim), dim) + input)
 
     if g.dtype.kind == "c":
-        terms = xp.log(g) - out
-        return (xp.exp(xp.flip(scan(xp, _log_add(xp), xp.flip(terms, dim), dim), dim) + input),)
-    return (part(g) - part(-g),)
+        return (part(g),)
+    return (part(xp.maximum(g, 0)) - part(xp.maximum(-g, 0)),)
 
 
 for _device in ("cpu", "cuda"):

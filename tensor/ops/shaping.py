@@ -380,7 +380,7 @@ def sum_to_sizes(input: Any, *size: Any) -> Any:
     lead = len(shape) - len(target)
     if lead < 0 or any(n not in (1, m) for n, m in zip(target, shape[lead:], strict=True)):
         raise RuntimeError(f"size {{{list(target)}}} is not expandable to size {{{list(shape)}}}.")
-    return reduction.sum_to_size(input, target)
+    return input if target and target == shape else reduction.sum_to_size(input, target)
 
 
 def expand_as(input: Any, other: Any) -> Any:
