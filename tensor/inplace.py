@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..autograd.mode import is_grad_enabled
-from ..autograd.variable import LEAF, Node, Variable, View, changed, fresh_node
+from ..autograd.variable import LEAF, Node, Variable, View, changed, fresh_node, next_number
 from ..runtime import dtypes
 
 
@@ -22,21 +22,27 @@ def inplace(function: Callable) -> Callable:
     @functools.wraps(function, assigned=("__doc__",))
     def twin(self: Any, *args: Any, **kwargs: Any) -> Any:
         check_writable(self)
+        first = next_number()
         value = function(self, *args, **kwargs)
         if isinstance(value.node, Node):
-            _keep_saved(value.node, self)
+            _keep_saved(value.node, self, first)
         return assign(self, value, name)
 
     twin.__name__ = twin.__qualname__ = name
     return twin
 
 
-def _keep_saved(node: Node, tensor: Any) -> None:
-    """Save a copy where the operation saved the memory that its own result is about to be written into."""
+def _keep_saved(node: Node, tensor: Any, first: int) -> None:
+    """Save copies where the operation, whose nodes have numbers from `first` on, saved the memory (also through views)
+    that its result will be written into."""
     counter = tensor.counter
-    if counter is not None and any(saved is counter for saved, _ in node.versions):
-        node.saved = tuple(v.copy() if v is tensor.array else v for v in node.values())
-        node.versions = tuple(pair for pair in node.versions if pair[0] is not counter)
+    pending = [] if counter is None else [node]
+    while pending:
+        node = pending.pop()
+        if any(saved is counter for saved, _ in node.versions):
+            node.saved = tuple(v.copy() if hasattr(v, "dtype") else v for v in node.values())
+            node.versions = tuple(pair for pair in node.versions if pair[0] is not counter)
+        pending += [edge for edge in node.edges if isinstance(edge, Node) and edge.number > first]
 
 
 def check_writable(tensor: Any) -> None:

@@ -23,24 +23,32 @@ from .ops import (
     cast,
     copies,
     cumulative,
+    decompositions,
+    determinants,
     diagonals,
     distances,
     indexing,
     joining,
+    least_squares,
     linalg,
+    matrix_functions,
     ordering,
     pointwise,
+    products,
     reduction,
     rounding,
     scattering,
     shaping,
+    solving,
     special,
+    spectra,
     statistics,
     strided,
     turning,
 )
 from .ops import complex as complex_family
 from .ops import softmax as softmax_family
+from .ops import stft as stft_family
 
 __all__ = ["Size", "Tensor"]
 
@@ -325,12 +333,8 @@ class Tensor(TensorBase, box=True):
     deg2rad, rad2deg, sinc, i0 = pointwise.deg2rad, pointwise.rad2deg, bessel.sinc, bessel.modified_bessel_i0
     lgamma, digamma, mvlgamma, erfinv, logit = (
         special.lgamma, special.digamma, special.mvlgamma, special.erfinv, special.logit)  # fmt: skip
-    igamma, igammac = special.igamma, special.igammac
+    igamma, igammac, polygamma = special.igamma, special.igammac, special.polygamma_of_order
     softmax, log_softmax = softmax_family.softmax_as, softmax_family.log_softmax_as
-
-    def polygamma(self, n: int_) -> Tensor:
-        """The n-th derivative of digamma."""
-        return special.polygamma_of_order(n, self)
 
     # -- complex numbers ---------------------------------------------------------------------------------------------
 
@@ -405,7 +409,24 @@ class Tensor(TensorBase, box=True):
     # -- products ----------------------------------------------------------------------------------------------------
 
     matmul, mm, bmm, mv, dot = linalg.matmul, linalg.mm, linalg.bmm, linalg.mv, linalg.dot
-    outer, addmm = linalg.outer, linalg.addmm
+    outer, addmm, addmv, addr = linalg.outer, linalg.addmm, products.addmv, products.addr
+    ger, addbmm, baddbmm = outer, products.addbmm, products.baddbmm
+    trace, inner, kron, vdot, cross = products.trace, products.inner, products.kron, products.vdot, products.cross
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return linalg.matmul(other, self)
+
+    # -- matrices ----------------------------------------------------------------------------------------------------
+
+    cholesky, qr, lu, geqrf, ormqr = (
+        decompositions.cholesky_of, decompositions.qr_reduced, decompositions.lu_compact, decompositions.geqrf,
+        matrix_functions.ormqr)  # fmt: skip
+    svd, pinverse, inverse = spectra.svd_with_v, least_squares.pinverse, solving.inv
+    det, logdet, slogdet = determinants.det, determinants.logdet, determinants.slogdet
+    cholesky_solve, cholesky_inverse = solving.cholesky_solve, solving.cholesky_inverse
+    triangular_solve, lu_solve = solving.triangular_solve, solving.lu_solve_from
+    matrix_power, matrix_exp = matrix_functions.matrix_power, matrix_functions.matrix_exp
+    stft, istft = stft_family.stft, stft_family.istft
 
     # -- in place ----------------------------------------------------------------------------------------------------
 
@@ -449,6 +470,7 @@ class Tensor(TensorBase, box=True):
     index_copy_, index_fill_, index_reduce_ = inplace(index_copy), inplace(index_fill), inplace(index_reduce)
     scatter_reduce_, masked_scatter_, put_ = inplace(scatter_reduce), inplace(masked_scatter), inplace(put)
     renorm_ = inplace(renorm)
+    addmm_, addbmm_, baddbmm_, addmv_, addr_ = (inplace(f) for f in (addmm, addbmm, baddbmm, addmv, addr))
 
     def copy_(self, src: Tensor, non_blocking: bool_ = False) -> Tensor:
         """Write another tensor's elements into this one, converted and broadcast."""

@@ -314,7 +314,7 @@ def _scaled(other: Any, alpha: float) -> Any:
     return other if alpha == 1 else mul(other, alpha) if isinstance(other, Variable) else other * alpha
 
 
-def add_scaled(input: Any, other: Any, *, alpha: float = 1) -> Any:
+def add_scaled(input: Any, other: Any, *, alpha: float = 1, out: Any = None) -> Any:
     """input + alpha * other.
 
     Example:
@@ -322,15 +322,15 @@ def add_scaled(input: Any, other: Any, *, alpha: float = 1) -> Any:
         >>> torch.add(torch.tensor([1.0, 2.0]), 1, alpha=10)
         tensor([11., 12.])
     """
-    return add(input, _scaled(other, alpha))
+    return add(input, _scaled(other, alpha), out=out)
 
 
-def sub_scaled(input: Any, other: Any, *, alpha: float = 1) -> Any:
+def sub_scaled(input: Any, other: Any, *, alpha: float = 1, out: Any = None) -> Any:
     """input - alpha * other."""
-    return sub(input, _scaled(other, alpha))
+    return sub(input, _scaled(other, alpha), out=out)
 
 
-def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
+def div(input: Any, other: Any, *, rounding_mode: str | None = None, out: Any = None) -> Any:
     """input / other, elementwise.
 
     Args:
@@ -342,9 +342,9 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
         tensor([-4,  3])
     """
     if rounding_mode is None:
-        return true_divide(input, other)
+        return true_divide(input, other, out=out)
     if rounding_mode == "floor":
-        return floor_divide(input, other)
+        return floor_divide(input, other, out=out)
     if rounding_mode == "trunc":
-        return trunc_divide(input, other)
+        return trunc_divide(input, other, out=out)
     raise RuntimeError(f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'")

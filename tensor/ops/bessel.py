@@ -6,6 +6,7 @@ import math
 from types import ModuleType
 from typing import Any
 
+from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
 from .special import evaluate
@@ -138,26 +139,31 @@ airy.vjp(
 # -- the orders that have names ----------------------------------------------------------------------------------------
 
 
+@takes_out
 def bessel_j0(input: Any) -> Any:
     """The Bessel function of the first kind of order 0."""
     return bessel_j(input, 0)
 
 
+@takes_out
 def bessel_j1(input: Any) -> Any:
     """The Bessel function of the first kind of order 1."""
     return bessel_j(input, 1)
 
 
+@takes_out
 def bessel_y0(input: Any) -> Any:
     """The Bessel function of the second kind of order 0."""
     return bessel_y(input, 0)
 
 
+@takes_out
 def bessel_y1(input: Any) -> Any:
     """The Bessel function of the second kind of order 1."""
     return bessel_y(input, 1)
 
 
+@takes_out
 def modified_bessel_i0(input: Any) -> Any:
     """The modified Bessel function of the first kind of order 0.
 
@@ -169,46 +175,55 @@ def modified_bessel_i0(input: Any) -> Any:
     return modified_bessel_i(input, 0)
 
 
+@takes_out
 def modified_bessel_i1(input: Any) -> Any:
     """The modified Bessel function of the first kind of order 1."""
     return modified_bessel_i(input, 1)
 
 
+@takes_out
 def i0e(input: Any) -> Any:
     """exp(-|input|) * i0(input), without overflow."""
     return scaled_modified_bessel_i(input, 0)
 
 
+@takes_out
 def i1e(input: Any) -> Any:
     """exp(-|input|) * i1(input), without overflow."""
     return scaled_modified_bessel_i(input, 1)
 
 
+@takes_out
 def modified_bessel_k0(input: Any) -> Any:
     """The modified Bessel function of the second kind of order 0."""
     return modified_bessel_k(input, 0)
 
 
+@takes_out
 def modified_bessel_k1(input: Any) -> Any:
     """The modified Bessel function of the second kind of order 1."""
     return modified_bessel_k(input, 1)
 
 
+@takes_out
 def scaled_modified_bessel_k0(x: Any) -> Any:
     """exp(x) * modified_bessel_k0(x)."""
     return scaled_modified_bessel_k(x, 0)
 
 
+@takes_out
 def scaled_modified_bessel_k1(x: Any) -> Any:
     """exp(x) * modified_bessel_k1(x)."""
     return scaled_modified_bessel_k(x, 1)
 
 
+@takes_out
 def spherical_bessel_j0(x: Any) -> Any:
     """The spherical Bessel function of the first kind of order 0, sin(x) / x."""
     return spherical_bessel_j(x, 0)
 
 
+@takes_out
 def airy_ai(x: Any) -> Any:
     """The Airy function Ai."""
     return airy(x, False)

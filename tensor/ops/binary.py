@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...autograd.variable import Variable
 from ...runtime import dtypes
@@ -130,14 +131,27 @@ def lcm(xp, input: Array, other: Array):
     return xp.lcm(input, other)
 
 
+@primitive
+def overwrite(xp, input: Array, value: Array):
+    """One value everywhere, in the input's shape and dtype."""
+    out = xp.empty_like(input)
+    out[...] = value
+    return out
+
+
+overwrite.vjp(input=lambda F, g: F.zeros_like(g), value=lambda F, g: g)
+
+
 # -- made of other operations ------------------------------------------------------------------------------------------
 
 
+@takes_out
 def ldexp(input: Any, other: Any) -> Any:
     """input * 2**other."""
-    return ar.mul(input, ar.pow(2.0, other))
+    return ar.mul(input, ar.pow(2.0, other) if isinstance(other, Variable) else 2.0**other)
 
 
+@takes_out
 def float_power(input: Any, exponent: Any) -> Any:
     """input raised to the power exponent, computed in float64 (complex128 if either is complex)."""
     operands = [_doubled(input), _doubled(exponent)]
@@ -150,16 +164,27 @@ def _doubled(operand: Any) -> Any:
     return cast.to_dtype(operand, dtypes.complex128 if operand.array.dtype.kind == "c" else dtypes.float64)
 
 
+def fill(input: Any, value: Any) -> Any:
+    """A tensor like the input with one value, a number or a 0-d tensor, everywhere."""
+    if isinstance(value, Variable):
+        if value.array.ndim:
+            raise RuntimeError(f"fill only supports 0-dimension value tensor but got {value.array.ndim} dimensions")
+        value = cast.to_dtype(value, dtypes.of(input.array.dtype))
+    return overwrite(input, value)
+
+
 def rsub(input: Any, other: Any, *, alpha: float = 1) -> Any:
     """other - alpha * input."""
     return ar.sub(other, input if alpha == 1 else ar.mul(input, alpha))
 
 
+@takes_out
 def clamp_min(input: Any, min: Any) -> Any:
     """The input, but at least min (a number or a tensor)."""
     return pointwise.clamp_between(input, min)
 
 
+@takes_out
 def clamp_max(input: Any, max: Any) -> Any:
     """The input, but at most max (a number or a tensor)."""
     return pointwise.clamp_between(input, None, max)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...autograd.variable import Variable
 from ...runtime import dtypes
@@ -53,6 +54,7 @@ def compose(xp, real: Array, imag: Array):
 compose.vjp(real=lambda F, g: F.real(g), imag=lambda F, g: F.imag(g))
 
 
+@takes_out
 def complex(real: Any, imag: Any) -> Any:
     """The complex tensor real + i * imag.
 
@@ -73,6 +75,7 @@ def complex(real: Any, imag: Any) -> Any:
     return compose(real, imag)
 
 
+@takes_out
 def polar(abs: Any, angle: Any) -> Any:
     """The complex tensor abs * exp(i * angle)."""
     return complex(ar.mul(abs, pointwise.cos(angle)), ar.mul(abs, pointwise.sin(angle)))
@@ -150,6 +153,7 @@ def isreal(input: Any) -> Any:
     return ar.eq(imag(input), 0)
 
 
+@takes_out
 def conj_physical(input: Any) -> Any:
     """The complex conjugate; of a real tensor the tensor itself."""
     return pointwise.conj(input) if input.array.dtype.kind == "c" else input

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...autograd.variable import Variable
 from ...runtime import dtypes
@@ -458,6 +459,7 @@ hardtanh.vjp(
 )
 
 
+@takes_out
 def clamp_between(input: Any, min: Any = None, max: Any = None) -> Any:
     """The input limited to [min, max], by numbers or tensors; the upper limit wins where they cross.
 
@@ -488,11 +490,13 @@ def positive(input: Any) -> Any:
     return input
 
 
+@takes_out
 def deg2rad(input: Any) -> Any:
     """Degrees as radians."""
     return ar.mul(input, math.pi / 180)
 
 
+@takes_out
 def rad2deg(input: Any) -> Any:
     """Radians as degrees."""
     return ar.mul(input, 180 / math.pi)
@@ -533,17 +537,20 @@ def tanhshrink(input: Any) -> Any:
     return ar.sub(input, tanh(input))
 
 
+@takes_out
 def lerp(input: Any, end: Any, weight: Any) -> Any:
     """input + weight * (end - input)."""
     return ar.add(input, ar.mul(ar.sub(end, input), weight))
 
 
+@takes_out
 def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: float = 1) -> Any:
     """input + value * tensor1 * tensor2."""
     product = ar.mul(tensor1, tensor2)
     return ar.add(input, product if value == 1 else ar.mul(product, value))
 
 
+@takes_out
 def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: float = 1) -> Any:
     """input + value * tensor1 / tensor2."""
     return ar.add_scaled(input, ar.true_divide(tensor1, tensor2), alpha=value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
 
@@ -67,6 +68,7 @@ orthogonal_polynomial.vjp(
 )
 
 
+@takes_out
 def chebyshev_polynomial_t(input: Any, n: Any) -> Any:
     """The Chebyshev polynomial of the first kind T_n(input).
 
@@ -78,56 +80,67 @@ def chebyshev_polynomial_t(input: Any, n: Any) -> Any:
     return orthogonal_polynomial(input, n, "chebyshev_t")
 
 
+@takes_out
 def chebyshev_polynomial_u(input: Any, n: Any) -> Any:
     """The Chebyshev polynomial of the second kind U_n(input)."""
     return orthogonal_polynomial(input, n, "chebyshev_u")
 
 
+@takes_out
 def chebyshev_polynomial_v(input: Any, n: Any) -> Any:
     """The Chebyshev polynomial of the third kind V_n(input)."""
     return orthogonal_polynomial(input, n, "chebyshev_v")
 
 
+@takes_out
 def chebyshev_polynomial_w(input: Any, n: Any) -> Any:
     """The Chebyshev polynomial of the fourth kind W_n(input)."""
     return orthogonal_polynomial(input, n, "chebyshev_w")
 
 
+@takes_out
 def shifted_chebyshev_polynomial_t(input: Any, n: Any) -> Any:
     """T_n(2 * input - 1)."""
     return orthogonal_polynomial(input, n, "shifted_chebyshev_t")
 
 
+@takes_out
 def shifted_chebyshev_polynomial_u(input: Any, n: Any) -> Any:
     """U_n(2 * input - 1)."""
     return orthogonal_polynomial(input, n, "shifted_chebyshev_u")
 
 
+@takes_out
 def shifted_chebyshev_polynomial_v(input: Any, n: Any) -> Any:
     """V_n(2 * input - 1)."""
     return orthogonal_polynomial(input, n, "shifted_chebyshev_v")
 
 
+@takes_out
 def shifted_chebyshev_polynomial_w(input: Any, n: Any) -> Any:
     """W_n(2 * input - 1)."""
     return orthogonal_polynomial(input, n, "shifted_chebyshev_w")
 
 
+@takes_out
 def hermite_polynomial_h(input: Any, n: Any) -> Any:
     """The physicist's Hermite polynomial H_n(input)."""
     return orthogonal_polynomial(input, n, "hermite_h")
 
 
+@takes_out
 def hermite_polynomial_he(input: Any, n: Any) -> Any:
     """The probabilist's Hermite polynomial He_n(input)."""
     return orthogonal_polynomial(input, n, "hermite_he")
 
 
+@takes_out
 def laguerre_polynomial_l(input: Any, n: Any) -> Any:
     """The Laguerre polynomial L_n(input)."""
     return orthogonal_polynomial(input, n, "laguerre_l")
 
 
+@takes_out
 def legendre_polynomial_p(input: Any, n: Any) -> Any:
     """The Legendre polynomial P_n(input)."""
     return orthogonal_polynomial(input, n, "legendre_p")

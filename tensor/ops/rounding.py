@@ -7,6 +7,7 @@ from typing import Any
 
 import ml_dtypes
 
+from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
 from . import arithmetic as ar
@@ -36,6 +37,7 @@ def round(xp, input: Array, decimals: int = 0):
 round.vjp(input=lambda F, g: F.zeros_like(g))
 
 
+@takes_out
 def frac(input: Any) -> Any:
     """The fraction that trunc() takes away."""
     return ar.sub(input, trunc(input))
@@ -80,11 +82,13 @@ def signbit(xp, input: Array):
     return xp.less(input, 0) if input.dtype.kind in "biu" else xp.signbit(input)
 
 
+@takes_out
 def isposinf(input: Any) -> Any:
     """Whether the element is +inf."""
     return ar.eq(input, math.inf)
 
 
+@takes_out
 def isneginf(input: Any) -> Any:
     """Whether the element is -inf."""
     return ar.eq(input, -math.inf)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy
 
+from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...runtime import arrays
 from ...runtime.arrays import Array
@@ -79,21 +80,23 @@ def polygamma(xp, input: Array, n: int):
 polygamma.vjp(input=lambda F, g, input, n: g * F.polygamma(input, n + 1))
 
 
+@takes_out
 def polygamma_of_order(n: int, input: Any) -> Any:
-    """The n-th derivative of digamma.
+    """The n-th derivative of digamma; as a method `input.polygamma(n)`.
 
     Example:
         >>> import paceline as torch
         >>> torch.polygamma(1, torch.tensor([1.0, 0.5]))
         tensor([1.6449, 4.9348])
     """
-    if not isinstance(n, int):  # the method: input.polygamma(n)
+    if not isinstance(n, int):  # the method's order
         n, input = input, n
     if n < 0:
         raise RuntimeError(f"polygamma(n, x) does not support negative n, got n={n}")
     return polygamma(input, n)
 
 
+@takes_out
 def mvlgamma(input: Any, p: int) -> Any:
     """The multivariate log-gamma function of dimension p: the sum over i < p of lgamma(input - i/2), plus
     p(p-1)/4 log(pi)."""

@@ -56,6 +56,14 @@ _WRONG_GRADIENT_IN_TORCH = {"as_strided_scatter"}
 # Entries that show a public function with its arguments in another order.
 _REORDERED = {
     "where": lambda f: lambda input, condition, *other: f(condition, input, *other),
+    "einsum": lambda f: lambda tensors, equation: f(equation, tensors),
+}
+# Entries of op_db that call their function with something else than the sample, by full name.
+_WRAPPED = {
+    "linalg.lstsq/grad_oriented": lambda f: lambda a, b, driver: f(a, b, driver=driver)[:2],
+    "linalg.pinv/singular": lambda f: lambda a, b: f(a @ b.mT),
+    "svd_lowrank": lambda f: lambda a, b, **kwargs: f(a @ b.mT, **kwargs),
+    "pca_lowrank": lambda f: lambda a, b, **kwargs: f(a @ b.mT, **kwargs),
 }
 _OPEN_AMONG_EQUALS = {"sort", "argsort", "topk", "kthvalue", "median"}
 _UNINITIALIZED = {"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided"}
@@ -113,6 +121,7 @@ def run(info: Any, limit: int | None = None) -> Outcome:
     function = find(info.name)
     if function is None:
         return Outcome(name, "missing")
+    function = _WRAPPED.get(name, lambda f: f)(function)
     for dtype in DTYPES:
         if dtype not in info.dtypes:
             continue
@@ -132,7 +141,14 @@ def samples(info: Any, dtype: torch.dtype, limit: int | None) -> Iterator[Any]:
         torch.manual_seed(0)
         grad = dtype.is_floating_point or dtype.is_complex
         needs_grad = grad and info.supports_autograd and dtype in info.backward_dtypes
-        yield from itertools.islice(info.sample_inputs("cpu", dtype, requires_grad=needs_grad), limit)
+        for sample in itertools.islice(info.sample_inputs("cpu", dtype, requires_grad=needs_grad), limit):
+            yield sample.transform(as_leaf)
+
+
+def as_leaf(value: Any) -> Any:
+    """A view that was made off the tape as a leaf: PyTorch gives such views no gradient."""
+    view = isinstance(value, torch.Tensor) and value.requires_grad and value.is_leaf and value._is_view()
+    return value.detach().requires_grad_() if view else value
 
 
 def brief(sample: Any) -> str:

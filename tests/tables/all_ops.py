@@ -10,7 +10,7 @@ from .internal_ops import INTERNAL
 from .ops import PUBLIC
 
 # Each package may bring rows in a table of its own, as a list ROWS.
-MORE_TABLES = ("tables.nn_ops",)
+MORE_TABLES = ("tables.nn_ops", "tables.special_ops")
 
 # Primitives of these modules are compared with independent references where their layers are tested.
 EXCUSED_MODULES = {
@@ -34,10 +34,12 @@ EXCUSED = {
         ("get_default_device", "set_default_device", "get_num_threads", "set_num_threads", "set_printoptions"), _SETTING
     ),
     **dict.fromkeys(("get_default_dtype", "set_default_dtype", "promote_types", "result_type", "can_cast", "finfo",
-                     "iinfo", "type", "half", "bfloat16", "dtype"), _DTYPES),
+                     "iinfo", "type", "half", "bfloat16", "cfloat", "cdouble", "dtype"), _DTYPES),
     **dict.fromkeys(("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal",
                      "bernoulli", "multinomial", "uniform_", "normal_", "bernoulli_", "Generator", "manual_seed",
                      "seed", "initial_seed", "get_rng_state", "set_rng_state"), _RANDOM),
+    **dict.fromkeys(("poisson", "binomial", "exponential_", "cauchy_", "log_normal_", "geometric_", "random_"),
+                    "random: tests/test_random.py"),
     **dict.fromkeys(("no_grad", "enable_grad", "set_grad_enabled", "inference_mode", "is_grad_enabled",
                      "is_inference_mode_enabled", "is_anomaly_enabled", "backward", "detach_", "requires_grad_",
                      "retain_grad", "register_hook", "register_post_accumulate_grad_hook"), _TAPE),
