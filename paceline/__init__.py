@@ -89,6 +89,7 @@ from .tensor.layout import (
     preserve_format,
     strided,
 )
+from .tensor.lowrank import pca_lowrank, svd_lowrank
 from .tensor.ops.arithmetic import (
     atan2,
     bitwise_and,

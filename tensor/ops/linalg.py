@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any
 
 import numpy
@@ -91,9 +92,18 @@ def outer(input: Any, vec2: Any) -> Any:
 
 def addmm(input: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """beta * input + alpha * (mat1 @ mat2)."""
-    product = mm(mat1, mat2)
+    return scaled_sum(input, mm(mat1, mat2), beta, alpha)
+
+
+def scaled_sum(input: Any, product: Any, beta: float, alpha: float) -> Any:
+    """beta * input + alpha * product; where beta is 0, the input may be nan. Integers are multiplied by integers."""
+    kind = product.array.dtype.kind
+    if kind in "bui":
+        beta, alpha = (bool(beta), bool(alpha)) if kind == "b" else (int(beta), int(alpha))
     if alpha != 1:
         product = ar.mul(product, alpha)
+    if beta == 0:
+        return shaping.expand(product, numpy.broadcast_shapes(input.array.shape, product.array.shape))
     return ar.add(product, input if beta == 1 else ar.mul(input, beta))
 
 
@@ -121,20 +131,23 @@ linear.vjp(
 )
 
 
-def einsum(equation: str, *operands: Any) -> Any:
+def einsum(equation: Any, *operands: Any) -> Any:
     """Sums of products by Einstein's notation, e.g. einsum("bij,bjk->bik", a, b).
 
     Each pair of operands, left to right, is brought to one batched matrix product.
 
     Args:
         equation: comma-separated indices of the operands, optionally "->" and the output's; "..." stands for the rest.
-        operands: tensors.
+            Also einsum(a, [0, 1], b, [1, 2], [0, 2]): each operand with a list of numbers below 52, then the output's.
+        operands: tensors, or one list of them.
 
     Example:
         >>> import paceline as torch
         >>> torch.einsum("i,i->", torch.ones(3), torch.ones(3))
         tensor(3.)
     """
+    if not isinstance(equation, str):
+        equation, operands = _from_sublists(equation, *operands)
     if len(operands) == 1 and isinstance(operands[0], list | tuple):
         operands = tuple(operands[0])
     terms, output = _parse(equation, [x.array.ndim for x in operands])
@@ -148,6 +161,19 @@ def einsum(equation: str, *operands: Any) -> Any:
         value = reduction.sum(value, extra)
         names = [n for n in names if n in output]
     return shaping.permute_dims(value, [names.index(n) for n in output]) if output else value
+
+
+def _from_sublists(*arguments: Any) -> tuple[str, tuple]:
+    """The equation and the operands of the form that gives a list of numbers after each operand."""
+    pairs, output = (arguments[:-1], arguments[-1:]) if len(arguments) % 2 else (arguments, ())
+    texts = [_sublist_text(numbers) for numbers in pairs[1::2]]
+    return ",".join(texts) + "".join(f"->{_sublist_text(numbers)}" for numbers in output), pairs[::2]
+
+
+def _sublist_text(numbers: Any) -> str:
+    if any(n is not Ellipsis and not 0 <= n < 52 for n in numbers):
+        raise RuntimeError(f"einsum(): subscripts must be numbers from 0 to 51, got {list(numbers)}")
+    return "".join("..." if n is Ellipsis else string.ascii_letters[n] for n in numbers)
 
 
 def _parse(equation: str, ndims: list[int]) -> tuple[list[list[str]], list[str]]:

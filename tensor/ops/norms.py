@@ -14,7 +14,7 @@ from ...runtime.arrays import Array
 from . import arithmetic as ar
 from . import cast, reduction, shaping, solving, spectra
 from . import pointwise as pw
-from .matrices import check_square
+from .matrices import check_matrix, check_square
 from .reduction import Dim, as_dims
 
 MATRIX_ORDERS = ("fro", "nuc", math.inf, -math.inf, 1, -1, 2, -2)
@@ -125,8 +125,7 @@ def matrix_norm(
         >>> torch.linalg.matrix_norm(torch.eye(4))
         tensor(2.)
     """
-    if A.array.ndim < 2:
-        raise RuntimeError(f"linalg.matrix_norm: The input tensor A must have at least 2 dimensions, not {A.array.ndim}")
+    check_matrix(A, "linalg.matrix_norm")
     if ord not in MATRIX_ORDERS:
         raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported; the orders are {MATRIX_ORDERS}")
     dims = as_dims(tuple(dim), A.array.ndim)
@@ -140,7 +139,7 @@ def matrix_norm(
         values = spectra.svdvals(shaping.movedim(A, dims, (-2, -1)))
         result = reduction.sum(values, -1) if ord == "nuc" else _extreme(values, ord, -1)
         return shaping.reshape(result, _with_ones(A.array.shape, dims)) if keepdim else result
-    sizes = _real_sizes(A, None, "linalg.matrix_norm")
+    sizes = pw.abs(A)
     summed, compared = dims if abs(ord) == 1 else dims[::-1]  # type: ignore[arg-type]
     result = _extreme(reduction.sum(sizes, summed, True), ord, compared, True)
     return result if keepdim else shaping.squeeze(result, dims)

@@ -19,15 +19,6 @@ def _same_dtype(name: str, *tensors: Any) -> None:
         raise RuntimeError(f"{name}(): expected all tensors to have the same dtype, got {' and '.join(found)}")
 
 
-def _scaled_sum(input: Any, product: Any, beta: float, alpha: float) -> Any:
-    """beta * input + alpha * product; an input times 0 counts as 0 even where it is nan."""
-    if alpha != 1:
-        product = ar.mul(product, alpha)
-    if beta == 0:
-        return shaping.expand(product, numpy.broadcast_shapes(input.array.shape, product.array.shape))
-    return ar.add(product, input if beta == 1 else ar.mul(input, beta))
-
-
 def trace(input: Any) -> Any:
     """The sum of the diagonal of a matrix."""
     if input.array.ndim != 2:
@@ -177,22 +168,22 @@ def cross(input: Any, other: Any, dim: int | None = None) -> Any:
 
 def baddbmm(input: Any, batch1: Any, batch2: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """beta * input + alpha * (batch1 @ batch2), for batches of matrices."""
-    return _scaled_sum(input, linalg.bmm(batch1, batch2), beta, alpha)
+    return linalg.scaled_sum(input, linalg.bmm(batch1, batch2), beta, alpha)
 
 
 def addbmm(input: Any, batch1: Any, batch2: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """beta * input + alpha * the sum of all batch1[i] @ batch2[i]."""
-    return _scaled_sum(input, reduction.sum(linalg.bmm(batch1, batch2), 0), beta, alpha)
+    return linalg.scaled_sum(input, reduction.sum(linalg.bmm(batch1, batch2), 0), beta, alpha)
 
 
 def addmv(input: Any, mat: Any, vec: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """beta * input + alpha * (mat @ vec)."""
-    return _scaled_sum(input, linalg.mv(mat, vec), beta, alpha)
+    return linalg.scaled_sum(input, linalg.mv(mat, vec), beta, alpha)
 
 
 def addr(input: Any, vec1: Any, vec2: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """beta * input + alpha * the outer product of two vectors."""
-    return _scaled_sum(input, linalg.outer(vec1, vec2), beta, alpha)
+    return linalg.scaled_sum(input, linalg.outer(vec1, vec2), beta, alpha)
 
 
 def multi_dot(tensors: Any) -> Any:
