@@ -363,6 +363,11 @@ def test_leaves_that_require_gradients_are_not_changed_in_place():
 IN_PLACE = {  # in-place program -> the same without in-place operations
     "add_": (lambda x, w: x.add_(w), lambda x, w: x + w),
     "mul_ by itself": (lambda x, w: x.mul_(x), lambda x, w: x * x),
+    "mul_ by a view of itself": (lambda x, w: x.mul_(x[1:2]), lambda x, w: x * x[1:2]),
+    "view mul_ by its base": (
+        lambda x, w: [x[1:2].mul_(x[:1])] and x + 0,
+        lambda x, w: torch.cat([x[:1], x[1:2] * x[:1], x[2:]]),
+    ),
     "setitem number": (
         lambda x, w: x.__setitem__(0, 5.0) or x,
         lambda x, w: x * torch.tensor([0.0, 1, 1]) + torch.tensor([5.0, 0, 0]),

@@ -1,6 +1,7 @@
 """Imports point left: runtime <- autograd <- tensor <- nn; optim -> runtime, autograd, tensor; launch -> runtime."""
 
 import ast
+import builtins
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,21 @@ def test_heavy_packages_stay_at_home(path):
         assert allowed is None or allowed(here) or here in DOCTOR, (
             f"line {node.lineno}: {name} may not be imported here"
         )
+
+
+@pytest.mark.parametrize("path", FILES, ids=label)
+def test_shadowed_builtins_are_not_called_as_such(path):
+    """A family file that defines `any` or `sum` as an operation gets that one, not Python's."""
+    tree = parsed(path)
+    defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
+    defined |= {t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in defined & BUILTINS:
+            python_s = node.args and isinstance(node.args[0], ast.GeneratorExp | ast.ListComp | ast.List)
+            assert not python_s, f"line {node.lineno}: {node.func.id}() is this file's operation, not Python's"
+
+
+BUILTINS = set(dir(builtins))
 
 
 @pytest.mark.parametrize("path", FILES, ids=label)

@@ -149,6 +149,13 @@ def test_method_equals_function(op):
         assert_same(method, function, 0, f"{op.name}{sample}")
 
 
+def fits_into(result, tensor):
+    """Whether an operation's result can be written into its first argument."""
+    if not isinstance(tensor, paceline.Tensor) or not isinstance(result, paceline.Tensor):
+        return False
+    return result.shape == tensor.shape and paceline.can_cast(result.dtype, tensor.dtype)
+
+
 @pytest.mark.parametrize("op", params(where=lambda op: op.in_place))
 def test_in_place_twin(op, device):
     """The twin returns its own tensor with the values and the gradients of the ordinary operation."""
@@ -156,21 +163,19 @@ def test_in_place_twin(op, device):
     for sample in op.samples:
         expected, leaves = call(op, sample, device, leaves=op.differentiable)
         args, kwargs, twin_leaves = arguments(sample, device, leaves=op.differentiable)
-        fits = (
-            isinstance(args[0], paceline.Tensor) and expected.shape == args[0].shape and expected.dtype == args[0].dtype
-        )
-        if not fits:
+        if not fits_into(expected, args[0]):
             continue
         x = args[0].clone()
         result = getattr(x, op.in_place)(*args[1:], **kwargs)
         assert result is x and x._version == 1
-        assert_same(x, expected, 0, f"{op.in_place}{sample}")
+        assert_same(x, expected.to(x.dtype), 0, f"{op.in_place}{sample}")
         if op.differentiable and leaves:
             assert_same(
                 backward(result, twin_leaves), backward(expected, leaves), 1e-14, f"gradient of {op.in_place}{sample}"
             )
         tried += 1
-    assert tried
+    if not tried:
+        pytest.skip("no sample's result fits into its first argument")
 
 
 @pytest.mark.parametrize("op", params())
