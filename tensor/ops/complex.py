@@ -130,7 +130,7 @@ angle.vjp(input=_angle_input)
 def sgn(xp, input: Array):
     """input / |input|, 0 at 0: the sign of a real number, the direction of a complex one."""
     if input.dtype.kind != "c":
-        return input.copy() if input.dtype.kind == "b" else xp.sign(input)
+        return pointwise.sign.declaration.body(xp, input)
     size = xp.abs(input)
     return input / xp.where(xp.equal(size, 0), 1, size)
 

@@ -45,8 +45,10 @@ conj.vjp(input=lambda F, g: F.conj(g))
 
 @primitive
 def sign(xp, input: Array):
-    """-1, 0 or 1 by the sign of the element."""
-    return input.copy() if input.dtype.kind == "b" else xp.sign(input)
+    """-1, 0 or 1 by the sign of the element; 0 for nan."""
+    if input.dtype.kind in "biu":
+        return input.copy() if input.dtype.kind == "b" else xp.sign(input)
+    return xp.where(xp.isnan(input), input.dtype.type(0), xp.sign(input))
 
 
 sign.vjp(input=lambda F, g: F.zeros_like(g))

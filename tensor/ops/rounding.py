@@ -66,6 +66,11 @@ def nan_to_num(xp, input: Array, nan: float = 0.0, posinf: float | None = None, 
     """Numbers in place of nan and infinities; None means the largest or smallest of the dtype."""
     if input.dtype.kind in "biu":
         return input.copy()
+    if input.dtype.kind == "c":
+        out = xp.empty_like(input)
+        for part, target in ((input.real, out.real), (input.imag, out.imag)):
+            target[...] = nan_to_num.declaration.body(xp, part, nan, posinf, neginf)
+        return out
     kind = input.dtype.type
     limits = ml_dtypes.finfo(input.dtype)
     out = xp.where(xp.isnan(input), kind(nan), input)
