@@ -160,7 +160,8 @@ def main():
     steps = min(args.steps, len(train_loader))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_up_then_cosine(step, steps // 10, steps))
 
-    progress = tqdm(zip(range(steps), train_loader), "training", total=steps, disable=rank != 0, leave=False)
+    batches = zip(range(steps), train_loader, strict=False)
+    progress = tqdm(batches, "training", total=steps, disable=rank != 0, leave=False)
     for _, (windows,) in progress:
         loss = loss_of(model, windows)
         optimizer.zero_grad()

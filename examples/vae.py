@@ -115,7 +115,7 @@ def main():
             optimizer.step()
         reconstruction, divergence = evaluate(model, test_loader)
         if rank == 0:
-            print(f"epoch {epoch + 1}: test reconstruction {reconstruction:.2f}  divergence {divergence:.2f}", flush=True)
+            print(f"epoch {epoch + 1}: reconstruction {reconstruction:.2f}  divergence {divergence:.2f}", flush=True)
 
     if rank == 0:
         with torch.no_grad():
