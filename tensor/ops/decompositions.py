@@ -6,6 +6,7 @@ algorithmic differentiation" (2008); Seeger et al., "Auto-differentiating linear
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import namedtuple
 from typing import Any
@@ -204,7 +205,7 @@ def _lu_packed(F: Any, g: tuple, needs: tuple, LU: Any, pivots: Any) -> tuple:
 @primitive
 def permutation_matrix(xp, pivots: Array, rows: int, dtype: dtypes.dtype):
     """The matrix P with input = P L U, from the row exchanges that led to L U."""
-    flat = pivots.reshape(-1, pivots.shape[-1])
+    flat = pivots.reshape(math.prod(pivots.shape[:-1]), pivots.shape[-1])
     order = xp.arange(rows) + xp.zeros((len(flat), 1), numpy.int64)
     lines = xp.arange(len(flat))
     for i in range(pivots.shape[-1]):
