@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
-import numpy
-
-from ...autograd.variable import box
-from ...runtime import device as devices
-from ...tensor.ops import linalg, reduction, shaping
+from ...tensor.ops import arithmetic as ar
+from ...tensor.ops import pointwise as pw
 from ...tensor.ops import pooling as ops
-from .convolution import Pair, as_pair
+from ...tensor.ops import shaping
+from ...tensor.ops.sliding_windows import Windows
+from .convolution import Sizes, as_sizes, hashable
 
 
 @functools.lru_cache(maxsize=1024)
 def _windows(
     function: str, shape: tuple, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
-) -> ops.Windows:
+) -> Windows:
     """The windows on images of a shape, with the arguments checked."""
-    kernel = as_pair(kernel_size, "kernel_size", function)
-    step = kernel if stride is None or stride == () else as_pair(stride, "stride", function)
-    around, spread = as_pair(padding, "padding", function), as_pair(dilation, "dilation", function)
-    if len(shape) != 4:
-        raise RuntimeError(f"{function}(): Expected 3D or 4D (batch mode) tensor, but got input of size: {list(shape)}")
+    spatial = len(shape) - 2
+    kernel = as_sizes(kernel_size, spatial, "kernel_size", function)
+    step = kernel if stride is None or stride == () else as_sizes(stride, spatial, "stride", function)
+    around = as_sizes(padding, spatial, "padding", function)
+    spread = as_sizes(dilation, spatial, "dilation", function)
     if min(*kernel, *step, *spread) <= 0:
         raise RuntimeError(
             f"{function}(): kernel_size, stride and dilation must be greater than zero, got {kernel}, {step}, {spread}"
         )
-    if any(p < 0 or 2 * p > k for p, k in zip(around, kernel, strict=True)):
+    if any(p < 0 or 2 * p > d * (k - 1) + 1 for p, k, d in zip(around, kernel, spread, strict=True)):
         raise RuntimeError(
             f"{function}(): pad should be at most half of effective kernel size, but got pad={around} and "
             f"kernel_size={kernel}"
         )
-    windows = ops.Windows.over(shape[2:], kernel, step, around, spread, ceil_mode)
-    if min(windows.out) <= 0:
+    windows = Windows.over(shape[2:], kernel, step, around, spread, ceil_mode)
+    if min(*windows.out, *shape[1:]) <= 0:
         raise RuntimeError(
             f"{function}(): Given input size {list(shape[1:])}, calculated output size {list(windows.out)}. Output "
             f"size is too small for kernel_size {kernel}"
@@ -42,16 +42,55 @@ def _windows(
     return windows
 
 
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def with_batch(function: str, spatial: int, input: Any) -> Any:
+    """The input [n, channels, ...], where it may come without n."""
+    ndim = input.array.ndim
+    if ndim == spatial + 2:
+        return input
+    if ndim != spatial + 1:
+        raise RuntimeError(
+            f"{function}(): Expected {spatial + 1}D or {spatial + 2}D (batch mode) tensor, but got input of size: "
+            f"{list(input.array.shape)}"
+        )
+    return shaping.unsqueeze(input, 0)
+
+
+# -- the largest element -----------------------------------------------------------------------------------------------
+
+
+def _max_pool(
+    function: str, spatial: int, input: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
+    ceil_mode: bool, return_indices: bool,
+) -> Any:  # fmt: skip
+    images = with_batch(function, spatial, input)
+    geometry = map(hashable, (kernel_size, stride, padding, dilation))
+    windows = _windows(function, images.array.shape, *geometry, ceil_mode)
+    out = ops.max_pool(images, windows)
+    results = (out, ops.max_pool_indices(images, out, windows)) if return_indices else (out,)
+    if images is not input:
+        results = tuple(shaping.squeeze(x, 0) for x in results)
+    return results if return_indices else results[0]
+
+
+def max_pool1d(
+    input: Any,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """The largest element of each window of [n, channels, length]; arguments as for `max_pool2d`."""
+    return _max_pool("max_pool1d", 1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 def max_pool2d(
     input: Any,
-    kernel_size: int | Pair,
-    stride: int | Pair | None = None,
-    padding: int | Pair = 0,
-    dilation: int | Pair = 1,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
@@ -71,22 +110,55 @@ def max_pool2d(
         >>> torch.nn.functional.max_pool2d(torch.tensor([[[1.0, 2.0], [4.0, 3.0]]]), 2)
         tensor([[[4.]]])
     """
-    images = shaping.unsqueeze(input, 0) if input.array.ndim == 3 else input
-    windows = _windows(
-        "max_pool2d", images.array.shape, *map(_hashable, (kernel_size, stride, padding, dilation)), ceil_mode
-    )
-    out = ops.max_pool2d(images, windows)
-    results = (out, ops.max_pool2d_indices(images, out, windows)) if return_indices else (out,)
-    if images is not input:
-        results = tuple(shaping.squeeze(x, 0) for x in results)
-    return results if return_indices else results[0]
+    return _max_pool("max_pool2d", 2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
+
+def max_pool3d(
+    input: Any,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """The largest element of each window of [n, channels, depth, height, width]; arguments as for `max_pool2d`."""
+    return _max_pool("max_pool3d", 3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
+
+# -- the mean ----------------------------------------------------------------------------------------------------------
+
+
+def _avg_pool(
+    function: str, spatial: int, input: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool,
+    count_include_pad: bool, divisor_override: int | None = None,
+) -> Any:  # fmt: skip
+    if divisor_override == 0:
+        raise RuntimeError(f"{function}(): divisor must be not zero")
+    images = with_batch(function, spatial, input)
+    geometry = map(hashable, (kernel_size, stride, padding))
+    windows = _windows(function, images.array.shape, *geometry, 1, ceil_mode)
+    out = ops.avg_pool(images, windows, count_include_pad, divisor_override)
+    return out if images is input else shaping.squeeze(out, 0)
+
+
+def avg_pool1d(
+    input: Any,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Any:
+    """The mean of each window of [n, channels, length]; arguments as for `avg_pool2d`."""
+    return _avg_pool("avg_pool1d", 1, input, kernel_size, stride, padding, ceil_mode, count_include_pad)
 
 
 def avg_pool2d(
     input: Any,
-    kernel_size: int | Pair,
-    stride: int | Pair | None = None,
-    padding: int | Pair = 0,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
@@ -105,42 +177,65 @@ def avg_pool2d(
         >>> torch.nn.functional.avg_pool2d(torch.tensor([[[1.0, 2.0], [4.0, 3.0]]]), 2)
         tensor([[[2.5000]]])
     """
-    if divisor_override == 0:
-        raise RuntimeError("avg_pool2d(): divisor must be not zero")
-    images = shaping.unsqueeze(input, 0) if input.array.ndim == 3 else input
-    windows = _windows(
-        "avg_pool2d", images.array.shape, *map(_hashable, (kernel_size, stride, padding)), 1, ceil_mode
+    return _avg_pool(
+        "avg_pool2d", 2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
     )
-    out = ops.avg_pool2d(images, windows, count_include_pad, divisor_override)
-    return out if images is input else shaping.squeeze(out, 0)
 
 
-def adaptive_avg_pool2d(input: Any, output_size: int | tuple[int | None, int | None]) -> Any:
-    """The means over output_size windows that cover the image evenly.
+def avg_pool3d(
+    input: Any,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    """The mean of each window of [n, channels, depth, height, width]; arguments as for `avg_pool2d`."""
+    return _avg_pool(
+        "avg_pool3d", 3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    )
 
-    Window i of a dimension goes from floor(i * n / size) to ceil((i + 1) * n / size).
+
+# -- the p-norm --------------------------------------------------------------------------------------------------------
+
+
+def _lp_pool(
+    function: str, spatial: int, input: Any, norm_type: float, kernel_size: Any, stride: Any, ceil_mode: bool
+) -> Any:
+    kernel = as_sizes(kernel_size, spatial, "kernel_size", function)
+    means = _avg_pool(function, spatial, ar.pow(input, norm_type), kernel, stride, 0, ceil_mode, True)
+    sums = ar.mul(ar.mul(pw.sign(means), pw.relu(pw.abs(means))), math.prod(kernel))
+    return ar.pow(sums, 1.0 / norm_type)
+
+
+def lp_pool1d(
+    input: Any, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None, ceil_mode: bool = False
+) -> Any:
+    """The p-norm of each window of [n, channels, length]; arguments as for `lp_pool2d`."""
+    return _lp_pool("lp_pool1d", 1, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool2d(
+    input: Any, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None, ceil_mode: bool = False
+) -> Any:
+    """(sum of input ** norm_type over each window) ** (1 / norm_type).
 
     Args:
-        input: [..., height, width].
-        output_size: height and width of the output; None keeps the input's.
+        input: [n, channels, height, width], or without n.
+        norm_type: the exponent.
+        kernel_size, stride, ceil_mode: as for `max_pool2d`.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.nn.functional.lp_pool2d(torch.tensor([[[3.0, 0.0], [4.0, 0.0]]]), 2, 2)
+        tensor([[[5.]]])
     """
-    shape = input.array.shape
-    if len(shape) not in (3, 4):
-        raise RuntimeError(f"adaptive_avg_pool2d(): Expected 3D or 4D tensor, but got {list(shape)}")
-    wanted = (output_size, output_size) if isinstance(output_size, int) or output_size is None else tuple(output_size)
-    size = tuple(n if want is None else want for n, want in zip(shape[-2:], wanted, strict=True))
-    if size == (1, 1):
-        return reduction.mean(input, (-2, -1), True)
-    if min(size) > 0 and not any(n % m for n, m in zip(shape[-2:], size, strict=True)):
-        return avg_pool2d(input, tuple(n // m for n, m in zip(shape[-2:], size, strict=True)))
-    rows, columns = (_averages(n, m, input) for n, m in zip(shape[-2:], size, strict=True))
-    return linalg.matmul_nd(linalg.matmul_nd(rows, input), shaping.transpose(columns, 0, 1))
+    return _lp_pool("lp_pool2d", 2, input, norm_type, kernel_size, stride, ceil_mode)
 
 
-def _averages(n: int, size: int, like: Any) -> Any:
-    """The matrix [size, n] that takes the mean of each window of a dimension."""
-    matrix = numpy.zeros((size, n), like.array.dtype)
-    for i in range(size):
-        window = slice(i * n // size, -(-(i + 1) * n // size))
-        matrix[i, window] = 1 / (window.stop - window.start)
-    return box(devices.move(matrix, like.device))
+def lp_pool3d(
+    input: Any, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None, ceil_mode: bool = False
+) -> Any:
+    """The p-norm of each window of [n, channels, depth, height, width]; arguments as for `lp_pool2d`."""
+    return _lp_pool("lp_pool3d", 3, input, norm_type, kernel_size, stride, ceil_mode)

@@ -1,14 +1,16 @@
-"""Convolution in two dimensions: three primitives, each of which is the derivative of the others.
+"""Convolution in any number of dimensions: three primitives, each of which is the derivative of the others.
 
 All are one matrix product over *columns*: for every output position the patch of the input that its window covers
 (Chellapilla, Puri and Simard, High Performance Convolutional Neural Networks for Document Processing, 2006). The batch
-is cut into pieces whose columns stay in the processor's cache.
+is cut into pieces whose columns stay in the processor's cache. With a window of one element at every position the
+images are their own columns.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -16,36 +18,39 @@ from typing import Any, NamedTuple
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
 
-Pair = tuple[int, int]
-
 # columns held at a time: what a processor's cache takes, or what keeps a GPU busy
 _COLUMN_BYTES = {"numpy": 1 << 22, "cupy": 1 << 28}
 
 
 class _Geometry(NamedTuple):
-    """The sizes of one convolution; channels are those of one group."""
+    """The sizes of one convolution, by spatial dimension; channels are those of one group."""
 
     batch: int
     groups: int
     in_channels: int
     out_channels: int
-    kernel: Pair
-    image: Pair
-    padded: Pair
-    out: Pair
-    stride: Pair
-    padding: Pair
-    dilation: Pair
-    row: int  # columns per output row
+    kernel: tuple
+    image: tuple
+    padded: tuple
+    out: tuple
+    stride: tuple
+    padding: tuple
+    dilation: tuple
+    lattice: tuple  # the positions that columns are kept for
 
     @property
     def full_rows(self) -> bool:
-        """Whether columns are kept for every position of a padded row, not only those that are outputs.
+        """Whether columns are kept for all positions of the padded rows, not only those that are outputs.
 
         At stride 1 the columns of one kernel position are then one contiguous piece of the image, which copies several
         times faster; the surplus columns at the end of each row are multiplied for nothing.
         """
-        return self.row == self.padded[1]
+        return self.lattice[1:] == self.padded[1:] and set(self.stride) == {1}
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether every window is one element, and every element has one."""
+        return self.image == self.out and set(self.kernel) == {1} and not any(self.padding)
 
     @property
     def depth(self) -> int:
@@ -55,12 +60,31 @@ class _Geometry(NamedTuple):
     @property
     def length(self) -> int:
         """Columns of one image."""
-        return self.out[0] * self.row
+        return math.prod(self.lattice)
 
     @property
     def filled(self) -> int:
         """Columns of one image before the surplus at the very end, which would reach past the image."""
-        return self.length - (self.kernel[1] - 1) * self.dilation[1] if self.full_rows else self.length
+        if not self.full_rows:
+            return self.length
+        last = (0, *(n - 1 for n in self.kernel[1:]))
+        return self.length - self.offset(last)
+
+    def offset(self, position: tuple) -> int:
+        """How far behind a window's first element its element at a kernel position lies in a padded image."""
+        place = 0
+        for i, d, n in zip(position, self.dilation, self.padded, strict=True):
+            place = place * n + i * d
+        return place
+
+    def positions(self) -> Iterator[tuple]:
+        """The kernel's positions in row-major order."""
+        return itertools.product(*map(range, self.kernel))
+
+    def elements(self, position: tuple) -> tuple:
+        """The slices of a padded image that hold all windows' elements at a kernel position."""
+        starts = (i * d for i, d in zip(position, self.dilation, strict=True))
+        return tuple(slice(a, a + s * (n - 1) + 1, s) for a, s, n in zip(starts, self.stride, self.out, strict=True))
 
     def piece(self, xp: Any, itemsize: int) -> int:
         """Images to work on at a time."""
@@ -74,15 +98,15 @@ def output_size(image: int, kernel: int, stride: int, padding: int, dilation: in
 
 
 @functools.lru_cache(maxsize=1024)
-def _geometry(image: tuple, weight: tuple, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> _Geometry:
+def _geometry(image: tuple, weight: tuple, stride: tuple, padding: tuple, dilation: tuple, groups: int) -> _Geometry:
     batch, _, *size = image
-    kernel = (weight[2], weight[3])
-    padded = (size[0] + 2 * padding[0], size[1] + 2 * padding[1])
+    kernel = weight[2:]
+    padded = tuple(n + 2 * p for n, p in zip(size, padding, strict=True))
     out = tuple(output_size(*args) for args in zip(size, kernel, stride, padding, dilation, strict=True))
-    full_rows = stride == (1, 1) and padded[1] <= 1.5 * out[1]
+    full_rows = set(stride) == {1} and math.prod(padded[1:]) <= 1.5 * math.prod(out[1:])
     return _Geometry(
-        batch, groups, weight[1], weight[0] // groups, kernel, (size[0], size[1]), padded, (out[0], out[1]),
-        stride, padding, dilation, padded[1] if full_rows else out[1],
+        batch, groups, weight[1], weight[0] // groups, kernel, tuple(size), padded, out, stride, padding, dilation,
+        (out[0], *padded[1:]) if full_rows else out,
     )  # fmt: skip
 
 
@@ -92,17 +116,18 @@ def _stride_tricks(xp: Any) -> Any:
 
 
 def _windows(xp: Any, images: Array, s: _Geometry) -> Array:
-    """A view [groups, channels, kernel height, kernel width, batch, columns] of padded images, without copying.
+    """A view [groups, channels, *kernel, batch, *columns] of padded images, without copying.
 
-    The columns are one dimension with full rows, two (height, width) otherwise.
+    The columns are one dimension with full rows, as many as the image has otherwise.
     """
-    as_strided = _stride_tricks(xp).as_strided
-    n, c, h, w = images.strides
+    n, c, *steps = images.strides
     shape = (s.groups, s.in_channels, *s.kernel, images.shape[0])
-    strides = (s.in_channels * c, c, s.dilation[0] * h, s.dilation[1] * w, n)
+    strides = (s.in_channels * c, c, *(d * step for d, step in zip(s.dilation, steps, strict=True)), n)
     if s.full_rows:
-        return as_strided(images, (*shape, s.filled), (*strides, w))
-    return as_strided(images, (*shape, *s.out), (*strides, s.stride[0] * h, s.stride[1] * w))
+        shape, strides = (*shape, s.filled), (*strides, steps[-1])
+    else:
+        shape, strides = (*shape, *s.out), (*strides, *(n * step for n, step in zip(s.stride, steps, strict=True)))
+    return _stride_tricks(xp).as_strided(images, shape, strides)
 
 
 def _columns(xp: Any, images: Array, s: _Geometry) -> Iterator[tuple[slice, Array]]:
@@ -112,16 +137,17 @@ def _columns(xp: Any, images: Array, s: _Geometry) -> Iterator[tuple[slice, Arra
     if s.padded != s.image:
         padded = xp.zeros((size, images.shape[1], *s.padded), images.dtype)
     windows = _windows(xp, xp.ascontiguousarray(images) if padded is None else padded, s)
+    every_position = (slice(None),) * (2 + len(s.kernel))
     memory = xp.empty(s.groups * s.depth * size * s.length, images.dtype)
     for start in range(0, s.batch, size):
         piece = slice(start, min(start + size, s.batch))
         n = piece.stop - start
         if padded is None:
-            part = windows[:, :, :, :, piece]
+            part = windows[(*every_position, piece)]
         else:
             _interior(padded[:n], s)[...] = images[piece]
-            part = windows[:, :, :, :, :n]
-        columns = memory[: s.groups * s.depth * n * s.length].reshape(*part.shape[:5], s.length)
+            part = windows[(*every_position, slice(n))]
+        columns = memory[: s.groups * s.depth * n * s.length].reshape(*part.shape[: len(every_position) + 1], s.length)
         columns[..., s.filled :] = 0  # what is multiplied for nothing must at least not be nan
         columns[..., : s.filled].reshape(part.shape)[...] = part
         yield piece, columns.reshape(s.groups, s.depth, n * s.length)
@@ -129,61 +155,78 @@ def _columns(xp: Any, images: Array, s: _Geometry) -> Iterator[tuple[slice, Arra
 
 def _interior(padded: Array, s: _Geometry) -> Array:
     """Padded images without their padding: a view."""
-    (top, left), (height, width) = s.padding, s.image
-    return padded[:, :, top : top + height, left : left + width]
+    return padded[(..., *(slice(p, p + n) for p, n in zip(s.padding, s.image, strict=True)))]
+
+
+def _outputs(lattice: Array, s: _Geometry) -> Array:
+    """What is at output positions, of an array whose last dimensions are the lattice: a view."""
+    return lattice[(..., *map(slice, s.out))]
 
 
 def _by_column(xp: Any, gradient: Array, s: _Geometry) -> Array:
-    """The gradient [n, channels, height, width] as [groups, channels, n * columns], 0 at surplus columns."""
+    """The gradient [n, channels, *out] as [groups, channels, n * columns], 0 at surplus columns."""
     n = len(gradient)
-    spread = xp.zeros((s.groups, s.out_channels, n, s.out[0], s.row), gradient.dtype)
-    spread[..., : s.out[1]] = gradient.reshape(n, s.groups, s.out_channels, *s.out).transpose(1, 2, 0, 3, 4)
+    by_group = gradient.reshape(n, s.groups, s.out_channels, *s.out)
+    order = (1, 2, 0, *range(3, by_group.ndim))
+    if s.lattice == s.out:
+        return by_group.transpose(order).reshape(s.groups, s.out_channels, n * s.length)
+    spread = xp.zeros((s.groups, s.out_channels, n, *s.lattice), gradient.dtype)
+    _outputs(spread, s)[...] = by_group.transpose(order)
     return spread.reshape(s.groups, s.out_channels, n * s.length)
 
 
 @primitive
-def conv2d(
+def convolution(
     xp,
     input: Array,
     weight: Array,
     bias: Array | None = None,
-    stride: Pair = (1, 1),
-    padding: Pair = (0, 0),
-    dilation: Pair = (1, 1),
+    stride: tuple = (1, 1),
+    padding: tuple = (0, 0),
+    dilation: tuple = (1, 1),
     groups: int = 1,
 ):
-    """Cross-correlation of images [n, c, h, w] with kernels [o, c / groups, kh, kw]: [n, o, out height, out width]."""
+    """Cross-correlation of images [n, c, *image] with kernels [o, c / groups, *kernel]: [n, o, *out]."""
     s = _geometry(input.shape, weight.shape, stride, padding, dilation, groups)
     kernels = weight.reshape(groups, s.out_channels, s.depth)
+    ones = (1,) * len(s.out)
+    if s.pointwise:
+        out = xp.matmul(kernels, input.reshape(s.batch, groups, s.in_channels, s.length))
+        out = out.reshape(s.batch, groups * s.out_channels, *s.out)
+        if bias is not None:
+            out += bias.reshape(-1, *ones)
+        return out
     out = xp.empty((s.batch, groups, s.out_channels, *s.out), input.dtype)
     for piece, columns in _columns(xp, input, s):
-        part = out[piece].transpose(1, 2, 0, 3, 4)
-        product = xp.matmul(kernels, columns).reshape(*part.shape[:4], s.row)[..., : s.out[1]]
+        part = out[piece].transpose(1, 2, 0, *range(3, out.ndim))
+        product = _outputs(xp.matmul(kernels, columns).reshape(*part.shape[:3], *s.lattice), s)
         if bias is None:
             part[...] = product
         else:
-            xp.add(product, bias.reshape(groups, s.out_channels, 1, 1, 1), out=part)
+            xp.add(product, bias.reshape(groups, s.out_channels, 1, *ones), out=part)
     return out.reshape(s.batch, groups * s.out_channels, *s.out)
 
 
-conv2d.vjp(
-    input=lambda F, g, weight, input_shape, stride, padding, dilation, groups: F.conv2d_input(
+convolution.vjp(
+    input=lambda F, g, weight, input_shape, stride, padding, dilation, groups: F.convolution_input(
         g, weight, input_shape, stride, padding, dilation, groups
     ),
-    weight=lambda F, g, input, weight_shape, stride, padding, dilation, groups: F.conv2d_weight(
+    weight=lambda F, g, input, weight_shape, stride, padding, dilation, groups: F.convolution_weight(
         g, input, weight_shape, stride, padding, dilation, groups
     ),
-    bias=lambda F, g: F.sum(g, (0, 2, 3)),
+    bias=lambda F, g: F.sum(g, (0, *range(2, len(g.shape)))),
 )
 
 
 @primitive
-def conv2d_input(
-    xp, gradient: Array, weight: Array, size: tuple, stride: Pair, padding: Pair, dilation: Pair, groups: int
+def convolution_input(
+    xp, gradient: Array, weight: Array, size: tuple, stride: tuple, padding: tuple, dilation: tuple, groups: int
 ):
-    """The gradient of conv2d with respect to its input of that size, given that of its output."""
+    """The gradient of a convolution with respect to its input of that size, given that of its output."""
     s = _geometry(size, weight.shape, stride, padding, dilation, groups)
     kernels = weight.reshape(groups, s.out_channels, s.depth).swapaxes(1, 2)
+    if s.pointwise:
+        return xp.matmul(kernels, gradient.reshape(s.batch, groups, s.out_channels, s.length)).reshape(size)
     out = xp.empty(size, gradient.dtype)
     step = s.piece(xp, gradient.itemsize)
     for start in range(0, s.batch, step):
@@ -196,38 +239,36 @@ def conv2d_input(
 def _gathered(xp: Any, columns: Array, n: int, s: _Geometry) -> Array:
     """Padded images with every column added where it was taken from."""
     images = xp.zeros((n, s.groups, s.in_channels, *s.padded), columns.dtype)
-    shape = (s.length,) if s.full_rows else s.out
-    columns = columns.reshape(s.groups, s.in_channels, *s.kernel, n, *shape)
+    columns = columns.reshape(s.groups, s.in_channels, *s.kernel, n, *((s.length,) if s.full_rows else s.out))
     flat = images.reshape(n, s.groups, s.in_channels, -1)
-    for i in range(s.kernel[0]):
-        for j in range(s.kernel[1]):
-            top, left = i * s.dilation[0], j * s.dilation[1]
-            if s.full_rows:
-                first = top * s.padded[1] + left
-                place = flat[..., first : first + s.filled]
-                place += columns[:, :, i, j, :, : s.filled].transpose(2, 0, 1, 3)
-            else:
-                rows = slice(top, top + s.stride[0] * (s.out[0] - 1) + 1, s.stride[0])
-                place = images[..., rows, left : left + s.stride[1] * (s.out[1] - 1) + 1 : s.stride[1]]
-                place += columns[:, :, i, j].transpose(2, 0, 1, 3, 4)
+    for position in s.positions():
+        values = columns[(slice(None), slice(None), *position)]
+        values = values.transpose(2, 0, 1, *range(3, values.ndim))
+        if s.full_rows:
+            first = s.offset(position)
+            place = flat[..., first : first + s.filled]
+            values = values[..., : s.filled]
+        else:
+            place = images[(..., *s.elements(position))]
+        place += values
     return images.reshape(n, s.groups * s.in_channels, *s.padded)
 
 
-conv2d_input.vjp(
-    gradient=lambda F, g, weight, stride, padding, dilation, groups: F.conv2d(
+convolution_input.vjp(
+    gradient=lambda F, g, weight, stride, padding, dilation, groups: F.convolution(
         g, weight, None, stride, padding, dilation, groups
     ),
-    weight=lambda F, g, gradient, weight_shape, stride, padding, dilation, groups: F.conv2d_weight(
+    weight=lambda F, g, gradient, weight_shape, stride, padding, dilation, groups: F.convolution_weight(
         gradient, g, weight_shape, stride, padding, dilation, groups
     ),
 )
 
 
 @primitive
-def conv2d_weight(
-    xp, gradient: Array, input: Array, size: tuple, stride: Pair, padding: Pair, dilation: Pair, groups: int
+def convolution_weight(
+    xp, gradient: Array, input: Array, size: tuple, stride: tuple, padding: tuple, dilation: tuple, groups: int
 ):
-    """The gradient of conv2d with respect to its weight of that size, given that of its output."""
+    """The gradient of a convolution with respect to its weight of that size, given that of its output."""
     s = _geometry(input.shape, size, stride, padding, dilation, groups)
     total = xp.zeros((groups, s.depth, s.out_channels), gradient.dtype)
     for piece, columns in _columns(xp, input, s):  # this order of the factors suits BLAS where channels are few
@@ -235,11 +276,11 @@ def conv2d_weight(
     return xp.ascontiguousarray(total.swapaxes(1, 2)).reshape(size)
 
 
-conv2d_weight.vjp(
-    gradient=lambda F, g, input, stride, padding, dilation, groups: F.conv2d(
+convolution_weight.vjp(
+    gradient=lambda F, g, input, stride, padding, dilation, groups: F.convolution(
         input, g, None, stride, padding, dilation, groups
     ),
-    input=lambda F, g, gradient, input_shape, stride, padding, dilation, groups: F.conv2d_input(
+    input=lambda F, g, gradient, input_shape, stride, padding, dilation, groups: F.convolution_input(
         gradient, g, input_shape, stride, padding, dilation, groups
     ),
 )

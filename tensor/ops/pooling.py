@@ -1,74 +1,15 @@
-"""Pooling over windows in two dimensions.
-
-A window's elements are visited one kernel position at a time, for all windows at once: each position is a strided
-slice of the padded images.
-"""
+"""Pooling over windows in any number of dimensions."""
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
-
-Pair = tuple[int, int]
-
-
-class Windows(NamedTuple):
-    """How windows lie on images: sizes and steps by (height, width), and the padding at the end that they need."""
-
-    kernel: Pair
-    stride: Pair
-    padding: Pair
-    dilation: Pair
-    out: Pair
-    end: Pair
-
-    @classmethod
-    def over(
-        cls, image: tuple, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = (1, 1), ceil_mode: bool = False
-    ) -> Windows:
-        """The windows on images of a size; with ceil_mode also those that start inside, but reach past the end."""
-        out, end = [], []
-        for n, k, s, p, d in zip(image, kernel, stride, padding, dilation, strict=True):
-            reach = d * (k - 1) + 1
-            count = (n + 2 * p - reach + (s - 1 if ceil_mode else 0)) // s + 1
-            if ceil_mode and (count - 1) * s >= n + p:
-                count -= 1  # that window would start in the padding at the end
-            out.append(count)
-            end.append(max(0, (count - 1) * s + reach - n - p))
-        return cls(kernel, stride, padding, dilation, (out[0], out[1]), (end[0], end[1]))
-
-    def padded(self, xp: Any, images: Array, value: float) -> Array:
-        """The images with the padding that the windows need; themselves if none."""
-        if not any(self.padding) and not any(self.end):
-            return images
-        around = ((0, 0), (0, 0), *zip(self.padding, self.end, strict=True))
-        return xp.pad(images, around, constant_values=value)
-
-    def zeros(self, xp: Any, size: tuple, dtype: Any) -> Array:
-        """Zeros of the size of padded images."""
-        height, width = (n + p + e for n, p, e in zip(size[2:], self.padding, self.end, strict=True))
-        return xp.zeros((*size[:2], height, width), dtype)
-
-    def interior(self, padded: Array, size: tuple) -> Array:
-        """Padded images without their padding."""
-        top, left = self.padding
-        return padded[:, :, top : top + size[2], left : left + size[3]]
-
-    def positions(self, padded: Array) -> Iterator[Array]:
-        """For each kernel position in row-major order, the elements that all windows have there: a view."""
-        for i in range(self.kernel[0]):
-            for j in range(self.kernel[1]):
-                top, left = i * self.dilation[0], j * self.dilation[1]
-                yield padded[
-                    :,
-                    :,
-                    top : top + self.stride[0] * (self.out[0] - 1) + 1 : self.stride[0],
-                    left : left + self.stride[1] * (self.out[1] - 1) + 1 : self.stride[1],
-                ]
-
+from .sliding_windows import Windows
 
 # -- the largest element -----------------------------------------------------------------------------------------------
 
@@ -79,8 +20,8 @@ def _lowest(xp: Any, dtype: Any) -> float:
 
 
 @primitive
-def max_pool2d(xp, input: Array, windows: Windows):
-    """The largest element of each window."""
+def max_pool(xp, input: Array, windows: Windows):
+    """The largest element of each window; nan if it has one."""
     first, *rest = windows.positions(windows.padded(xp, input, _lowest(xp, input.dtype)))
     out = first.copy()
     for elements in rest:
@@ -88,21 +29,27 @@ def max_pool2d(xp, input: Array, windows: Windows):
     return out
 
 
-max_pool2d.vjp(input=lambda F, g, input, out, windows: F.max_pool2d_scatter(g, input, out, windows))
+max_pool.vjp(input=lambda F, g, input, out, windows: F.max_pool_scatter(g, input, out, windows))
 
 
 def _winners(xp: Any, input: Array, out: Array, windows: Windows) -> Iterator[Array]:
     """For each kernel position, which windows have their largest element there; the first one counts."""
     free = xp.ones(out.shape, bool)
-    for elements in windows.positions(windows.padded(xp, input, _lowest(xp, input.dtype))):
+    images = windows.padded(xp, input, _lowest(xp, input.dtype))
+    inside = windows.padded(xp, xp.ones((1, 1, *input.shape[2:]), bool), False)
+    is_padded = images is not input
+    for elements, counted in zip(windows.positions(images), windows.positions(inside), strict=True):
         hit = elements == out
+        hit |= elements != elements  # nan is larger than everything
         hit &= free
+        if is_padded:
+            hit &= counted  # of a window of -inf
         free ^= hit
         yield hit
 
 
 @primitive
-def max_pool2d_scatter(xp, gradient: Array, input: Array, out: Array, windows: Windows):
+def max_pool_scatter(xp, gradient: Array, input: Array, out: Array, windows: Windows):
     """Zeros of the input's shape with each window's gradient added at its largest element."""
     total = windows.zeros(xp, input.shape, gradient.dtype)
     for place, hit in zip(windows.positions(total), _winners(xp, input, out, windows), strict=True):
@@ -110,11 +57,11 @@ def max_pool2d_scatter(xp, gradient: Array, input: Array, out: Array, windows: W
     return windows.interior(total, input.shape)
 
 
-max_pool2d_scatter.vjp(gradient=lambda F, g, input, out, windows: F.max_pool2d_gather(g, input, out, windows))
+max_pool_scatter.vjp(gradient=lambda F, g, input, out, windows: F.max_pool_gather(g, input, out, windows))
 
 
 @primitive
-def max_pool2d_gather(xp, values: Array, input: Array, out: Array, windows: Windows):
+def max_pool_gather(xp, values: Array, input: Array, out: Array, windows: Windows):
     """The elements of values (of the input's shape) where each window has its largest input."""
     result = xp.zeros(out.shape, values.dtype)
     padded = windows.padded(xp, values, 0)
@@ -123,16 +70,16 @@ def max_pool2d_gather(xp, values: Array, input: Array, out: Array, windows: Wind
     return result
 
 
-max_pool2d_gather.vjp(values=lambda F, g, input, out, windows: F.max_pool2d_scatter(g, input, out, windows))
+max_pool_gather.vjp(values=lambda F, g, input, out, windows: F.max_pool_scatter(g, input, out, windows))
 
 
 @primitive
-def max_pool2d_indices(xp, input: Array, out: Array, windows: Windows):
+def max_pool_indices(xp, input: Array, out: Array, windows: Windows):
     """Where in its flattened image each window has its largest element."""
-    height, width = input.shape[2:]
-    rows = xp.arange(-windows.padding[0], height + windows.end[0])[:, None]
-    columns = xp.arange(-windows.padding[1], width + windows.end[1])
-    places = (rows * width + columns)[None, None]
+    places = xp.zeros((1,) * input.ndim, xp.int64)
+    for n, before, after in zip(input.shape[2:], windows.padding, windows.end, strict=True):
+        places = places[..., None] * n + xp.arange(-before, n + after)
+    places = places.reshape(places.shape[-input.ndim :])
     index = xp.zeros(out.shape, xp.int64)
     for place, hit in zip(windows.positions(places), _winners(xp, input, out, windows), strict=True):
         index += place * hit
@@ -147,19 +94,17 @@ def _divisor(xp: Any, size: tuple, windows: Windows, count_include_pad: bool, di
     if divisor_override is not None:
         return divisor_override
     if not any(windows.end) and (count_include_pad or not any(windows.padding)):
-        return windows.kernel[0] * windows.kernel[1]
+        return math.prod(windows.kernel)
     counts = []
-    for n, k, s, p, count in zip(
-        size[2:], windows.kernel, windows.stride, windows.padding, windows.out, strict=True
-    ):
+    for n, k, s, p, count in zip(size[2:], windows.kernel, windows.stride, windows.padding, windows.out, strict=True):
         low, high = (-p, n + p) if count_include_pad else (0, n)
         starts = [i * s - p for i in range(count)]
-        counts.append(xp.asarray([min(start + k, high) - max(start, low) for start in starts]))
-    return counts[0][:, None] * counts[1]
+        counts.append(xp.asarray([max(1, min(start + k, high) - max(start, low)) for start in starts]))
+    return functools.reduce(lambda product, count: product[..., None] * count, counts)
 
 
 @primitive
-def avg_pool2d(xp, input: Array, windows: Windows, count_include_pad: bool, divisor_override: int | None):
+def avg_pool(xp, input: Array, windows: Windows, count_include_pad: bool, divisor_override: int | None):
     """The mean of each window."""
     first, *rest = windows.positions(windows.padded(xp, input, 0))
     out = first.copy()
@@ -169,15 +114,15 @@ def avg_pool2d(xp, input: Array, windows: Windows, count_include_pad: bool, divi
     return mean.astype(out.dtype, copy=False)  # integers: the fraction is dropped
 
 
-avg_pool2d.vjp(
-    input=lambda F, g, input_shape, windows, count_include_pad, divisor_override: F.avg_pool2d_spread(
+avg_pool.vjp(
+    input=lambda F, g, input_shape, windows, count_include_pad, divisor_override: F.avg_pool_spread(
         g, input_shape, windows, count_include_pad, divisor_override
     )
 )
 
 
 @primitive
-def avg_pool2d_spread(
+def avg_pool_spread(
     xp, gradient: Array, size: tuple, windows: Windows, count_include_pad: bool, divisor_override: int | None
 ):
     """Images of a size with every window's gradient shared out over its elements."""
@@ -188,8 +133,8 @@ def avg_pool2d_spread(
     return windows.interior(total, size)
 
 
-avg_pool2d_spread.vjp(
-    gradient=lambda F, g, windows, count_include_pad, divisor_override: F.avg_pool2d(
+avg_pool_spread.vjp(
+    gradient=lambda F, g, windows, count_include_pad, divisor_override: F.avg_pool(
         g, windows, count_include_pad, divisor_override
     )
 )
