@@ -277,6 +277,8 @@ def arange(
         raise RuntimeError("step must be nonzero")
     if (end - start) / step < 0:
         raise RuntimeError(f"upper bound and lower bound inconsistent with step sign: [{start}, {end}) by {step}")
+    if dtype is not None and dtype.category < 2:
+        start, end, step = int(start), int(end), int(step)
     whole = all(isinstance(x, int) for x in (start, end, step))
     count = -((start - end) // step) if whole else math.ceil((end - start) / step)
     with devices.using(devices.resolve(device)) as xp:
@@ -296,11 +298,24 @@ def linspace(
     requires_grad: bool = False,
 ) -> Any:
     """`steps` numbers evenly spaced from start to end, both included."""
+    kind = _numpy_dtype(dtype, _range_dtype(start, end))
+    with devices.using(devices.resolve(device)) as xp:
+        array = _evenly(xp, start, end, steps, kind).astype(kind)
+    return finish(array, requires_grad)
+
+
+def _range_dtype(start: Any, end: Any) -> dtypes.dtype:
+    return dtypes.of_scalar(0j) if any(isinstance(x, complex) for x in (start, end)) else dtypes.get_default_dtype()
+
+
+def _evenly(xp: Any, start: Any, end: Any, steps: int, kind: numpy.dtype) -> Array:
+    """Numbers in double precision, as PyTorch spaces them: the ends as they are in the dtype, symmetrically from both."""
     if steps < 0:
         raise RuntimeError(f"number of steps must be non-negative, got {steps}")
-    with devices.using(devices.resolve(device)) as xp:
-        array = xp.linspace(start, end, steps).astype(_numpy_dtype(dtype))
-    return finish(array, requires_grad)
+    start, end = (kind.type(x.item() if isinstance(x, Variable) else x).item() for x in (start, end))
+    i = xp.arange(steps)
+    step = (end - start) / max(steps - 1, 1)
+    return xp.where((i < steps // 2) | (steps == 1), start + step * i, end - step * (steps - 1 - i))
 
 
 @accepts_layout
@@ -315,8 +330,10 @@ def logspace(
     requires_grad: bool = False,
 ) -> Any:
     """`steps` numbers evenly spaced on a logarithmic scale from base**start to base**end."""
-    exponents = linspace(start, end, steps, dtype=dtypes.float64, device=device)
-    return finish((base**exponents.array).astype(_numpy_dtype(dtype)), requires_grad)
+    kind = _numpy_dtype(dtype, _range_dtype(start, end))
+    with devices.using(devices.resolve(device)) as xp:
+        array = (base ** _evenly(xp, start, end, steps, kind)).astype(kind)
+    return finish(array, requires_grad)
 
 
 @accepts_layout

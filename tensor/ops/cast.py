@@ -58,7 +58,9 @@ def accepts_dtype(function: Callable) -> Callable:
 
     @functools.wraps(function, assigned=("__name__", "__qualname__", "__doc__", "__module__"), updated=())
     def call(input: Any, *args: Any, dtype: dtypes.dtype | None = None, **kwargs: Any) -> Any:
-        return function(input if dtype is None else to_dtype(input, dtypes.of(dtype)), *args, **kwargs)
+        if dtype is None:
+            return function(input, *args, **kwargs)
+        return to_dtype(function(to_dtype(input, dtype), *args, **kwargs), dtype)  # integers are summed as int64
 
     parameters = inspect.signature(function).parameters.values()
     option = inspect.Parameter("dtype", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="dtypes.dtype | None")

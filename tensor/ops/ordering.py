@@ -277,7 +277,7 @@ def unique(
         shape, axis = input.array.shape, 0
     else:
         axis = one_dim(dim, input.array.ndim)
-        rows = xp.moveaxis(input.array, axis, 0).reshape(input.array.shape[axis], -1)
+        rows = _rows(xp, input.array, axis)
         order = xp.lexsort(xp.flip(rows.T, 0)) if rows.size else xp.arange(len(rows))
         ranked, shape = xp.take(input.array, order, axis), (len(rows),)
     values, groups, counts = _runs(xp, ranked, axis)
@@ -299,14 +299,18 @@ def unique_consecutive(
     return _chosen(values, inverse, counts, return_inverse, return_counts)
 
 
+def _rows(xp: Any, array: Array, axis: int) -> Array:
+    """The slices of a dimension, flattened to the rows of a matrix."""
+    length = array.shape[axis]
+    return xp.moveaxis(array, axis, 0).reshape(length, array.size // (length or 1))
+
+
 def _runs(xp: Any, array: Array, axis: int) -> tuple:
     """The first slice of each run of equal ones, the number of the run of each slice, and the lengths of the runs."""
     length = array.shape[axis]
-    rows = xp.moveaxis(array, axis, 0).reshape(length, -1 if array.size else 0)
+    rows = _rows(xp, array, axis)
     starts = xp.ones(length, bool)
     starts[1:] = (rows[1:] != rows[:-1]).any(1)
-    if array.ndim > 1 and not array.size:  # slices without elements are all equal
-        starts[1:] = False
     first = xp.nonzero(starts)[0]
     counts = xp.diff(xp.concatenate([first, xp.asarray([length])])) if length else first
     return xp.take(array, first, axis), xp.cumsum(starts) - 1, counts

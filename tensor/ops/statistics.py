@@ -131,7 +131,6 @@ def cov(input: Any, *, correction: float = 1, fweights: Any = None, aweights: An
         average = ar.true_divide(reduction.sum(x, 1, True), total or math.nan)
         freedom: Any = total - correction
     else:
-        weights = weights.to(real(x).dtype)
         total = reduction.sum(weights)
         average = ar.true_divide(reduction.sum(ar.mul(x, weights), 1, True), total)
         lost = correction

@@ -10,7 +10,7 @@ from .internal_ops import INTERNAL
 from .ops import PUBLIC
 
 # Each package may bring rows in a table of its own, as a list ROWS.
-MORE_TABLES = ("tables.nn_ops", "tables.special_ops")
+MORE_TABLES = ("tables.nn_ops", "tables.special_ops", "tables.structure_ops")
 
 # Primitives of these modules are compared with independent references where their layers are tested.
 EXCUSED_MODULES = {
@@ -45,6 +45,7 @@ EXCUSED = {
                      "retain_grad", "register_hook", "register_post_accumulate_grad_hook"), _TAPE),
     **dict.fromkeys(("from_numpy", "from_dlpack", "as_tensor", "numpy", "__array__", "__dlpack__", "__dlpack_device__",
                      "__deepcopy__", "__reduce_ex__", "cuda", "device"), _BRIDGE),
+    **dict.fromkeys(("layout", "memory_format"), _SETTING),
     **dict.fromkeys(("empty", "empty_like", "new_empty", "data_ptr", "get_device", "Size", "Tensor", "__init__"),
                     _MEMORY),
     **dict.fromkeys(("__repr__", "__format__"), "tests/test_printing.py"),
