@@ -7,6 +7,7 @@ from typing import Any
 
 from ..runtime.arrays import module_of
 from . import engine
+from .batching import gradients_per_example, level_of
 from .mode import is_grad_enabled
 from .plan import FLOATING
 from .variable import Variable, box, fresh_node
@@ -67,6 +68,8 @@ def backward(
     """
     roots = [tensors] if isinstance(tensors, Variable) else _as_list(tensors, "backward(): tensors")
     gradients = [None] * len(roots) if grad_tensors is None else _as_list(grad_tensors, "backward(): grad_tensors")
+    if any(map(level_of, roots)):
+        raise RuntimeError("backward() cannot be called within vmap; use func.grad, which returns the gradients")
     _check_roots(roots, gradients, "backward()")
     targets = None if inputs is None else _as_list(inputs, "backward(): inputs")
     if targets is not None and not targets:
@@ -106,7 +109,13 @@ def grad(
     gradients = _as_list(grad_outputs, "grad(): grad_outputs") if grad_outputs is not None else [None] * len(roots)
     _check_roots(roots, gradients, "grad()")
     retain = create_graph if retain_graph is None else retain_graph
-    results = engine.gradients_of(roots, gradients, wanted, retain, create_graph)
+    if any(map(level_of, roots)):
+        options = {"retain_graph": retain, "create_graph": True, "allow_unused": True}
+        results = list(gradients_per_example(grad, roots, wanted, gradients, **options))
+    else:  # rules cannot compute on the raw arrays of batched tensors, so those are recorded
+        results = engine.gradients_of(roots, gradients, wanted, retain, create_graph or any(map(level_of, gradients)))
+    if not create_graph:
+        results = [g if g is None or g.node is None else g.detach() for g in results]
     for i, (x, g) in enumerate(zip(wanted, results, strict=True)):
         if g is None and materialize_grads:
             results[i] = box(module_of(x.array).zeros(x.array.shape, x.array.dtype))

@@ -20,6 +20,7 @@ from .variable import LEAF, Node, Variable, View, box, counter_of, fresh_node
 
 _ndarray = numpy.ndarray
 
+interceptors: list[Callable] = []  # asked before an operation of anything but plain host arrays is run; see batching
 registry: dict[str, Any] = {}  # name -> the public function of each primitive
 
 
@@ -67,6 +68,7 @@ class Declaration:
         self.joint: Rule | None = None
         self.fused: dict[str, Rule] = {}
         self.kernels: dict[str, Callable] = {}
+        self.batching: Callable | None = None  # how to run it on a whole batch, see batching.py
         self.bodies: dict[type, Callable] = {}  # array class -> function of raw arrays, filled at first use
         self.plans: dict[int, Plan | None] = {}  # mask of inputs (negative: on CUDA) -> plan
 
@@ -190,6 +192,10 @@ class Declaration:
         inputs = self.variadic_inputs(inputs) if self.variadic else inputs
         if not operands.uniform(self, inputs):
             inputs = operands.harmonize(self, inputs)
+            for intercept in interceptors:
+                result = intercept(self, inputs, attributes)
+                if result is not NotImplemented:
+                    return result
         raw = tuple([x.array if isinstance(x, Variable) else x for x in inputs])
         first = next(x.array for x in inputs if isinstance(x, Variable))
         try:

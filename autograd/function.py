@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .api import wants_grad
+from .batching import level_of, per_example
 from .mode import no_grad
 from .plan import Pick, attach_outputs
 from .variable import LEAF, Node, Variable, box, changed, counter_of, fresh_node
@@ -136,6 +137,8 @@ class Function:
     @classmethod
     def apply(cls, *args: Any) -> Any:
         """Run forward on the arguments and put its outputs on the tape."""
+        if any(map(level_of, args)):
+            return per_example(cls.apply, args)
         needs = tuple(wants_grad(x) for x in args)
         ctx = FunctionCtx(needs)
         with no_grad():

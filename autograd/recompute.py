@@ -125,8 +125,8 @@ class _Region:
         for counter, count in self._versions:
             if counter[0] != count:
                 raise RuntimeError(
-                    f"an argument of a checkpointed function was modified by an inplace operation ({counter[1]}) since: "
-                    "it cannot be computed again; pass a clone()"
+                    f"an argument of a checkpointed function was modified by an inplace operation ({counter[1]}) "
+                    "since: it cannot be computed again; pass a clone()"
                 )
         again = self._run_again()
         trace = _trace(again)

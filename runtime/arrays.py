@@ -13,6 +13,12 @@ import numpy
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
 
 
+class StandIn:
+    """What a function transform puts in the place of a raw array."""
+
+    real_array: Array  # the one at the bottom, for its module and device
+
+
 @functools.cache
 def cupy() -> ModuleType | None:
     """The CuPy module, or None where it is not installed or broken; `cupy_error` then says why."""
@@ -45,6 +51,8 @@ def module_of(array: Array) -> ModuleType:
     module = cupy()
     if module is not None and isinstance(array, module.ndarray):
         return module
+    if isinstance(array, StandIn):
+        return module_of(array.real_array)
     raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
 
 

@@ -105,6 +105,8 @@ def resolve(where: str | int | device | None) -> device:
 
 def device_of(array: Array) -> device:
     """The device that holds an array."""
+    if isinstance(array, arrays.StandIn):
+        array = array.real_array
     return CPU if isinstance(array, numpy.ndarray) else device("cuda", array.device.id)
 
 

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 import numpy
 from numpy import ndarray
+
+_refusal: ContextVar[str | None] = ContextVar("why no random numbers may be drawn now", default=None)
+
+
+@contextlib.contextmanager
+def refused(reason: str | None) -> Iterator[None]:
+    """Within the block drawing random numbers raises RuntimeError with the reason; None leaves it as it is."""
+    token = _refusal.set(reason or _refusal.get())
+    try:
+        yield
+    finally:
+        _refusal.reset(token)
 
 
 class Generator:
@@ -48,6 +63,9 @@ class Generator:
 
     def numpy(self) -> numpy.random.Generator:
         """The NumPy generator that draws this stream's numbers."""
+        reason = _refusal.get()
+        if reason is not None:
+            raise RuntimeError(reason)
         return self._numpy
 
     def get_state(self) -> ndarray:

@@ -85,7 +85,7 @@ class TensorBase(Variable):
     @property
     def is_cuda(self) -> bool:
         """Whether the memory is on a CUDA device."""
-        return not isinstance(self.array, numpy.ndarray)
+        return self.device.type == "cuda"
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or the length of one dimension."""

@@ -13,6 +13,7 @@ from typing import Any
 from ..autograd.mode import is_grad_enabled
 from ..autograd.variable import LEAF, Node, Variable, View, changed, fresh_node, next_number
 from ..runtime import dtypes
+from ..runtime.arrays import StandIn
 
 
 def inplace(function: Callable) -> Callable:
@@ -67,6 +68,8 @@ def assign(tensor: Any, value: Any, operation: str) -> Any:
         raw = value.array
     else:
         raw = value
+    if isinstance(array, StandIn) or isinstance(raw, StandIn):
+        array[...] = raw  # not possible: refused by the transform whose arrays these are
     if not isinstance(raw, int | float | complex) and raw.__class__ is not array.__class__:
         raise RuntimeError(f"{operation}: expected all tensors on one device; move the value to {tensor.device} first")
     if getattr(array, "flags", None) is not None and not getattr(array.flags, "writeable", True):
