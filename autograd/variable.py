@@ -36,6 +36,7 @@ class Variable:
     node: Any = None
     counter: list | None = None
     view_of: View | None = None
+    reshaped_at = -1  # the change, by the counter's number, that gave this tensor another shape in place
     hooks: dict[int, Callable] | None = None  # of a leaf: called with its gradient, may replace it
     grad_ready_hooks: dict[int, Callable] | None = None  # of a leaf: called after its gradient was accumulated
     grad_slot: Variable | None = None  # of a leaf in an arena: the tensor to write the gradient into
@@ -165,12 +166,22 @@ def fresh_node(variable: Variable) -> Any:
     """The node of a view, derived again from its parent if the shared memory was changed since."""
     view = variable.view_of
     if view is not None and view.version != counter_of(variable)[0]:
+        check_shape_kept(view)
         view.version = counter_of(variable)[0]
         variable.node = None
         if fresh_node(view.parent) is not None:
             with enable_grad():
                 variable.node = view.primitive(view.parent, *view.attributes).node
     return variable.node
+
+
+def check_shape_kept(view: View) -> None:
+    """Refuse to derive a view again from a tensor that got another shape in place since it was cut from it."""
+    if view.parent.reshaped_at > view.version:
+        raise RuntimeError(
+            "a tensor was given another shape in place (by squeeze_() or the like) after this view was cut from it, and "
+            "memory they share was changed since; use the out-of-place form of that operation"
+        )
 
 
 def counter_of(variable: Variable) -> list:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..autograd.mode import is_grad_enabled
-from ..autograd.variable import LEAF, Node, Variable, View, changed, fresh_node, next_number
+from ..autograd.variable import LEAF, Node, Variable, View, changed, check_shape_kept, fresh_node, next_number
 from ..runtime import dtypes
 from ..runtime.arrays import StandIn
 
@@ -28,6 +28,27 @@ def inplace(function: Callable) -> Callable:
         if isinstance(value.node, Node):
             _keep_saved(value.node, self, first)
         return assign(self, value, name)
+
+    twin.__name__ = twin.__qualname__ = name
+    return twin
+
+
+def inplace_view(function: Callable) -> Callable:
+    """The in-place twin of an operation that makes a view: the tensor itself becomes that view."""
+    name = function.__name__ + "_"
+
+    @functools.wraps(function, assigned=("__doc__",))
+    def twin(self: Any, *args: Any, **kwargs: Any) -> Any:
+        check_writable(self)
+        original = object.__new__(type(self))
+        original.__dict__.update(self.__dict__)
+        value = function(original, *args, **kwargs)
+        if value is not original:
+            changed(value, name)
+            self.array, self.node, self.counter, self.view_of = value.array, value.node, value.counter, value.view_of
+            self.reshaped_at = value.counter[0]
+            _mark_current(self)
+        return self
 
     twin.__name__ = twin.__qualname__ = name
     return twin
@@ -126,6 +147,7 @@ def _identity(value: Variable) -> Node:
 
 def _write_through(view: View, source: Any) -> None:
     """The parent of a view now stands for its old value with the view's region replaced."""
+    check_shape_kept(view)
     parent, attributes = view.parent, view.attributes
     shape = parent.array.shape
     old = fresh_node(parent)

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy
 
+from ..autograd.out import takes_out
 from ..autograd.variable import Variable, box
 from ..runtime import device as devices
 from ..runtime import dtypes, rng
 from .creation import finish
+from .layout import accepts_layout
 from .ops.shaping import as_size
 
 Generator = rng.Generator
@@ -65,6 +67,7 @@ def _float(dtype: dtypes.dtype | None) -> numpy.dtype:
     return dtype.numpy
 
 
+@accepts_layout
 def rand(
     *size: Any,
     generator: Generator | None = None,
@@ -76,6 +79,7 @@ def rand(
     return _placed(uniform_array(as_size(*size), _float(dtype), generator), device, requires_grad)
 
 
+@accepts_layout
 def randn(
     *size: Any,
     generator: Generator | None = None,
@@ -87,6 +91,7 @@ def randn(
     return _placed(normal_array(as_size(*size), _float(dtype), generator), device, requires_grad)
 
 
+@accepts_layout
 def randint(
     low: Any = 0,
     high: Any = None,
@@ -112,6 +117,7 @@ def randint(
     return _placed(drawn.astype((dtypes.of(dtype) if dtype else dtypes.int64).numpy), device, requires_grad)
 
 
+@accepts_layout
 def randperm(
     n: int, *, generator: Generator | None = None, dtype: dtypes.dtype | None = None, device: Any = None
 ) -> Any:
@@ -120,11 +126,13 @@ def randperm(
     return _placed(order, device, False)
 
 
+@accepts_layout
 def rand_like(input: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False) -> Any:
     """`rand` with the input's shape, dtype and device."""
     return rand(input.array.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
+@accepts_layout
 def randn_like(
     input: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False
 ) -> Any:
@@ -134,6 +142,7 @@ def randn_like(
     )
 
 
+@accepts_layout
 def randint_like(
     input: Any,
     low: int,
@@ -149,6 +158,7 @@ def randint_like(
     return randint(low, high, input.array.shape, **like)
 
 
+@accepts_layout
 def normal(
     mean: Any = 0.0,
     std: Any = 1.0,
@@ -185,6 +195,7 @@ def _host_values(value: Any) -> Any:
     return value.detach().cpu().array if isinstance(value, Variable) else value  # type: ignore[attr-defined]
 
 
+@takes_out
 def bernoulli(input: Any, p: float | None = None, *, generator: Generator | None = None) -> Any:
     """1 with the probability that the element gives (or with probability p for all of them), else 0."""
     chances = input.detach().cpu().array
@@ -221,6 +232,7 @@ def binomial(count: Any, prob: Any, generator: Generator | None = None) -> Any:
     return _placed(numpy.asarray(drawn).astype(trials.dtype), count.device, False)
 
 
+@takes_out
 def multinomial(
     input: Any, num_samples: int, replacement: bool = False, *, generator: Generator | None = None
 ) -> Any:

@@ -15,7 +15,7 @@ from ..runtime import device as devices
 from ..runtime import dtypes
 from . import creation, random, samplers
 from .base import Size, TensorBase
-from .inplace import assign, check_writable, inplace
+from .inplace import assign, check_writable, inplace, inplace_view
 from .ops import (
     arithmetic,
     bessel,
@@ -471,6 +471,9 @@ class Tensor(TensorBase, box=True):
     scatter_reduce_, masked_scatter_, put_ = inplace(scatter_reduce), inplace(masked_scatter), inplace(put)
     renorm_ = inplace(renorm)
     addmm_, addbmm_, baddbmm_, addmv_, addr_ = (inplace(f) for f in (addmm, addbmm, baddbmm, addmv, addr))
+
+    squeeze_, unsqueeze_, transpose_, t_ = (inplace_view(f) for f in (squeeze, unsqueeze, transpose, t))
+    swapaxes_, swapdims_, as_strided_ = transpose_, transpose_, inplace_view(as_strided)
 
     def copy_(self, src: Tensor, non_blocking: bool_ = False) -> Tensor:
         """Write another tensor's elements into this one, converted and broadcast."""
