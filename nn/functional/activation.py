@@ -11,6 +11,7 @@ from ...tensor.ops import indexing, shaping
 from ...tensor.ops import pointwise as pw
 from ...tensor.ops.softmax import log_softmax as _log_softmax
 from ...tensor.ops.softmax import softmax as _softmax
+from ...tensor.random import rand_like
 
 sigmoid, tanh = pw.sigmoid, pw.tanh
 softsign, tanhshrink, logsigmoid = pw.softsign, pw.tanhshrink, pw.logsigmoid
@@ -67,6 +68,64 @@ def selu(input: Any, inplace: bool = False) -> Any:
     Source: Klambauer et al., Self-Normalizing Neural Networks, 2017.
     """
     return _applied(pw.selu, input, inplace)
+
+
+def celu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
+    """The input where positive, alpha * (exp(input / alpha) - 1) elsewhere.
+
+    Source: Barron, Continuously differentiable exponential linear units, 2017.
+    """
+    if alpha == 0:
+        raise ZeroDivisionError("celu(): alpha must not be 0")
+    return _applied(_celu, input, inplace, alpha)
+
+
+def _celu(input: Any, alpha: float) -> Any:
+    return pw.elu(input / alpha) * alpha
+
+
+def hardshrink(input: Any, lambd: float = 0.5) -> Any:
+    """The input where its absolute value is above lambd, 0 elsewhere."""
+    return indexing.masked_fill(input, ar.le(pw.abs(input), lambd), 0.0)
+
+
+def softshrink(input: Any, lambd: float = 0.5) -> Any:
+    """The input moved towards 0 by lambd, 0 where that would pass it."""
+    if lambd < 0:
+        raise RuntimeError(f"lambda must be greater or equal to 0, but found to be {lambd}.")
+    return input - pw.clamp(input, -lambd, lambd)
+
+
+def rrelu(
+    input: Any, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
+) -> Any:
+    """The input where positive; elsewhere times a slope drawn uniformly from [lower, upper], or their mean.
+
+    Source: Xu et al., Empirical evaluation of rectified activations in convolutional network, 2015.
+    """
+    if lower > upper:
+        raise RuntimeError(f"Lower bound should be less than or equal to the upper bound, got {lower} and {upper}")
+    if not training:
+        return leaky_relu(input, (lower + upper) / 2, inplace)
+    slopes = rand_like(input) * (upper - lower) + lower
+    return _applied(_sloped, input, inplace, slopes)
+
+
+def _sloped(input: Any, slopes: Any) -> Any:
+    return ar.where(ar.ge(input, 0), input, input * slopes)
+
+
+def gumbel_softmax(logits: Any, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Any:
+    """softmax((logits + gumbel noise) / tau); with hard its one-hot maximum, with the gradient of the soft one.
+
+    Source: Jang et al., Categorical reparameterization with Gumbel-softmax, 2017.
+    """
+    noise = -pw.log(-pw.log(rand_like(logits).clamp(min=1e-20)))
+    soft = softmax((logits + noise) / tau, dim)
+    if not hard:
+        return soft
+    one_hot = logits.new_zeros(logits.shape).scatter(dim, soft.argmax(dim, True), 1.0)
+    return one_hot - soft.detach() + soft
 
 
 def silu(input: Any, inplace: bool = False) -> Any:
