@@ -210,7 +210,7 @@ class Softshrink(_Shrink):
 
 
 class RReLU(Module):
-    """The input where positive; elsewhere times a slope drawn uniformly from [lower, upper], in evaluation their mean."""
+    """The input where positive; elsewhere times a slope drawn from [lower, upper], in evaluation their mean."""
 
     def __init__(self, lower: float = 1 / 8, upper: float = 1 / 3, inplace: bool = False) -> None:
         super().__init__()
