@@ -108,6 +108,10 @@ def _running_trapezoid(y, x=None, dx=1.0, dim=-1):
     return np.stack(ends, -1)
 
 
+def _flat(hist, edges):
+    return hist, *edges
+
+
 _POINTS = np.array([0.0, 0.4, 1.5, 1.9])
 
 DIFFERENCES = [
@@ -133,16 +137,9 @@ DIFFERENCES = [
           lambda x, bins, low=0, high=0: np.histogram(x, bins, (low, high) if high else None)[0]),
     exact("histogram", [S(rnd(20), 4), S(rnd(20), 4, range=(-1.0, 1.0)), S(rnd(9), 3, density=True)],
           lambda x, bins, range=None, density=False: np.histogram(x, bins, range, density)),
-    exact("histogramdd", [S(rnd(20, 2), [2, 3])], np.histogramdd, call=lambda t, *a: _flat(t.histogramdd(*a))),
+    exact("histogramdd", [S(rnd(20, 2), [2, 3])], lambda x, bins: _flat(*np.histogramdd(x, bins)), call=lambda t, *a: _flat(*t.histogramdd(*a))),
 ]  # fmt: skip
 
-
-def _flat(result):
-    return result.hist, list(result.bin_edges)
-
-
-DIFFERENCES[-1].reference = lambda x, bins: np.histogramdd(x, bins)
-DIFFERENCES[-1].call = None
 
 # -- order ----------------------------------------------------------------------------------------------------------------
 
@@ -265,15 +262,15 @@ _REDUCE = {"sum": sum, "prod": np.prod, "mean": np.mean, "amax": max, "amin": mi
 _CHOSEN = np.array([[True, False, True], [False, True, True]])
 
 SCATTERING = [
-    *[Op("scatter_reduce", [S(spread(2, 3), 1, _PLACES, spread(2, 3) + 0.11, kind, include_self=own) for own in (True, False)],
+    *[sorting("scatter_reduce", [S(spread(2, 3), 1, _PLACES, spread(2, 3) + 0.11, kind, include_self=own) for own in (True, False)],
          _scattered(_REDUCE[kind])) for kind in _REDUCE],
-    Op("scatter_reduce", [S(np.array([[0.0, 2.0, 0.0]]), 1, np.array([[0, 1, 1]]), np.array([[3.0, 0.0, 5.0]]), "prod")],
+    sorting("scatter_reduce", [S(np.array([[0.0, 2.0, 0.0]]), 1, np.array([[0, 1, 1]]), np.array([[3.0, 0.0, 5.0]]), "prod")],
        _scattered(np.prod), second=False),
-    Op("scatter", [S(spread(2, 3), 1, _PLACES, spread(2, 3), reduce="multiply")], _scattered(np.prod)),
+    sorting("scatter", [S(spread(2, 3), 1, _PLACES, spread(2, 3), reduce="multiply")], _scattered(np.prod)),
     Op("scatter", [S(spread(2, 3), 1, _PLACES, spread(2, 3), reduce="add")], _scattered(sum)),
-    internal("scatter_product", [S(spread(2, 3), spread(2, 3), _PLACES, 1)], lambda x, s, i, d: _scattered(np.prod)(x, d, i, s)),
-    internal("scatter_extreme", [S(spread(2, 3), spread(2, 3) + 0.1, _PLACES, 1, True)], lambda x, s, i, d, top: _scattered(max)(x, d, i, s)),
-    *[Op("index_reduce", [S(spread(3, 2), 0, np.array([0, 2, 0]), spread(3, 2) + 0.11, kind, include_self=own) for own in (True, False)],
+    internal("scatter_product", [S(spread(2, 3), spread(2, 3), _PLACES, 1)], lambda x, s, i, d: _scattered(np.prod)(x, d, i, s), emulated=False),
+    internal("scatter_extreme", [S(spread(2, 3), spread(2, 3) + 0.1, _PLACES, 1, True)], lambda x, s, i, d, top: _scattered(max)(x, d, i, s), emulated=False),
+    *[sorting("index_reduce", [S(spread(3, 2), 0, np.array([0, 2, 0]), spread(3, 2) + 0.11, kind, include_self=own) for own in (True, False)],
          _by_rows(lambda rows, f=function: f(rows, 0)))
       for kind, function in (("prod", np.prod), ("mean", np.mean), ("amax", np.max), ("amin", np.min))],
     Op("index_copy", [S(rnd(3, 2), 0, np.array([2, 0]), rnd(2, 2)), S(rnd(2, 3), 1, np.array([1]), rnd(2, 1))],
