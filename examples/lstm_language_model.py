@@ -60,8 +60,10 @@ def load(least):
 
 
 def in_streams(tokens, streams, device):
-    """[time, streams]: stream i is the i-th part of the text. Every rank takes its own streams, each in the text's order,
-    so that the state at the end of one piece is the beginning of the next; a shuffling sampler would tear them."""
+    """[time, streams]: stream i is the i-th part of the text; every rank takes its own ones.
+
+    They stay in the text's order: the state after one piece is the beginning of the next.
+    """
     rank, world_size = dist.get_rank(), dist.get_world_size()
     time_steps = len(tokens) // streams
     return tokens[: time_steps * streams].view(streams, time_steps)[rank::world_size].T.contiguous().to(device)
@@ -142,9 +144,8 @@ def main():
 
     for epoch in range(args.epochs):
         state = None
-        progress = tqdm(
-            pieces(train_stream, args.length), f"epoch {epoch + 1}/{args.epochs}", total, disable=rank != 0, leave=False
-        )
+        label = f"epoch {epoch + 1}/{args.epochs}"
+        progress = tqdm(pieces(train_stream, args.length), label, total, disable=rank != 0, leave=False)
         for words, following in progress:
             logits, state = model(words, state)
             loss = loss_of(logits, following)

@@ -87,7 +87,7 @@ def dcgan(torch, same):
     real = same(torch.rand(4, 3, 16, 16)) * 2 - 1
     for _ in range(4):
         netD.zero_grad()
-        label = torch.full((4,), 1.0, dtype=torch.float)
+        label = torch.full((4,), 1.0)
         errD_real = criterion(netD(real).view(-1), label)
         errD_real.backward()
         noise = same(torch.randn(4, 4, 1, 1))
@@ -238,7 +238,7 @@ def diffusion(torch, same):
             self.norm = nn.GroupNorm(4, 8)
 
         def forward(self, x, t):
-            frequencies = torch.exp(-math.log(10000) * torch.arange(0, 4, dtype=torch.float32) / 4)
+            frequencies = torch.exp(-math.log(10000) * torch.arange(0, 4) / 4)
             angles = t[:, None].float() * frequencies[None]
             embedding = self.time(torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1))
             h = F.silu(self.norm(self.first(x) + embedding[:, :, None, None]))

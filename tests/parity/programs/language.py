@@ -65,13 +65,13 @@ def nano_gpt(torch, same):
         def __init__(self):
             super().__init__()
             self.transformer = nn.ModuleDict(
-                dict(
-                    wte=nn.Embedding(vocab_size, n_embd),
-                    wpe=nn.Embedding(block_size, n_embd),
-                    drop=nn.Dropout(0.0),
-                    h=nn.ModuleList([Block(flash=i == 0) for i in range(n_layer)]),
-                    ln_f=LayerNorm(n_embd, bias=True),
-                )
+                {
+                    "wte": nn.Embedding(vocab_size, n_embd),
+                    "wpe": nn.Embedding(block_size, n_embd),
+                    "drop": nn.Dropout(0.0),
+                    "h": nn.ModuleList([Block(flash=i == 0) for i in range(n_layer)]),
+                    "ln_f": LayerNorm(n_embd, bias=True),
+                }
             )
             self.lm_head = nn.Linear(n_embd, vocab_size, bias=False)
             self.transformer.wte.weight = self.lm_head.weight
@@ -89,7 +89,7 @@ def nano_gpt(torch, same):
                 torch.nn.init.normal_(module.weight, mean=0.0, std=0.02)
 
         def forward(self, idx, targets=None):
-            b, t = idx.size()
+            _, t = idx.size()
             pos = torch.arange(0, t, dtype=torch.long, device=idx.device)
             x = self.transformer.drop(self.transformer.wte(idx) + self.transformer.wpe(pos))
             for block in self.transformer.h:

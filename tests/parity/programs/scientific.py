@@ -87,18 +87,18 @@ def time_sequence(torch, same):
     seq = same(Sequence().double())
     data = torch.sin(torch.arange(12, dtype=torch.float64) * 0.5 + torch.tensor([[0.0], [1.0], [2.5]]).double())
     optimizer = torch.optim.LBFGS(seq.parameters(), lr=0.8, max_iter=4)
+    losses = []
+
+    def closure():
+        optimizer.zero_grad()
+        loss = nn.MSELoss()(seq(data[:, :-1]), data[:, 1:])
+        losses.append(loss.item())
+        loss.backward()
+        return loss
+
     for _ in range(2):
-        losses = []
-
-        def closure():
-            optimizer.zero_grad()
-            loss = nn.MSELoss()(seq(data[:, :-1]), data[:, 1:])
-            losses.append(loss.item())
-            loss.backward()
-            return loss
-
         optimizer.step(closure)
-        yield from losses
+    yield from losses
     with torch.no_grad():
         yield seq(data, future=4)[:, -1].sum().item()
 
@@ -302,14 +302,15 @@ def mixture_density(torch, same):
 
 @program
 def gaussian_process(torch, same):
-    """Hyper-parameters of a Gaussian process by the marginal likelihood: Cholesky, triangular solves, log-determinant."""
+    """Hyper-parameters of a Gaussian process by the marginal likelihood: Cholesky factor and its solve."""
     x = torch.linspace(0, 4, 10, dtype=torch.float64)
     y = torch.sin(2 * x) + 0.1 * same(torch.randn(10, dtype=torch.float64))
     log_length, log_scale, log_noise = (torch.zeros((), dtype=torch.float64, requires_grad=True) for _ in range(3))
     optimizer = torch.optim.Adam([log_length, log_scale, log_noise], lr=0.1)
     for _ in range(6):
         squares = torch.cdist(x[:, None], x[:, None]).pow(2)
-        K = log_scale.exp() * torch.exp(-0.5 * squares / log_length.exp() ** 2) + log_noise.exp() * torch.eye(10).double()
+        K = log_scale.exp() * torch.exp(-0.5 * squares / log_length.exp() ** 2)
+        K = K + log_noise.exp() * torch.eye(10, dtype=torch.float64)
         L = torch.linalg.cholesky(K)
         alpha = torch.cholesky_solve(y[:, None], L)
         loss = 0.5 * (y @ alpha).squeeze() + L.diagonal().log().sum() + 5 * math.log(2 * math.pi)

@@ -53,8 +53,8 @@ def resnet(torch, same):
 
         def _make_layer(self, planes, num_blocks, stride):
             layers = []
-            for stride in [stride] + [1] * (num_blocks - 1):
-                layers.append(BasicBlock(self.in_planes, planes, stride))
+            for s in [stride] + [1] * (num_blocks - 1):
+                layers.append(BasicBlock(self.in_planes, planes, s))
                 self.in_planes = planes * BasicBlock.expansion
             return nn.Sequential(*layers)
 
@@ -65,7 +65,7 @@ def resnet(torch, same):
 
     net = same(ResNet([2, 1, 1, 1], [4, 8, 8, 16]))
     criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, nesterov=True)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=4)
     inputs, targets = pictures(torch, same, 8, 3, 32, 32), same(torch.randint(0, 10, (8,)))
     for _ in range(4):
@@ -247,8 +247,8 @@ def siamese(torch, same):
         def __init__(self):
             super().__init__()
             self.cnn = nn.Sequential(
-                nn.ReflectionPad2d(1), nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.BatchNorm2d(4), nn.Dropout2d(p=0.0),
-                nn.AdaptiveAvgPool2d((3, 3)),
+                nn.ReflectionPad2d(1), nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.BatchNorm2d(4),
+                nn.Dropout2d(p=0.0), nn.AdaptiveAvgPool2d((3, 3)),
             )  # fmt: skip
             self.fc = nn.Sequential(nn.Linear(36, 10), nn.PReLU(), nn.Linear(10, 5))
 
@@ -280,7 +280,8 @@ def siamese(torch, same):
 def sim_clr(torch, same):
     """Contrastive learning without labels: two views, normalized, the other view among all others (NT-Xent)."""
     nn, F = torch.nn, torch.nn.functional
-    net = same(nn.Sequential(nn.Flatten(), nn.Linear(27, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 6, bias=False)))
+    layers = nn.Flatten(), nn.Linear(27, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 6, bias=False)
+    net = same(nn.Sequential(*layers))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     images = pictures(torch, same, 5, 3, 3, 3)
     for _ in range(5):
