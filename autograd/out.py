@@ -25,7 +25,8 @@ def write_into(out: Any, result: Any, name: str) -> Any:
         return _write(out, result, name)
     if not isinstance(out, tuple | list) or len(out) != len(result):
         raise TypeError(f"{name}(): argument 'out' must be a tuple of {len(result)} tensors")
-    return type(result)(*map(_write, out, result, [name] * len(result)))
+    written = [_write(o, r, name) for o, r in zip(out, result, strict=True)]
+    return type(result)(*written) if hasattr(result, "_fields") else tuple(written)
 
 
 def _write(out: Any, result: Variable, name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...autograd.variable import Variable, box
 from ...runtime import dtypes
@@ -36,6 +37,8 @@ def _reversed_sum(F: Any, g: Any, dim: int) -> Any:
 @primitive
 def cumsum(xp, input: Array, dim: int):
     """The running sum along dim; integers are summed as int64."""
+    if input.dtype.kind == "V":  # CuPy has no running sum of bfloat16
+        return cumsum.declaration.body(xp, input.astype(xp.float32), dim).astype(input.dtype)
     dtype = xp.int64 if input.dtype.kind in "bui" else None
     return xp.cumsum(input, one_dim(dim, input.ndim) if input.ndim else None, dtype).reshape(input.shape)
 
@@ -46,6 +49,8 @@ cumsum.vjp(input=lambda F, g, dim: _reversed_sum(F, g, dim) if g.shape else g)
 @primitive
 def cumprod(xp, input: Array, dim: int):
     """The running product along dim; integers are multiplied as int64."""
+    if input.dtype.kind == "V":  # CuPy has no running product of bfloat16
+        return cumprod.declaration.body(xp, input.astype(xp.float32), dim).astype(input.dtype)
     dtype = xp.int64 if input.dtype.kind in "bui" else None
     return xp.cumprod(input, one_dim(dim, input.ndim) if input.ndim else None, dtype).reshape(input.shape)
 
@@ -179,6 +184,7 @@ cumsum_as = accepts_dtype(cumsum)
 cumprod_as = accepts_dtype(cumprod)
 
 
+@takes_out
 def diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
     """The n-th difference of neighbours along dim: input[i + 1] - input[i], n times.
 

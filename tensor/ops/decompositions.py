@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy
 
+from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...autograd.variable import box
 from ...runtime import arrays, dtypes
@@ -54,6 +55,7 @@ def _cholesky_input(F: Any, g: Any, out: Any, upper: bool) -> Any:
 cholesky_factor.vjp(input=_cholesky_input)
 
 
+@takes_out
 def cholesky(A: Any, *, upper: bool = False) -> Any:
     """The triangular factor of a Hermitian positive-definite matrix: A = L L^H, or U^H U if upper.
 
@@ -74,6 +76,7 @@ def cholesky(A: Any, *, upper: bool = False) -> Any:
     return cholesky_factor(A, upper)
 
 
+@takes_out
 def cholesky_of(input: Any, upper: bool = False) -> Any:
     """torch.cholesky, the older form of `linalg.cholesky`."""
     return cholesky(input, upper=upper)
@@ -111,6 +114,7 @@ def _qr_factors(F: Any, g: tuple, needs: tuple, Q: Any, R: Any, mode: str) -> tu
 _QR = namedtuple("qr", ("Q", "R"))
 
 
+@takes_out
 def qr(A: Any, mode: str = "reduced") -> Any:
     """The QR decomposition A = Q R: Q with orthonormal columns, R upper triangular.
 
@@ -136,6 +140,7 @@ def qr(A: Any, mode: str = "reduced") -> Any:
     return _QR(Q, shaping.cat([R, rest], -1))
 
 
+@takes_out
 def qr_reduced(input: Any, some: bool = True) -> Any:
     """torch.qr, the older form of `linalg.qr`; complete if not `some`."""
     return qr(input, "reduced" if some else "complete")
@@ -225,6 +230,7 @@ def _check_pivoting(pivot: bool, name: str) -> None:
         raise NotImplementedError(f"{name}: LU without pivoting is not implemented; use pivot=True")
 
 
+@takes_out
 def lu_factor_ex(A: Any, *, pivot: bool = True, check_errors: bool = False) -> Any:
     """`lu_factor` with a third result `info`: 0, or the place i from 1 up where U[i, i] is the first that is 0."""
     check_matrix(A, "linalg.lu_factor_ex")
@@ -238,6 +244,7 @@ def lu_factor_ex(A: Any, *, pivot: bool = True, check_errors: bool = False) -> A
     return _LUFactorEx(*result)
 
 
+@takes_out
 def lu_factor(A: Any, *, pivot: bool = True) -> Any:
     """The LU decomposition with exchanged rows in the compact form that `lu_solve` takes.
 
@@ -260,12 +267,14 @@ def lu_factor(A: Any, *, pivot: bool = True) -> Any:
     return _LUFactor(*lu_factor_ex(A, pivot=pivot, check_errors=True)[:2])
 
 
+@takes_out
 def lu_compact(A: Any, pivot: bool = True, get_infos: bool = False) -> tuple:
     """torch.lu, the older form of `linalg.lu_factor`; with `info` as third result if get_infos."""
     result = lu_factor_ex(A, pivot=pivot)
     return tuple(result) if get_infos else tuple(result[:2])
 
 
+@takes_out
 def lu(A: Any, *, pivot: bool = True) -> Any:
     """The decomposition A = P L U: a permutation, a lower triangle with ones on its diagonal, an upper triangle."""
     check_matrix(A, "linalg.lu")
@@ -273,6 +282,7 @@ def lu(A: Any, *, pivot: bool = True) -> Any:
     return lu_unpack(*lu_packed(A)[:2])
 
 
+@takes_out
 def lu_unpack(LU_data: Any, LU_pivots: Any, unpack_data: bool = True, unpack_pivots: bool = True) -> Any:
     """P, L and U from the compact form of `lu_factor`; what is not asked for comes out empty."""
     rows, columns = LU_data.array.shape[-2:]
@@ -334,6 +344,7 @@ _LDLFactor = namedtuple("ldl_factor", ("LD", "pivots"))
 _LDLFactorEx = namedtuple("ldl_factor_ex", ("LD", "pivots", "info"))
 
 
+@takes_out
 def ldl_factor_ex(A: Any, *, hermitian: bool = False, check_errors: bool = False) -> Any:
     """`ldl_factor` with a third result `info`: 0, or the place from 1 up of the first zero block of D."""
     check_square(A, "linalg.ldl_factor_ex")
@@ -343,11 +354,13 @@ def ldl_factor_ex(A: Any, *, hermitian: bool = False, check_errors: bool = False
     return _LDLFactorEx(*result)
 
 
+@takes_out
 def ldl_factor(A: Any, *, hermitian: bool = False) -> Any:
     """The decomposition of a symmetric (or Hermitian) matrix, A = L D L^T, in LAPACK's compact form for `ldl_solve`."""
     return _LDLFactor(*ldl_factor_ex(A, hermitian=hermitian)[:2])
 
 
+@takes_out
 def ldl_solve(LD: Any, pivots: Any, B: Any, *, hermitian: bool = False) -> Any:
     """The solution X of A X = B from the factors of `ldl_factor(A)`."""
     return ldl_solve_packed(LD, pivots, B, hermitian)

@@ -6,6 +6,7 @@ import math
 from collections import namedtuple
 from typing import Any
 
+from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
 from . import arithmetic as ar
@@ -81,6 +82,7 @@ def _log_determinant(F: Any, g: tuple, needs: tuple, input: Any, sign: Any) -> t
 _SLogDet = namedtuple("slogdet", ("sign", "logabsdet"))
 
 
+@takes_out
 def det(A: Any) -> Any:
     """The determinant of square matrices [..., n, n].
 
@@ -93,6 +95,7 @@ def det(A: Any) -> Any:
     return determinant(A)
 
 
+@takes_out
 def slogdet(A: Any) -> Any:
     """The sign (for complex matrices the phase) and the logarithm of the size of the determinant, without overflow.
 

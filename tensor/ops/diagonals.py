@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...autograd.out import takes_out
 from .shaping import diagonal, embed_diagonal, one_dim, reshape
 
 
+@takes_out
 def diag(input: Any, diagonal_offset: int = 0) -> Any:
     """The diagonal of a matrix, or the matrix with a vector on its diagonal."""
     if input.array.ndim == 2:

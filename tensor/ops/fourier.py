@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy
 
+from ...autograd.out import takes_out
 from ...autograd.plan import FLOATING
 from ...autograd.primitive import primitive
 from ...runtime import dtypes
@@ -162,6 +163,7 @@ def _c2r(name: str, input: Any, s: Any, dim: Any, norm: str | None) -> Any:
     return fft_c2r(x, dims[-1], n, _checked_norm(norm, name))
 
 
+@takes_out
 def fftn(input: Any, s: Any = None, dim: Any = None, norm: str | None = None) -> Any:
     """The discrete Fourier transform over several dims: X[k] = sum_j x[j] exp(-2 pi i j k / n) along each.
 
@@ -180,26 +182,31 @@ def fftn(input: Any, s: Any = None, dim: Any = None, norm: str | None = None) ->
     return _c2c("fftn", input, s, dim, norm, False)
 
 
+@takes_out
 def ifftn(input: Any, s: Any = None, dim: Any = None, norm: str | None = None) -> Any:
     """The inverse of `fftn`; norm "backward" carries the factor 1/n here."""
     return _c2c("ifftn", input, s, dim, norm, True)
 
 
+@takes_out
 def rfftn(input: Any, s: Any = None, dim: Any = None, norm: str | None = None) -> Any:
     """`fftn` of real input, with only the non-negative frequencies of the last dim: n // 2 + 1 of them."""
     return _r2c("rfftn", input, s, dim, norm)
 
 
+@takes_out
 def irfftn(input: Any, s: Any = None, dim: Any = None, norm: str | None = None) -> Any:
     """The inverse of `rfftn`; the last signal length is 2 (m - 1) unless `s` says otherwise."""
     return _c2r("irfftn", input, s, dim, norm)
 
 
+@takes_out
 def hfftn(input: Any, s: Any = None, dim: Any = None, norm: str | None = None) -> Any:
     """The transform of a signal that is Hermitian in the last dim, given by its first half; real."""
     return _c2r("hfftn", pointwise.conj(input), s, dim, _FLIPPED[_checked_norm(norm, "hfftn")])
 
 
+@takes_out
 def ihfftn(input: Any, s: Any = None, dim: Any = None, norm: str | None = None) -> Any:
     """The inverse of `hfftn`: half of the inverse transform of a real signal."""
     return pointwise.conj(_r2c("ihfftn", input, s, dim, _FLIPPED[_checked_norm(norm, "ihfftn")]))
@@ -216,7 +223,7 @@ def _over_one(over_many: Any, name: str, doc: str) -> Any:
 
     transform.__name__ = transform.__qualname__ = name
     transform.__doc__ = doc
-    return transform
+    return takes_out(transform)
 
 
 def _over_two(over_many: Any, name: str) -> Any:
@@ -225,7 +232,7 @@ def _over_two(over_many: Any, name: str) -> Any:
 
     transform.__name__ = transform.__qualname__ = name
     transform.__doc__ = f"`{over_many.__name__}` over two dims, by default the last two."
-    return transform
+    return takes_out(transform)
 
 
 fft = _over_one(fftn, "fft", "The discrete Fourier transform along dim, of n points; see `fftn`.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy
 
+from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...autograd.variable import Variable, box
 from ...runtime import dtypes
@@ -270,6 +271,7 @@ def check_index(
             raise kind(f"{function}(): index {int(index.array.min())} is out of bounds for dimension {dim}")
 
 
+@takes_out
 def gather(input: Any, dim: int, index: Any) -> Any:
     """Elements along dim at the given indices: out[i][j] = input[i][index[i][j]] for dim 1.
 
@@ -301,6 +303,7 @@ def check_fits(index: tuple, other: tuple, dim: int, function: str, name: str) -
         )
 
 
+@takes_out
 def index_select(input: Any, dim: int, index: Any) -> Any:
     """The slices of a dimension that a vector of indices names."""
     dim = one_dim(dim, input.array.ndim)
@@ -316,6 +319,7 @@ def index_select(input: Any, dim: int, index: Any) -> Any:
     return reshape(index_select_rows(rows, reshape(index, (1,)), dim), shape)
 
 
+@takes_out
 def take(input: Any, index: Any) -> Any:
     """The elements at indices into the flattened input, in the index's shape."""
     check_index(index, 0, "take", 0, sized=False)
@@ -323,6 +327,7 @@ def take(input: Any, index: Any) -> Any:
     return take_index(reshape(input, (-1,)), (index.array,))
 
 
+@takes_out
 def take_along_dim(input: Any, indices: Any, dim: int | None = None) -> Any:
     """Elements along dim at the given indices, which broadcast against the input in the other dimensions.
 
@@ -356,6 +361,7 @@ def take_along_dim(input: Any, indices: Any, dim: int | None = None) -> Any:
     return gather(expand(input, shapes[0]), dim, expand(box(places), shapes[1]))
 
 
+@takes_out
 def masked_select(input: Any, mask: Any) -> Any:
     """The elements where a boolean mask holds, as a vector."""
     if mask.array.dtype.kind != "b":
@@ -383,12 +389,14 @@ def masked_fill(input: Any, mask: Any, value: Any) -> Any:
 @primitive
 def fill_where(xp, input: Array, mask: Array, value: float):
     """The input with a number where a mask holds."""
-    return xp.where(mask, xp.asarray(value, input.dtype), input)
+    out = xp.where(mask, xp.asarray(value, input.dtype), input)
+    return out if out.dtype == input.dtype else out.astype(input.dtype)  # CuPy makes bfloat16 float32
 
 
 fill_where.vjp(input=lambda F, g, mask: F.fill_where(g, mask, 0.0))
 
 
+@takes_out
 def nonzero(input: Any, *, as_tuple: bool = False) -> Any:
     """The indices of nonzero elements: one row each, or a tuple of one vector per dimension."""
     xp = module_of(input.array)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...autograd.variable import box
 from ...runtime import arrays
@@ -59,6 +60,7 @@ def _tolerances(A: Any, atol: Any, rtol: Any) -> tuple[Any, Any]:
     return raw[0] if raw[0] is not None else 0.0, raw[1]
 
 
+@takes_out
 def pinv(A: Any, rcond: Any = None, hermitian: bool = False, *, atol: Any = None, rtol: Any = None) -> Any:
     """The pseudoinverse (Moore-Penrose), through the singular values.
 
@@ -82,6 +84,7 @@ def pinverse(input: Any, rcond: float = 1e-15) -> Any:
     return pinv(input, rcond)
 
 
+@takes_out
 def matrix_rank(A: Any, tol: Any = None, hermitian: bool = False, *, atol: Any = None, rtol: Any = None) -> Any:
     """The number of singular values above max(atol, rtol * largest), as int64 [...]; `tol` is the older name of atol.
 
@@ -99,13 +102,14 @@ def matrix_rank(A: Any, tol: Any = None, hermitian: bool = False, *, atol: Any =
     if not sizes.size:
         return box(arrays.module_of(sizes).zeros(sizes.shape[:-1], numpy.int64))
     cut = arrays.module_of(sizes).maximum(atol, rtol * sizes.max(-1))
-    return box((sizes > cut[..., None]).sum(-1))
+    return box(arrays.module_of(sizes).asarray((sizes > cut[..., None]).sum(-1)))
 
 
 _LeastSquares = namedtuple("lstsq", ("solution", "residuals", "rank", "singular_values"))
 _DRIVERS = ("gels", "gelsy", "gelsd", "gelss")
 
 
+@takes_out
 def lstsq(A: Any, B: Any, rcond: float | None = None, *, driver: str | None = None) -> Any:
     """The X of smallest size that minimizes the size of A X - B, in the Frobenius norm.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from ...autograd.out import takes_out, write_into
 from ...autograd.primitive import primitive
 from ...runtime import dtypes
 from ...runtime.arrays import Array
@@ -27,7 +28,7 @@ matmul_nd.vjp(
 )
 
 
-def matmul(input: Any, other: Any) -> Any:
+def matmul(input: Any, other: Any, *, out: Any = None) -> Any:
     """The product of vectors, matrices or batches of matrices, by PyTorch's rules for each number of dimensions.
 
     Args:
@@ -39,6 +40,8 @@ def matmul(input: Any, other: Any) -> Any:
         >>> torch.matmul(torch.ones(2, 3), torch.ones(3))
         tensor([3., 3.])
     """
+    if out is not None:
+        return write_into(out, matmul(input, other), "matmul")
     a, b = input.array, other.array
     if a.ndim == 0 or b.ndim == 0:
         raise RuntimeError(f"both arguments to matmul need to be at least 1D, but they are {a.ndim}D and {b.ndim}D")
@@ -67,11 +70,11 @@ def matmul(input: Any, other: Any) -> Any:
 
 
 def _with_dims(name: str, ndim: tuple[int, int], doc: str) -> Any:
-    def function(input: Any, other: Any) -> Any:
+    def function(input: Any, other: Any, *, out: Any = None) -> Any:
         found = (input.array.ndim, other.array.ndim)
         if found != ndim:
             raise RuntimeError(f"{name}(): expected tensors with {ndim[0]} and {ndim[1]} dimensions, got {found}")
-        return matmul(input, other)
+        return matmul(input, other, out=out)
 
     function.__name__, function.__doc__ = name, doc
     return function
@@ -83,6 +86,7 @@ mv = _with_dims("mv", (2, 1), "The product of a matrix and a vector.")
 dot = _with_dims("dot", (1, 1), "The inner product of two vectors.")
 
 
+@takes_out
 def outer(input: Any, vec2: Any) -> Any:
     """The outer product of two vectors."""
     if input.array.ndim != 1 or vec2.array.ndim != 1:
@@ -90,6 +94,7 @@ def outer(input: Any, vec2: Any) -> Any:
     return ar.mul(shaping.unsqueeze(input, 1), shaping.unsqueeze(vec2, 0))
 
 
+@takes_out
 def addmm(input: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """beta * input + alpha * (mat1 @ mat2)."""
     return scaled_sum(input, mm(mat1, mat2), beta, alpha)

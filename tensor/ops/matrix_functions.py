@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...autograd.variable import box
 from ...runtime import arrays
@@ -37,6 +38,7 @@ def _matrix_exponential_input(F: Any, g: Any, input: Any) -> Any:
 matrix_exponential.vjp(input=_matrix_exponential_input)
 
 
+@takes_out
 def matrix_power(A: Any, n: int) -> Any:
     """The n-th power of square matrices, by repeated squaring; of the inverse if n is negative.
 
@@ -76,6 +78,7 @@ def matrix_exp(A: Any) -> Any:
     return matrix_exponential(A)
 
 
+@takes_out
 def tensorinv(A: Any, ind: int = 2) -> Any:
     """The inverse of A as a map from its last dims to its first `ind`: tensordot(tensorinv(A), A, ind) is identity."""
     if ind <= 0:
@@ -90,6 +93,7 @@ def tensorinv(A: Any, ind: int = 2) -> Any:
     return shaping.reshape(inv(shaping.reshape(A, (rows, columns))), (*shape[ind:], *shape[:ind]))
 
 
+@takes_out
 def tensorsolve(A: Any, B: Any, dims: Any = None) -> Any:
     """The X with tensordot(A, X, X.ndim) = B; `dims` of A are moved to its end first.
 
@@ -110,6 +114,7 @@ def tensorsolve(A: Any, B: Any, dims: Any = None) -> Any:
     return shaping.reshape(solution, shape)
 
 
+@takes_out
 def householder_product(A: Any, tau: Any) -> Any:
     """The first columns of the product of reflections 1 - tau_i v_i v_i^H, as `geqrf` packs them.
 
@@ -146,6 +151,7 @@ def reflected(A: Any, tau: Any, C: Any, adjoint: bool) -> Any:
     return ar.sub(C, linalg.matmul_nd(V, inner))
 
 
+@takes_out
 def ormqr(input: Any, tau: Any, other: Any, left: bool = True, transpose: bool = False) -> Any:
     """Q other, Q^H other if transpose, or the product from the right if not left; Q from `geqrf`'s reflections."""
     if left:

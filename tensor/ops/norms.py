@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from ...autograd.out import takes_out
 from ...autograd.plan import FLOATING
 from ...autograd.primitive import primitive
 from ...runtime import dtypes
@@ -66,6 +67,7 @@ def _without_zeros(F: Any, x: Any) -> Any:
 power_norm.vjp(input=_power_norm_input)
 
 
+@takes_out
 def vector_norm(
     x: Any, ord: float = 2, dim: Dim = None, keepdim: bool = False, *, dtype: dtypes.dtype | None = None
 ) -> Any:
@@ -103,6 +105,7 @@ def _real_sizes(x: Any, dtype: dtypes.dtype | None, name: str) -> Any:
     return pw.abs(x) if x.array.dtype.kind == "c" else x
 
 
+@takes_out
 def matrix_norm(
     A: Any,
     ord: float | str = "fro",
@@ -153,6 +156,7 @@ def _with_ones(shape: tuple, dims: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(1 if i in dims else n for i, n in enumerate(shape))
 
 
+@takes_out
 def norm(
     A: Any,
     ord: float | str | None = None,
@@ -188,6 +192,7 @@ def norm(
     return vector_norm(A, ord, dims, keepdim, dtype=dtype)
 
 
+@takes_out
 def cond(A: Any, p: float | str | None = None) -> Any:
     """The condition number of matrices: norm(A, p) * norm(inverse of A, p); p None is 2.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...autograd.variable import Variable, box
 from ...runtime.arrays import Array, module_of
@@ -41,6 +42,7 @@ sort.vjp(
 )
 
 
+@takes_out
 def sort_by(input: Any, dim: int = -1, descending: bool = False, *, stable: bool = False) -> Any:
     """The elements in order along dim, and where they came from; always stable.
 
@@ -57,11 +59,13 @@ def argsort(input: Any, dim: int = -1, descending: bool = False, stable: bool = 
     return sort(input, dim, descending, stable).indices
 
 
+@takes_out
 def msort(input: Any) -> Any:
     """The elements in order along the first dimension."""
     return sort(input, 0).values
 
 
+@takes_out
 def topk(input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     """The k largest (or smallest) elements along dim in order, and where they are."""
     dim = one_dim(dim, input.array.ndim)
@@ -98,6 +102,7 @@ def _extreme(input: Any, name: str, dim: Any, keepdim: bool) -> Any:
     return pick(input, dim, getattr(reduction, "arg" + name)(input, dim, True), keepdim)
 
 
+@takes_out
 def max(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """The largest element; with dim, the largest along it and their indices; with a tensor, the larger of both.
 
@@ -111,6 +116,7 @@ def max(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
     return reduction.amax(input) if dim is None else _extreme(input, "max", dim, keepdim)
 
 
+@takes_out
 def min(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """The smallest element; with dim, the smallest along it and their indices; with a tensor, the smaller of both."""
     if isinstance(dim, Variable):
@@ -118,6 +124,7 @@ def min(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
     return reduction.amin(input) if dim is None else _extreme(input, "min", dim, keepdim)
 
 
+@takes_out
 def kthvalue(input: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     """The k-th smallest element along dim, counting from 1, and where it is."""
     dim = one_dim(dim, input.array.ndim)
@@ -145,6 +152,7 @@ def _median(input: Any, dim: int, keepdim: bool, ignore_nan: bool) -> Any:
     return pick(input, dim, box(index), keepdim)
 
 
+@takes_out
 def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """The lower median, nan if any element is; with dim, along it and with indices.
 
@@ -158,6 +166,7 @@ def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     return _median(shaping.reshape(input, (-1,)), 0, False, False).values if input.array.size else _nothing(input)
 
 
+@takes_out
 def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """The lower median of the elements that are not nan; with dim, along it and with indices."""
     if dim is not None:
@@ -172,6 +181,7 @@ def _nothing(input: Any) -> Any:
     return box(module_of(input.array).asarray(value, dtype))
 
 
+@takes_out
 def mode(input: Any, dim: int = -1, keepdim: bool = False) -> Any:
     """The most frequent element along dim (the smallest of several), and where it occurs last."""
     dim = _reduced_dim(input, dim, "mode")
@@ -191,6 +201,7 @@ def mode(input: Any, dim: int = -1, keepdim: bool = False) -> Any:
 # -- searching ------------------------------------------------------------------------------------------------------------
 
 
+@takes_out
 def searchsorted(
     sorted_sequence: Any,
     input: Any,
@@ -238,6 +249,7 @@ def searchsorted(
     return box(xp.asarray(found, xp.int32 if out_int32 else xp.int64))
 
 
+@takes_out
 def bucketize(input: Any, boundaries: Any, *, out_int32: bool = False, right: bool = False) -> Any:
     """The number of the bucket that each value falls into, between sorted boundaries.
 
@@ -251,6 +263,7 @@ def bucketize(input: Any, boundaries: Any, *, out_int32: bool = False, right: bo
     return searchsorted(boundaries, input, out_int32=out_int32, right=right)
 
 
+@takes_out
 def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False) -> Any:
     """Whether each element is among the test elements; either of the two may be a number."""
     like = elements if isinstance(elements, Variable) else test_elements

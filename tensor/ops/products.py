@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from ...autograd.out import takes_out
 from ...runtime import dtypes
 from . import arithmetic as ar
 from . import cast, cumulative, linalg, norms, reduction, shaping
@@ -26,6 +27,7 @@ def trace(input: Any) -> Any:
     return reduction.sum(shaping.diagonal(input))
 
 
+@takes_out
 def inner(input: Any, other: Any) -> Any:
     """The sums of products over the last dims of both: out[..., ...] = sum_k input[..., k] * other[..., k].
 
@@ -44,6 +46,7 @@ def inner(input: Any, other: Any) -> Any:
     return tensordot(input, other, ([-1], [-1]))
 
 
+@takes_out
 def tensordot(a: Any, b: Any, dims: Any = 2) -> Any:
     """The sum of products over pairs of dims.
 
@@ -95,6 +98,7 @@ def _dims_of_both(a: Any, b: Any, dims: Any) -> tuple[tuple, tuple]:
     return a_dims, b_dims
 
 
+@takes_out
 def kron(input: Any, other: Any) -> Any:
     """The Kronecker product: blocks of `other`, one for each element of `input`.
 
@@ -111,11 +115,13 @@ def kron(input: Any, other: Any) -> Any:
     return shaping.reshape(ar.mul(spread, blocks), tuple(a * b for a, b in zip(x, y, strict=True)))
 
 
+@takes_out
 def vdot(input: Any, other: Any) -> Any:
     """The inner product of two vectors, the first conjugated."""
     return linalg.dot(pw.conj(input), other)
 
 
+@takes_out
 def vecdot(x: Any, y: Any, *, dim: int = -1) -> Any:
     """The inner products along a dim, the first factor conjugated: sum(conj(x) * y, dim).
 
@@ -129,6 +135,7 @@ def vecdot(x: Any, y: Any, *, dim: int = -1) -> Any:
     return cast.to_dtype(reduction.sum(ar.mul(x, y), dim), dtypes.of(x.array.dtype))
 
 
+@takes_out
 def cross_along(input: Any, other: Any, *, dim: int = -1) -> Any:
     """The cross product of vectors of 3 elements along dim.
 
@@ -156,6 +163,7 @@ def cross_along(input: Any, other: Any, *, dim: int = -1) -> Any:
     return ar.sub(ar.mul(turned(input, -1), turned(other, 1)), ar.mul(turned(input, 1), turned(other, -1)))
 
 
+@takes_out
 def cross(input: Any, other: Any, dim: int | None = None) -> Any:
     """`linalg.cross` along dim, by default the first dim of 3 elements."""
     if dim is None:
@@ -166,26 +174,31 @@ def cross(input: Any, other: Any, dim: int | None = None) -> Any:
     return cross_along(input, other, dim=dim)
 
 
+@takes_out
 def baddbmm(input: Any, batch1: Any, batch2: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """beta * input + alpha * (batch1 @ batch2), for batches of matrices."""
     return linalg.scaled_sum(input, linalg.bmm(batch1, batch2), beta, alpha)
 
 
+@takes_out
 def addbmm(input: Any, batch1: Any, batch2: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """beta * input + alpha * the sum of all batch1[i] @ batch2[i]."""
     return linalg.scaled_sum(input, reduction.sum(linalg.bmm(batch1, batch2), 0), beta, alpha)
 
 
+@takes_out
 def addmv(input: Any, mat: Any, vec: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """beta * input + alpha * (mat @ vec)."""
     return linalg.scaled_sum(input, linalg.mv(mat, vec), beta, alpha)
 
 
+@takes_out
 def addr(input: Any, vec1: Any, vec2: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """beta * input + alpha * the outer product of two vectors."""
     return linalg.scaled_sum(input, linalg.outer(vec1, vec2), beta, alpha)
 
 
+@takes_out
 def multi_dot(tensors: Any) -> Any:
     """The product of a chain of matrices, in the order that takes the fewest multiplications.
 

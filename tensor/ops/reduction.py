@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy
 
+from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...runtime import dtypes
 from ...runtime.arrays import Array
@@ -210,6 +211,7 @@ prod_as = accepts_dtype(prod)
 
 
 @accepts_dtype
+@takes_out
 def nansum(input: Any, dim: Dim = None, keepdim: bool = False) -> Any:
     """The sum along dim of the elements that are not nan.
 
@@ -222,6 +224,7 @@ def nansum(input: Any, dim: Dim = None, keepdim: bool = False) -> Any:
 
 
 @accepts_dtype
+@takes_out
 def nanmean(input: Any, dim: Dim = None, keepdim: bool = False) -> Any:
     """The mean along dim of the elements that are not nan."""
     counts = sum(ar.eq(input, input), dim, keepdim)
@@ -240,6 +243,7 @@ def count_nonzero(input: Any, dim: Dim = None) -> Any:
 Extremes = namedtuple("Extremes", ("min", "max"))
 
 
+@takes_out
 def aminmax(input: Any, *, dim: int | None = None, keepdim: bool = False) -> Extremes:
     """The smallest and the largest element, of all or along dim."""
     return Extremes(amin(input, dim, keepdim), amax(input, dim, keepdim))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...autograd.variable import box
 from ...runtime import arrays, dtypes
@@ -91,6 +92,7 @@ def is_vector(A: Any, B: Any) -> bool:
     return len(b) == 1 or (len(a) - 1 == len(b) and b == a[:-1])
 
 
+@takes_out
 def solve(A: Any, B: Any, *, left: bool = True) -> Any:
     """The solution X of A X = B, or of X A = B.
 
@@ -150,6 +152,7 @@ def _regular(A: Any, name: str, check_errors: bool) -> tuple[Any, Any]:
     return ar.where(singular, box(xp.eye(A.array.shape[-1], dtype=A.array.dtype)), A), info
 
 
+@takes_out
 def solve_ex(A: Any, B: Any, *, left: bool = True, check_errors: bool = False) -> Any:
     """`solve` that does not raise: `info` is not 0 for singular matrices, and their solutions mean nothing."""
     check_square(A, "linalg.solve_ex")
@@ -159,6 +162,7 @@ def solve_ex(A: Any, B: Any, *, left: bool = True, check_errors: bool = False) -
     return _SolveEx(shaping.squeeze(solution, -1) if vector else solution, info)
 
 
+@takes_out
 def inv(A: Any) -> Any:
     """The inverse of square matrices.
 
@@ -178,6 +182,7 @@ def inv(A: Any) -> Any:
     return inverse(A)
 
 
+@takes_out
 def inv_ex(A: Any, *, check_errors: bool = False) -> Any:
     """`inv` that does not raise: `info` is not 0 for singular matrices, and their inverses mean nothing."""
     check_square(A, "linalg.inv_ex")
@@ -185,6 +190,7 @@ def inv_ex(A: Any, *, check_errors: bool = False) -> Any:
     return _InvEx(inverse(A), info)
 
 
+@takes_out
 def cholesky_ex(A: Any, *, upper: bool = False, check_errors: bool = False) -> Any:
     """`cholesky` that does not raise: `info` is the order of the first leading minor that is not positive, or 0."""
     check_square(A, "linalg.cholesky_ex")
@@ -213,6 +219,7 @@ def _first_bad_minor(matrix: Array) -> int:
     return 0
 
 
+@takes_out
 def solve_triangular(A: Any, B: Any, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Any:
     """The solution X of A X = B for a triangular A, of which only that triangle is read.
 
@@ -240,6 +247,7 @@ def solve_triangular(A: Any, B: Any, *, upper: bool, left: bool = True, unitrian
 _TriangularSolve = namedtuple("triangular_solve", ("solution", "cloned_coefficient"))
 
 
+@takes_out
 def triangular_solve(
     b: Any, A: Any, upper: bool = True, transpose: bool = False, unitriangular: bool = False
 ) -> Any:
@@ -249,12 +257,14 @@ def triangular_solve(
     return _TriangularSolve(solution, shaping.clone(A))
 
 
+@takes_out
 def cholesky_solve(B: Any, L: Any, upper: bool = False) -> Any:
     """The solution X of (L L^H) X = B, or of (L^H L) X = B if upper, from a Cholesky factor."""
     lower = mH(L) if upper else L
     return solve_triangular_left(mH(lower), solve_triangular_left(lower, B, False), True)
 
 
+@takes_out
 def cholesky_inverse(L: Any, upper: bool = False) -> Any:
     """The inverse of L L^H, or of L^H L if upper, from a Cholesky factor."""
     check_square(L, "cholesky_inverse")
@@ -262,6 +272,7 @@ def cholesky_inverse(L: Any, upper: bool = False) -> Any:
     return cholesky_solve(box(xp.eye(L.array.shape[-1], dtype=L.array.dtype)), L, upper)
 
 
+@takes_out
 def lu_solve(LU: Any, pivots: Any, B: Any, *, left: bool = True, adjoint: bool = False) -> Any:
     """The solution X of A X = B from `lu_factor(A)`; of X A = B if not left, of A^H X = B if adjoint."""
     if not left:
@@ -274,6 +285,7 @@ def lu_solve(LU: Any, pivots: Any, B: Any, *, left: bool = True, adjoint: bool =
     return solve_triangular_left(LU, X, True)
 
 
+@takes_out
 def lu_solve_from(b: Any, LU_data: Any, LU_pivots: Any) -> Any:
     """torch.lu_solve: `linalg.lu_solve` with the right-hand side first."""
     return lu_solve(LU_data, LU_pivots, b)

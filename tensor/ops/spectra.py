@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import namedtuple
 from typing import Any
 
+from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...autograd.variable import box
 from ...runtime import arrays
@@ -81,6 +82,7 @@ def _check_hermitian(A: Any, UPLO: str, name: str) -> None:
         raise RuntimeError(f"{name}: Expected UPLO argument to be 'L' or 'U', but got {UPLO}")
 
 
+@takes_out
 def eigh(A: Any, UPLO: str = "L") -> Any:
     """The eigenvalue decomposition of Hermitian matrices: A = V diag(w) V^H.
 
@@ -100,6 +102,7 @@ def eigh(A: Any, UPLO: str = "L") -> Any:
     return _Eigh(*eigh_factors(A, UPLO.upper()))
 
 
+@takes_out
 def eigvalsh(A: Any, UPLO: str = "L") -> Any:
     """The eigenvalues of Hermitian matrices, ascending; see `eigh`."""
     _check_hermitian(A, UPLO, "linalg.eigvalsh")
@@ -154,6 +157,7 @@ def _check_finite(A: Any, name: str) -> None:
         raise RuntimeError(f"{name}: input tensor should not contain infs or NaNs.")
 
 
+@takes_out
 def eig(A: Any) -> Any:
     """The eigenvalue decomposition of square matrices: A V = V diag(w).
 
@@ -172,6 +176,7 @@ def eig(A: Any) -> Any:
     return _Eig(*eig_any(A))
 
 
+@takes_out
 def eigvals(A: Any) -> Any:
     """The eigenvalues of square matrices, complex, in no order; see `eig`."""
     _check_finite(A, "linalg.eigvals")
@@ -226,6 +231,7 @@ _SVD = namedtuple("svd", ("U", "S", "Vh"))
 _LegacySVD = namedtuple("svd", ("U", "S", "V"))
 
 
+@takes_out
 def svd(A: Any, full_matrices: bool = True, *, driver: str | None = None) -> Any:
     """The singular value decomposition A = U diag(S) Vh.
 
@@ -246,12 +252,14 @@ def svd(A: Any, full_matrices: bool = True, *, driver: str | None = None) -> Any
     return _SVD(*svd_factors(A, full_matrices))
 
 
+@takes_out
 def svdvals(A: Any, *, driver: str | None = None) -> Any:
     """The singular values of matrices, descending; see `svd`."""
     check_matrix(A, "linalg.svdvals")
     return singular_values(A)
 
 
+@takes_out
 def svd_with_v(input: Any, some: bool = True, compute_uv: bool = True) -> Any:
     """torch.svd, the older form: A = U diag(S) V^H, reduced if `some`; without vectors U and V are zeros."""
     check_matrix(input, "svd")

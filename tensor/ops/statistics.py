@@ -7,6 +7,7 @@ from collections import namedtuple
 from collections.abc import Sequence
 from typing import Any
 
+from ...autograd.out import takes_out
 from ...autograd.plan import FLOATING
 from ...autograd.primitive import primitive
 from ...autograd.variable import Variable, box
@@ -70,6 +71,7 @@ def _spread(function: Any, input: Any, dim: Any, unbiased: bool, keepdim: bool, 
     return function(input, as_dims(dim, input.array.ndim), correction, keepdim)
 
 
+@takes_out
 def var(input: Any, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None) -> Any:
     """The variance along dim: the sum of squared deviations over n - correction (1 if unbiased, else 0).
 
@@ -81,6 +83,7 @@ def var(input: Any, dim: Dim = None, unbiased: bool = True, keepdim: bool = Fals
     return _spread(variance, input, dim, unbiased, keepdim, correction, "var")
 
 
+@takes_out
 def std(input: Any, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None) -> Any:
     """The standard deviation along dim: the square root of `var`."""
     return _spread(deviation, input, dim, unbiased, keepdim, correction, "std")
@@ -166,6 +169,7 @@ def corrcoef(input: Any) -> Any:
 _INTERPOLATIONS = ("linear", "lower", "higher", "midpoint", "nearest")
 
 
+@takes_out
 def quantile(input: Any, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear") -> Any:
     """The q-quantiles along dim; nan where there is a nan.
 
@@ -183,6 +187,7 @@ def quantile(input: Any, q: Any, dim: int | None = None, keepdim: bool = False, 
     return _quantile(input, q, dim, keepdim, interpolation, "quantile")
 
 
+@takes_out
 def nanquantile(
     input: Any, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
 ) -> Any:
@@ -277,6 +282,7 @@ def bincount(input: Any, weights: Any = None, minlength: int = 0) -> Any:
     return box(sums.astype(xp.float32 if weights.array.dtype == xp.float32 else xp.float64))
 
 
+@takes_out
 def histc(input: Any, bins: int = 100, min: float = 0, max: float = 0) -> Any:
     """The number of elements in each of `bins` equal intervals from min to max; of the whole range if both are 0."""
     if bins <= 0:
@@ -297,6 +303,7 @@ def histc(input: Any, bins: int = 100, min: float = 0, max: float = 0) -> Any:
     return box(counts.astype(input.array.dtype))
 
 
+@takes_out
 def histogram(
     input: Any, bins: Any, *, range: Sequence[float] | None = None, weight: Any = None, density: bool = False
 ) -> Histogram:
