@@ -243,6 +243,9 @@ def trapezoid(y: Any, x: Any = None, *, dx: Any = None, dim: int = -1) -> Any:
         tensor(4.5000)
     """
     dim = one_dim(dim, y.array.ndim)
+    if x is None and y.array.shape[dim]:  # sums of small integers do not overflow this way
+        ends = ar.add(shaping.select(y, dim, 0), shaping.select(y, dim, -1))
+        return ar.mul(ar.sub(reduction.sum(y, dim), ar.mul(ends, 0.5)), 1.0 if dx is None else dx)
     left, right, width = _interval(y, x, dx, dim)
     return ar.true_divide(reduction.sum(ar.mul(ar.add(left, right), width), dim), 2.0)
 

@@ -18,6 +18,8 @@ from . import reduction, shaping
 @primitive
 def matmul_nd(xp, input: Array, other: Array):
     """Matrix product of operands with at least two dimensions; leading ones are broadcast."""
+    if input.dtype.kind == "V" and input.ndim + other.ndim > 4:  # CuPy multiplies no batches of bfloat16
+        return xp.matmul(input.astype(xp.float32), other.astype(xp.float32)).astype(input.dtype)
     out = xp.matmul(input, other)
     return out if out.dtype == input.dtype else out.astype(input.dtype)  # NumPy makes bfloat16 float32
 

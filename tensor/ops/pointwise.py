@@ -314,7 +314,7 @@ def sigmoid(xp, input: Array):
     if input.dtype.kind == "c":
         return 1 / (1 + xp.exp(-input))
     e = xp.exp(-xp.abs(input))
-    return xp.where(input >= 0, 1, e) / (1 + e)
+    return (xp.where(input >= 0, 1, e) / (1 + e)).astype(input.dtype, copy=False)  # CuPy makes bfloat16 float32
 
 
 sigmoid.vjp(input=lambda F, g, out: g * (out * (1 - out)))

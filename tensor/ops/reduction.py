@@ -192,7 +192,7 @@ def logsumexp(xp, input: Array, dim: Dim, keepdim: bool = False):
     """log(sum(exp(input))) along dim, without overflow."""
     dims = as_dims(dim, input.ndim)
     top = input.real.max(dims, keepdims=True) if input.size else xp.zeros((), input.dtype)
-    top = xp.where(xp.isfinite(top), top, 0)
+    top = xp.where(xp.isfinite(top), top, 0).astype(input.dtype, copy=False)  # CuPy makes bfloat16 float32
     out = xp.log(xp.exp(input - top).sum(dims, keepdims=True)) + top
     return out if keepdim else xp.squeeze(out, dims)
 
