@@ -43,11 +43,10 @@ def inplace_view(function: Callable) -> Callable:
         original = object.__new__(type(self))
         original.__dict__.update(self.__dict__)
         value = function(original, *args, **kwargs)
-        if value is not original:
-            changed(value, name)
-            self.array, self.node, self.counter, self.view_of = value.array, value.node, value.counter, value.view_of
-            self.reshaped_at = value.counter[0]
-            _mark_current(self)
+        changed(value, name)
+        self.array, self.node, self.counter, self.view_of = value.array, value.node, value.counter, value.view_of
+        self.reshaped_at = value.counter[0]
+        _mark_current(self)
         return self
 
     twin.__name__ = twin.__qualname__ = name

@@ -227,6 +227,7 @@ BINARY = [
     Op("clamp_max", [S(spread(3), 0.1), S(spread(3), rnd(3, low=0.01, high=0.02))], np.minimum),
     Op("fill", [S(rnd(2, 3), 1.5), S(rnd(2), np.array(0.5))], np.full_like),
     Op("fill_diagonal_", [S(rnd(3, 2), 1.5), S(rnd(2, 2, 2), 0.0)], _filled_diagonal, call=lambda m, x, v: x.clone().fill_diagonal_(v)),
+    Op("apply_", [S(ints(2, 3))], lambda x: x * x + 1, call=lambda m, x: x.clone().apply_(lambda v: v * v + 1), differentiable=False),
     Op("overwrite", [S(rnd(2, 3), np.array(0.5))], np.full_like, internal=True),
 ]  # fmt: skip
 
