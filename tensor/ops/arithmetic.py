@@ -309,7 +309,7 @@ sub.kernel("cpu")(numpy.subtract)
 mul.kernel("cpu")(numpy.multiply)
 
 
-# -- the forms users call, where they take more than the primitive does ---------------------------------------------------
+# -- the forms users call, where they take more than the primitive does ------------------------------------------------
 
 
 def _scaled(other: Any, alpha: float) -> Any:
