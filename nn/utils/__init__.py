@@ -1,6 +1,7 @@
 """Tools for parameters and gradients."""
 
 from ...tensor.clip import clip_grad_norm_, clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from . import rnn
 from .vector import parameters_to_vector, vector_to_parameters
 
 __all__ = [
@@ -9,5 +10,6 @@ __all__ = [
     "clip_grads_with_norm_",
     "get_total_norm",
     "parameters_to_vector",
+    "rnn",
     "vector_to_parameters",
 ]
