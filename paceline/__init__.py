@@ -14,6 +14,8 @@ from . import autograd as autograd
 from . import cuda as cuda
 from . import distributed as distributed
 from . import fft as fft
+from . import func as func
+from . import jit as jit
 from . import linalg as linalg
 from . import nn as nn
 from . import optim as optim
@@ -29,8 +31,10 @@ from .autograd import (
     no_grad,
     set_grad_enabled,
 )
+from .autograd.batching import vmap
 from .autograd.mode import is_anomaly_enabled
 from .nn.parallel import DistributedDataParallel as DataParallel
+from .runtime.absent import getattr_of as _getattr_of
 from .runtime.device import device, get_default_device, set_default_device
 from .runtime.dtypes import (
     bfloat16,
@@ -117,7 +121,6 @@ from .tensor.ops.arithmetic import (
     pow,
     remainder,
     true_divide,
-    where,
 )
 from .tensor.ops.arithmetic import add_scaled as add
 from .tensor.ops.arithmetic import sub_scaled as sub
@@ -195,7 +198,7 @@ from .tensor.ops.decompositions import qr_reduced as qr
 from .tensor.ops.determinants import det, logdet, slogdet
 from .tensor.ops.diagonals import diag, diag_embed, diagflat
 from .tensor.ops.distances import dist, norm, renorm
-from .tensor.ops.indexing import argwhere, gather, index_select, masked_fill, masked_select, nonzero, take, take_along_dim
+from .tensor.ops.indexing import argwhere, gather, index_select, masked_fill, masked_select, nonzero, take, take_along_dim, where
 from .tensor.ops.joining import (
     atleast_1d,
     atleast_2d,
@@ -397,6 +400,7 @@ from .tensor.ops.statistics import (
 from .tensor.ops.stft import istft, stft
 from .tensor.ops.strided import as_strided, as_strided_scatter
 from .tensor.ops.turning import adjoint, fliplr, flipud, rot90
+from .tensor.eager import compile
 from .tensor.printing import set_printoptions
 from .tensor.random import (
     bernoulli,
@@ -426,9 +430,11 @@ from .tensor.inspection import (
     numel,
     result_type,
 )
+from .tensor.serialization import load, save
 from .tensor.windows import bartlett_window, blackman_window, hamming_window, hann_window, kaiser_window
 
 __version__ = "0.1.0"
+__getattr__ = _getattr_of(__name__)
 
 half, float, double = float16, float32, float64
 short, int, long = int16, int32, int64

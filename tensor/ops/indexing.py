@@ -15,7 +15,7 @@ from . import arithmetic as ar
 from . import cast
 from .shaping import expand, narrow, one_dim, reshape
 
-# -- basic and advanced indexing ------------------------------------------------------------------------------------------
+# -- basic and advanced indexing ---------------------------------------------------------------------------------------
 
 
 @primitive(view=True)
@@ -200,7 +200,7 @@ def without_leading_ones(value: Any) -> Any:
     return reshape(value, shape[lead:]) if lead else value
 
 
-# -- along one dimension --------------------------------------------------------------------------------------------------
+# -- along one dimension -----------------------------------------------------------------------------------------------
 
 
 def along(xp: Any, index: Array, dim: int) -> tuple:
@@ -254,7 +254,7 @@ def index_add_zeros(xp, input: Array, index: Array, size: tuple, dim: int):
 index_add_zeros.vjp(input=lambda F, g, index, dim: F.index_select_rows(g, index, dim))
 
 
-# -- the forms users call -------------------------------------------------------------------------------------------------
+# -- the forms users call ----------------------------------------------------------------------------------------------
 
 
 def check_index(
@@ -405,6 +405,19 @@ def nonzero(input: Any, *, as_tuple: bool = False) -> Any:
         return tuple(box(f.astype(xp.int64)) for f in found)
     rows = xp.stack(found[: input.array.ndim], 1) if input.array.ndim else xp.zeros((len(found[0]), 0))
     return box(rows.astype(xp.int64))
+
+
+def where(condition: Any, input: Any = None, other: Any = None, *, out: Any = None) -> Any:
+    """input where the condition holds, other elsewhere; of a condition alone, `nonzero(condition, as_tuple=True)`.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.where(torch.tensor([True, False]), 1.0, 0.0)
+        tensor([1., 0.])
+    """
+    if input is None and other is None:
+        return nonzero(condition, as_tuple=True)
+    return ar.where(condition, input, other, out=out)
 
 
 def argwhere(input: Any) -> Any:

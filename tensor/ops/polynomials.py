@@ -46,8 +46,8 @@ def orthogonal_polynomial(xp, input: Array, n: Array, family: str, derivative: i
     The derivatives of orders up to m of one degree follow from those of the two degrees before:
     P_{k+1}^(m) = (a x + b) P_k^(m) + m a P_k^(m-1) - c P_{k-1}^(m).
     """
-    n = xp.trunc(xp.asarray(n))
-    input, n = xp.broadcast_arrays(xp.asarray(input), n)
+    dtype = getattr(input, "dtype", None) or n.dtype  # either may be a number
+    input, n = xp.broadcast_arrays(xp.asarray(input, dtype), xp.trunc(xp.asarray(n, dtype)))
     zeros = xp.zeros_like(input)
     older = [zeros] * (derivative + 1)
     newer = [xp.ones_like(input)] + [zeros] * derivative
