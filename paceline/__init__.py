@@ -9,6 +9,7 @@ Only re-exports live here; the code is in the packages runtime, autograd, tensor
 from . import runtime as runtime
 
 import warnings as _warnings
+from math import e, inf, nan, pi
 
 from . import autograd as autograd
 from . import cuda as cuda
@@ -63,6 +64,7 @@ from .tensor import Size, Tensor
 from .tensor.creation import (
     arange,
     as_tensor,
+    asarray,
     empty,
     empty_like,
     empty_permuted,
@@ -70,6 +72,7 @@ from .tensor.creation import (
     eye,
     from_dlpack,
     from_numpy,
+    frombuffer,
     full,
     full_like,
     linspace,
@@ -198,7 +201,18 @@ from .tensor.ops.decompositions import qr_reduced as qr
 from .tensor.ops.determinants import det, logdet, slogdet
 from .tensor.ops.diagonals import diag, diag_embed, diagflat
 from .tensor.ops.distances import dist, norm, renorm
-from .tensor.ops.indexing import argwhere, gather, index_select, masked_fill, masked_select, nonzero, take, take_along_dim, where
+from .tensor.ops.indexing import index_put_at as index_put
+from .tensor.ops.indexing import (
+    argwhere,
+    gather,
+    index_select,
+    masked_fill,
+    masked_select,
+    nonzero,
+    take,
+    take_along_dim,
+    where,
+)
 from .tensor.ops.joining import (
     atleast_1d,
     atleast_2d,
