@@ -238,8 +238,8 @@ def lu_factor_ex(A: Any, *, pivot: bool = True, check_errors: bool = False) -> A
     result = lu_packed(A)
     if check_errors and result.info.array.any():
         raise LinAlgError(
-            f"linalg.lu_factor: U has a zero on its diagonal at {result.info.tolist()} (from 1 up, 0 for none), so that "
-            "lu_solve would divide by it. Use linalg.lu or linalg.lu_factor_ex to have the factors anyway."
+            f"linalg.lu_factor: U has a zero on its diagonal at {result.info.tolist()} (from 1 up, 0 for none), so "
+            "that lu_solve would divide by it. Use linalg.lu or linalg.lu_factor_ex to have the factors anyway."
         )
     return _LUFactorEx(*result)
 

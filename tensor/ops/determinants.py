@@ -54,7 +54,7 @@ def _cofactors_input(F: Any, g: Any, input: Any) -> Any:
     pairs = F.prod(F.where(left_out, F.ones_like(spread), spread), -1)
     pairs = F.where(on_diagonal(F, pairs), F.zeros_like(pairs), pairs)
     weights = product(F, adjoint(F, U), g, adjoint(F, Vh))
-    sums = F.squeeze(product(F, pairs, as_columns(F, diagonal_of(F, weights))), -1)
+    sums = F.sum(pairs * as_columns(F, diagonal_of(F, weights)), -2)
     inner = as_diagonal(F, sums) - F.transpose(pairs * weights, -2, -1)
     sign = F.determinant(U) * F.determinant(Vh)
     return as_columns(F, as_columns(F, sign)) * product(F, conjugate(F, U), inner, conjugate(F, Vh))

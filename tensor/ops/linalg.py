@@ -21,7 +21,7 @@ def matmul_nd(xp, input: Array, other: Array):
     if input.dtype.kind == "V" and input.ndim + other.ndim > 4:  # CuPy multiplies no batches of bfloat16
         return xp.matmul(input.astype(xp.float32), other.astype(xp.float32)).astype(input.dtype)
     out = xp.matmul(input, other)
-    return out if out.dtype == input.dtype else out.astype(input.dtype)  # NumPy makes bfloat16 float32
+    return out.astype(input.dtype) if input.dtype.kind == "V" else out  # NumPy makes bfloat16 float32
 
 
 matmul_nd.vjp(

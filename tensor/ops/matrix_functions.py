@@ -23,8 +23,9 @@ from .solving import inv, solve, solve_triangular_left
 def matrix_exponential(xp, input: Array):
     """exp of square matrices, by scaling and squaring (Al-Mohy and Higham, 2009)."""
     out = xp.empty(input.shape, input.dtype)
+    wide = input.astype(xp.float32) if input.dtype.itemsize == 2 else input
     for i in numpy.ndindex(input.shape[:-2] if input.size else (0,)):
-        out[i] = arrays.scipy_linalg(xp).expm(input[i])
+        out[i] = arrays.scipy_linalg(xp).expm(wide[i])
     return out
 
 

@@ -169,7 +169,7 @@ def cross(input: Any, other: Any, dim: int | None = None) -> Any:
     if dim is None:
         shape = numpy.broadcast_shapes(input.array.shape, other.array.shape)
         if 3 not in shape:
-            raise RuntimeError(f"cross(): no dimension of size 3 in the inputs, broadcast they have shape {list(shape)}")
+            raise RuntimeError(f"cross(): no dimension of size 3; broadcast the inputs have shape {list(shape)}")
         dim = shape.index(3)
     return cross_along(input, other, dim=dim)
 
@@ -183,7 +183,8 @@ def baddbmm(input: Any, batch1: Any, batch2: Any, *, beta: float = 1, alpha: flo
 @takes_out
 def addbmm(input: Any, batch1: Any, batch2: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """beta * input + alpha * the sum of all batch1[i] @ batch2[i]."""
-    return linalg.scaled_sum(input, reduction.sum(linalg.bmm(batch1, batch2), 0), beta, alpha)
+    total = reduction.sum(linalg.bmm(batch1, batch2), 0)
+    return linalg.scaled_sum(input, cast.to_dtype(total, dtypes.of(batch1.array.dtype)), beta, alpha)
 
 
 @takes_out

@@ -20,7 +20,9 @@ DIFFERENT = {
         (name, "float16"): "PyTorch has complex numbers of half precision, NumPy has none"
         for name in ("real", "imag", "abs", "sgn", "mul", "complex", "compose", "conj_physical", "view_as_real")
     },
+    **{("matrix_exp", half): "PyTorch's is nan or infinite" for half in ("float16", "bfloat16")},
     ("view_as_complex", "float16"): "PyTorch has complex numbers of half precision, NumPy has none",
+    **{("kthvalue", dtype): "which of equal elements" for dtype in ("int64", "uint8", "bool")},
     ("topk", "int64"): "which of equal elements",
     ("topk", "uint8"): "which of equal elements",
     ("topk", "bool"): "which of equal elements",
