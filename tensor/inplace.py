@@ -110,7 +110,7 @@ def _fitted(tensor: Any, value: Any, operation: str) -> Any:
     """The value with the tensor's dtype and shape, recorded."""
     have, want = dtypes.of(value.array.dtype), dtypes.of(tensor.array.dtype)
     if have.category > want.category and operation not in ("copy_", "setitem"):
-        raise RuntimeError(f"result type {have.name} can't be cast to the desired output type {want.name} ({operation})")
+        raise RuntimeError(f"{operation}: result type {have.name} can't be cast to the desired output type {want.name}")
     value = value.to(want)
     shape = tensor.array.shape
     if value.array.shape != shape:

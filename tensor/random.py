@@ -127,9 +127,13 @@ def randperm(
 
 
 @accepts_layout
-def rand_like(input: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False) -> Any:
+def rand_like(
+    input: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False
+) -> Any:
     """`rand` with the input's shape, dtype and device."""
-    return rand(input.array.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
+    return rand(
+        input.array.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad
+    )
 
 
 @accepts_layout

@@ -61,7 +61,11 @@ REFUSED = [
     (lambda: torch.lerp(X, LEAF, 0.5, out=torch.empty(2, 2)), RuntimeError, "automatic differentiation"),
     (lambda: torch.mul(X, X, out=LEAF), RuntimeError, "automatic differentiation"),
     (lambda: torch.mul(X, X, out=torch.empty(2, 2, dtype=torch.int64)), RuntimeError, "float32 can't be cast.*int64"),
-    (lambda: torch.mul(X, X, out=torch.empty(3)), RuntimeError, r"out has shape \[3\], but the result has shape \[2, 2\]"),
+    (
+        lambda: torch.mul(X, X, out=torch.empty(3)),
+        RuntimeError,
+        r"out has shape \[3\], but the result has shape \[2, 2\]",
+    ),
     (lambda: torch.exp(X, out=3), TypeError, r"exp\(\): argument 'out' must be Tensor, not int"),
     (lambda: torch.max(X, 1, out=torch.empty(2)), TypeError, "tuple of 2 tensors"),
 ]
@@ -83,7 +87,7 @@ def test_comparisons_of_leaves_may_be_written():
     assert torch.gt(LEAF, 0, out=torch.empty(2, 2, dtype=torch.bool)).all()
 
 
-# -- tensors that become their own views --------------------------------------------------------------------------------
+# -- tensors that become their own views ------------------------------------------------------------------------------
 
 
 def test_reshaping_in_place_keeps_gradients():

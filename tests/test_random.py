@@ -1,4 +1,4 @@
-"""Random tensors: moments and quantiles of every sampler against the distribution's own, dtypes, generators, messages."""
+"""Random tensors: moments and quantiles of every sampler against its distribution's, dtypes, generators, messages."""
 
 import math
 

@@ -105,7 +105,9 @@ def spherical_bessel_j(xp, input: Array, n: int):
 
 def _spherical_input(F: Any, g: Any, input: Any, n: int) -> Any:
     above = F.spherical_bessel_j(input, n + 1)
-    return -g * above if n == 0 else g * ((n * F.spherical_bessel_j(input, n - 1) - (n + 1) * above) * (1 / (2 * n + 1)))
+    if n == 0:
+        return -g * above
+    return g * ((n * F.spherical_bessel_j(input, n - 1) - (n + 1) * above) * (1 / (2 * n + 1)))
 
 
 spherical_bessel_j.vjp(input=_spherical_input)

@@ -35,13 +35,16 @@ def zeta(s, q):
     s, q = np.broadcast_arrays(np.asarray(s, float), np.asarray(q, float))
     head = sum((q + k) ** -s for k in range(40))
     x = q + 40
-    return head + x ** (1 - s) / (s - 1) + x**-s / 2 + s * x ** (-s - 1) / 12 - s * (s + 1) * (s + 2) * x ** (-s - 3) / 720
+    return (
+        head + x ** (1 - s) / (s - 1) + x**-s / 2 + s * x ** (-s - 1) / 12 - s * (s + 1) * (s + 2) * x ** (-s - 3) / 720
+    )
 
 
 def digamma(x):
     tail = x + 40
-    return (np.log(tail) - 1 / (2 * tail) - 1 / (12 * tail**2) + 1 / (120 * tail**4)
-            - sum(1 / (x + k) for k in range(40)))  # fmt: skip
+    return (
+        np.log(tail) - 1 / (2 * tail) - 1 / (12 * tail**2) + 1 / (120 * tail**4) - sum(1 / (x + k) for k in range(40))
+    )
 
 
 def polygamma(n, x):
@@ -124,8 +127,11 @@ def special_unary(name, reference, low=-2.0, high=2.0, **options):
 
 def polynomial(name, reference, low=-0.9, high=0.9):
     n = np.array([0, 1, 2, 5, -1])
-    return special(name, [S(rnd(5, low=low, high=high), n), S(rnd(2, 1, low=low, high=high), n), S(rnd(3, low=low, high=high), 3)],
-                   reference)  # fmt: skip
+    return special(
+        name,
+        [S(rnd(5, low=low, high=high), n), S(rnd(2, 1, low=low, high=high), n), S(rnd(3, low=low, high=high), 3)],
+        reference,
+    )
 
 
 _GAUSS = NormalDist()
@@ -136,14 +142,27 @@ SPECIAL = [
     unary("lgamma", each(math.lgamma), 0.3, 4.0, emulated=False),
     unary("lgamma", each(math.lgamma), -2.9, -2.1, emulated=False),
     unary("digamma", digamma, 0.3, 4.0, emulated=False),
-    Op("polygamma", [S(n, rnd(3, low=0.5, high=3.0)) for n in range(4)], polygamma,
-       call=lambda m, n, x: m.polygamma(n, x), emulated=False),
+    Op(
+        "polygamma",
+        [S(n, rnd(3, low=0.5, high=3.0)) for n in range(4)],
+        polygamma,
+        call=lambda m, n, x: m.polygamma(n, x),
+        emulated=False,
+    ),
     Op("polygamma", [S(rnd(3, low=0.5, high=3.0), 1)], lambda x, n: polygamma(n, x), emulated=False),
     Op("mvlgamma", [S(rnd(3, low=1.2, high=4.0), p) for p in (1, 2, 3)], mvlgamma, emulated=False),
-    Op("igamma", [S(np.array([1, 2, 3]), rnd(3, low=0.2)), S(np.array([[1], [4]]), rnd(3, low=0.2)), _SINGLE],
-       lambda a, x: gammainc(a.astype(float), x), emulated=False),
-    Op("igammac", [S(np.array([1, 2, 3]), rnd(3, low=0.2)), S(np.array([[1], [4]]), rnd(3, low=0.2)), _SINGLE],
-       lambda a, x: 1 - gammainc(a.astype(float), x), emulated=False),
+    Op(
+        "igamma",
+        [S(np.array([1, 2, 3]), rnd(3, low=0.2)), S(np.array([[1], [4]]), rnd(3, low=0.2)), _SINGLE],
+        lambda a, x: gammainc(a.astype(float), x),
+        emulated=False,
+    ),
+    Op(
+        "igammac",
+        [S(np.array([1, 2, 3]), rnd(3, low=0.2)), S(np.array([[1], [4]]), rnd(3, low=0.2)), _SINGLE],
+        lambda a, x: 1 - gammainc(a.astype(float), x),
+        emulated=False,
+    ),
     special("zeta", [S(np.array([2, 3, 4]), rnd(3, low=0.5)), S(2, rnd(2, low=0.5))], zeta, emulated=False),
     unary("erfinv", each(lambda x: _GAUSS.inv_cdf((x + 1) / 2) / math.sqrt(2)), -0.8, 0.8, emulated=False),
     special_unary("erfcx", lambda x: np.exp(x * x) * _ERFC(x), emulated=False),
@@ -152,8 +171,12 @@ SPECIAL = [
     special_unary("log_ndtr", lambda x: np.log(_ERFC(-x / math.sqrt(2)) / 2), emulated=False),
     special_unary("entr", lambda x: -x * np.log(x), 0.2, emulated=False),
     unary("logit", lambda x: np.log(x / (1 - x)), 0.2, 0.8, emulated=False),
-    Op("logit", [S(np.array([0.01, 0.4, 0.99]), 0.1)], lambda x, eps: np.log(np.clip(x, eps, 1 - eps) / (1 - np.clip(x, eps, 1 - eps))),
-       emulated=False),
+    Op(
+        "logit",
+        [S(np.array([0.01, 0.4, 0.99]), 0.1)],
+        lambda x, eps: np.log(np.clip(x, eps, 1 - eps) / (1 - np.clip(x, eps, 1 - eps))),
+        emulated=False,
+    ),
     binary("xlogy", lambda x, y: x * np.log(y), low=0.3, emulated=False),
     special("xlog1py", binary("xlogy", None, low=0.3).samples, lambda x, y: x * np.log1p(y), emulated=False),
     special("bessel_j0", unary("", None).samples, lambda x: bessel_j(0, x), emulated=False),
@@ -162,32 +185,52 @@ SPECIAL = [
     special("bessel_y1", unary("", None, 0.8).samples, lambda x: bessel_y(1, x), emulated=False),
     unary("i0", lambda x: bessel_i(0, x), emulated=False),
     special_unary("modified_bessel_i1", lambda x: bessel_i(1, x), emulated=False, aliases=("modified_bessel_i",)),
-    special_unary("i0e", lambda x: np.exp(-np.abs(x)) * bessel_i(0, x), 0.2, emulated=False, aliases=("scaled_modified_bessel_i",)),
+    special_unary(
+        "i0e", lambda x: np.exp(-np.abs(x)) * bessel_i(0, x), 0.2, emulated=False, aliases=("scaled_modified_bessel_i",)
+    ),
     special_unary("i1e", lambda x: np.exp(-np.abs(x)) * bessel_i(1, x), 0.2, emulated=False),
     special_unary("modified_bessel_k0", lambda x: bessel_k(0, x), 0.8, emulated=False, aliases=("modified_bessel_k",)),
     special_unary("modified_bessel_k1", lambda x: bessel_k(1, x), 0.8, emulated=False),
-    special_unary("scaled_modified_bessel_k0", lambda x: np.exp(x) * bessel_k(0, x), 0.8, emulated=False,
-                  aliases=("scaled_modified_bessel_k",)),
+    special_unary(
+        "scaled_modified_bessel_k0",
+        lambda x: np.exp(x) * bessel_k(0, x),
+        0.8,
+        emulated=False,
+        aliases=("scaled_modified_bessel_k",),
+    ),
     special_unary("scaled_modified_bessel_k1", lambda x: np.exp(x) * bessel_k(1, x), 0.8, emulated=False),
     special_unary("spherical_bessel_j0", lambda x: np.sinc(x / math.pi), emulated=False),
     Op("bessel_j", [S(rnd(3), n) for n in (2, 3)], lambda x, n: bessel_j(n, x), internal=True, emulated=False),
     Op("bessel_y", [S(rnd(3, low=0.8), 2)], lambda x, n: bessel_y(n, x), internal=True, emulated=False),
-    Op("spherical_bessel_j", [S(rnd(3), n) for n in (0, 1, 2, 3)], lambda x, n: spherical_j(n, x), internal=True, emulated=False),
+    Op(
+        "spherical_bessel_j",
+        [S(rnd(3), n) for n in (0, 1, 2, 3)],
+        lambda x, n: spherical_j(n, x),
+        internal=True,
+        emulated=False,
+    ),
     special_unary("airy_ai", airy, emulated=False),
     Op("airy", [S(rnd(3))], airy, internal=True, emulated=False),
     unary("sinc", np.sinc, emulated=False),
     Op("sinc", [S(np.zeros(2))], np.sinc, emulated=False),
     *(polynomial(f"chebyshev_polynomial_{kind}", reference) for kind, reference in CHEBYSHEV.items()),
-    *(polynomial(f"shifted_chebyshev_polynomial_{kind}", lambda x, n, f=reference: f(2 * x - 1, n), 0.05)
-      for kind, reference in CHEBYSHEV.items()),
+    *(
+        polynomial(f"shifted_chebyshev_polynomial_{kind}", lambda x, n, f=reference: f(2 * x - 1, n), 0.05)
+        for kind, reference in CHEBYSHEV.items()
+    ),
     polynomial("hermite_polynomial_h", series(np.polynomial.hermite.hermval)),
     polynomial("hermite_polynomial_he", series(np.polynomial.hermite_e.hermeval)),
     polynomial("laguerre_polynomial_l", series(np.polynomial.laguerre.lagval)),
     polynomial("legendre_polynomial_p", series(np.polynomial.legendre.legval)),
-    Op("orthogonal_polynomial", [S(rnd(2), np.array([3, 4]), "chebyshev_t", m) for m in (0, 1, 2)],
-       lambda x, n, family, m: np.array([np.polynomial.Chebyshev(np.eye(k + 1)[k]).deriv(m)(v) for v, k in zip(x, n, strict=True)]),
-       internal=True),
-]  # fmt: skip
+    Op(
+        "orthogonal_polynomial",
+        [S(rnd(2), np.array([3, 4]), "chebyshev_t", m) for m in (0, 1, 2)],
+        lambda x, n, family, m: np.array(
+            [np.polynomial.Chebyshev(np.eye(k + 1)[k]).deriv(m)(v) for v, k in zip(x, n, strict=True)]
+        ),
+        internal=True,
+    ),
+]
 
 _NUMBERS = np.array([1.5, -2.0, 0.0, -0.0, np.inf, -np.inf, np.nan])
 
@@ -226,19 +269,37 @@ BINARY = [
     Op("clamp_min", [S(spread(3), 0.1), S(spread(3), rnd(3, low=0.01, high=0.02))], np.maximum),
     Op("clamp_max", [S(spread(3), 0.1), S(spread(3), rnd(3, low=0.01, high=0.02))], np.minimum),
     Op("fill", [S(rnd(2, 3), 1.5), S(rnd(2), np.array(0.5))], np.full_like),
-    Op("fill_diagonal_", [S(rnd(3, 2), 1.5), S(rnd(2, 2, 2), 0.0)], _filled_diagonal, call=lambda m, x, v: x.clone().fill_diagonal_(v)),
-    Op("apply_", [S(ints(2, 3))], lambda x: x * x + 1, call=lambda m, x: x.clone().apply_(lambda v: v * v + 1), differentiable=False),
+    Op(
+        "fill_diagonal_",
+        [S(rnd(3, 2), 1.5), S(rnd(2, 2, 2), 0.0)],
+        _filled_diagonal,
+        call=lambda m, x, v: x.clone().fill_diagonal_(v),
+    ),
+    Op(
+        "apply_",
+        [S(ints(2, 3))],
+        lambda x: x * x + 1,
+        call=lambda m, x: x.clone().apply_(lambda v: v * v + 1),
+        differentiable=False,
+    ),
     Op("overwrite", [S(rnd(2, 3), np.array(0.5))], np.full_like, internal=True),
-]  # fmt: skip
+]
 
 UNARY = [
     unary("positive", np.positive),
     unary("__pos__", np.positive),
     unary("deg2rad", np.deg2rad),
     unary("rad2deg", np.rad2deg),
-    *(Op(name, [S(_NUMBERS), S(ints(3))], reference, differentiable=False)
-      for name, reference in (("signbit", np.signbit), ("isposinf", np.isposinf), ("isneginf", np.isneginf), ("isreal", np.isreal))),
-]  # fmt: skip
+    *(
+        Op(name, [S(_NUMBERS), S(ints(3))], reference, differentiable=False)
+        for name, reference in (
+            ("signbit", np.signbit),
+            ("isposinf", np.isposinf),
+            ("isneginf", np.isneginf),
+            ("isreal", np.isreal),
+        )
+    ),
+]
 
 
 # -- complex numbers: as real functions of the two parts ---------------------------------------------------------------
@@ -276,23 +337,59 @@ COMPLEX = [
     complex_row("tanh", np.tanh),
     complex_row("isreal", np.isreal, [S(rnd(3), np.array([0.0, 1.0, 0.0]))], differentiable=False),
     Op("conj_physical", [S(rnd(2, 3))], np.conj),
-    Op("sgn", [S(_NUMBERS[:6]), S(ints(3)), S(mask(3))], lambda x: np.sign(x) if x.dtype != bool else x, differentiable=False),
+    Op(
+        "sgn",
+        [S(_NUMBERS[:6]), S(ints(3)), S(mask(3))],
+        lambda x: np.sign(x) if x.dtype != bool else x,
+        differentiable=False,
+    ),
     Op("angle", [S(rnd(3))], np.angle, differentiable=False),
-    Op("view_as_real", [S(rnd(2), rnd(2))], lambda x, y: np.stack([x, y], -1), call=lambda m, x, y: m.view_as_real(m.complex(x, y))),
-    Op("view_as_complex", [S(rnd(3, 2))], lambda x: np.hypot(x[:, 0], x[:, 1]), call=lambda m, x: m.view_as_complex(x).abs()),
-    Op("complex", [S(rnd(2, 1), rnd(3))], lambda x, y: x * y + 0 * (x + y),
-       call=lambda m, x, y: m.view_as_real(m.complex(x, y)).prod(-1)),
+    Op(
+        "view_as_real",
+        [S(rnd(2), rnd(2))],
+        lambda x, y: np.stack([x, y], -1),
+        call=lambda m, x, y: m.view_as_real(m.complex(x, y)),
+    ),
+    Op(
+        "view_as_complex",
+        [S(rnd(3, 2))],
+        lambda x: np.hypot(x[:, 0], x[:, 1]),
+        call=lambda m, x: m.view_as_complex(x).abs(),
+    ),
+    Op(
+        "complex",
+        [S(rnd(2, 1), rnd(3))],
+        lambda x, y: x * y + 0 * (x + y),
+        call=lambda m, x, y: m.view_as_real(m.complex(x, y)).prod(-1),
+    ),
     Op("compose", [S(rnd(2), rnd(2))], lambda x, y: np.hypot(x, y), call=lambda m, x, y: m.complex(x, y).abs()),
-    Op("polar", [S(rnd(2, low=0.5), rnd(2))], lambda r, a: np.stack([r * np.cos(a), r * np.sin(a)], -1),
-       call=lambda m, r, a: m.view_as_real(m.polar(r, a))),
-    Op("mul", [S(rnd(2), rnd(2), rnd(2), rnd(2))], lambda a, b, c, d: np.stack([a * c - b * d, a * d + b * c], -1),
-       call=lambda m, a, b, c, d: m.view_as_real(m.complex(a, b) * m.complex(c, d))),
-    Op("pow", [S(rnd(2, low=0.5), rnd(2, low=0.5))], lambda x, y: ((x + 1j * y) ** 3).imag, call=lambda m, x, y: (m.complex(x, y) ** 3).imag),
-    Op("logaddexp", [S(rnd(2), rnd(2))], lambda x, y: np.log(2 * np.exp(x + 1j * y)).real,
-       call=lambda m, x, y: m.logaddexp(m.complex(x, y), m.complex(x, y)).real),
+    Op(
+        "polar",
+        [S(rnd(2, low=0.5), rnd(2))],
+        lambda r, a: np.stack([r * np.cos(a), r * np.sin(a)], -1),
+        call=lambda m, r, a: m.view_as_real(m.polar(r, a)),
+    ),
+    Op(
+        "mul",
+        [S(rnd(2), rnd(2), rnd(2), rnd(2))],
+        lambda a, b, c, d: np.stack([a * c - b * d, a * d + b * c], -1),
+        call=lambda m, a, b, c, d: m.view_as_real(m.complex(a, b) * m.complex(c, d)),
+    ),
+    Op(
+        "pow",
+        [S(rnd(2, low=0.5), rnd(2, low=0.5))],
+        lambda x, y: ((x + 1j * y) ** 3).imag,
+        call=lambda m, x, y: (m.complex(x, y) ** 3).imag,
+    ),
+    Op(
+        "logaddexp",
+        [S(rnd(2), rnd(2))],
+        lambda x, y: np.log(2 * np.exp(x + 1j * y)).real,
+        call=lambda m, x, y: m.logaddexp(m.complex(x, y), m.complex(x, y)).real,
+    ),
     Op("resolve_conj", [S(rnd(2))], np.copy),
     Op("resolve_neg", [S(rnd(2))], np.copy),
     *(Op(name, [S(rnd(2))], lambda x: False, differentiable=False) for name in ("is_conj", "is_neg")),
-]  # fmt: skip
+]
 
 ROWS = SPECIAL + BINARY + UNARY + COMPLEX
