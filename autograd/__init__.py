@@ -3,6 +3,8 @@
 if __name__ != "paceline.autograd":
     raise ImportError("import paceline.autograd: the bare folder would be a second copy with a second registry")
 
+from ..runtime.absent import getattr_of
+from . import function, functional, graph
 from .api import backward, grad
 from .check import GradcheckError, gradcheck, gradgradcheck
 from .engine import queue_callback
@@ -20,6 +22,8 @@ from .mode import (
 )
 from .variable import Node, Variable
 
+__getattr__ = getattr_of(__name__)
+
 __all__ = [
     "Function",
     "GradcheckError",
@@ -28,9 +32,12 @@ __all__ = [
     "backward",
     "detect_anomaly",
     "enable_grad",
+    "function",
+    "functional",
     "grad",
     "gradcheck",
     "gradgradcheck",
+    "graph",
     "inference_mode",
     "is_anomaly_enabled",
     "is_grad_enabled",

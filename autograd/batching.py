@@ -60,8 +60,10 @@ class Batched(arrays.StandIn):
 
     __array__ = __array_ufunc__ = __array_function__ = refuse
     __bool__ = __int__ = __float__ = __index__ = __len__ = __iter__ = __getitem__ = __setitem__ = refuse
-    __lt__ = __le__ = __gt__ = __ge__ = __add__ = __radd__ = __mul__ = __rmul__ = __sub__ = __rsub__ = refuse
-    __truediv__ = __rtruediv__ = __neg__ = __matmul__ = __rmatmul__ = refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __add__ = __radd__ = __sub__ = __rsub__ = refuse
+    __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __floordiv__ = __mod__ = __pow__ = __rpow__ = refuse
+    __matmul__ = __rmatmul__ = __neg__ = __pos__ = __abs__ = __invert__ = __and__ = __or__ = __xor__ = refuse
+    __hash__ = object.__hash__
 
 
 _levels: ContextVar[tuple[int, ...]] = ContextVar("the batch sizes of the enclosing vmaps", default=())
@@ -111,6 +113,12 @@ def show(x: Any, level: int) -> Any:
 # -- operations --------------------------------------------------------------------------------------------------------
 
 
+# How operations take a whole batch, by name and by the module they are declared in; filled where they are declared.
+# A rule is called with (operation, tensor inputs, which of them are batched, attributes).
+rules: dict[str, Callable] = {}
+family_rules: dict[str, Callable] = {}
+
+
 def _call_batched(declaration: Any, inputs: tuple, attributes: tuple) -> Any:
     """Run an operation of which an input is batched; NotImplemented if none is."""
     level = max(map(level_of, inputs), default=0)
@@ -118,9 +126,8 @@ def _call_batched(declaration: Any, inputs: tuple, attributes: tuple) -> Any:
         return NotImplemented
     batched = tuple(level_of(x) == level for x in inputs)
     values = tuple(show(x, level) if b else x for x, b in zip(inputs, batched, strict=True))
-    result = NotImplemented
-    if declaration.batching is not None:
-        result = declaration.batching(declaration.function, values, batched, attributes)
+    rule = rules.get(declaration.name) or family_rules.get(declaration.body.__module__.rpartition(".")[2])
+    result = NotImplemented if rule is None else rule(declaration.function, values, batched, attributes)
     if result is NotImplemented:
         result = _loop(declaration, values, batched, attributes)
     if declaration.multiple is None:
@@ -270,10 +277,15 @@ def _run(func: Callable, leaves: list, structure: Any, dims: list, examples: ran
     for i in range(len(examples)):
         if randomness == "same":
             rng.default_generator().set_state(state)
-        each = [x if d is None else RECORDED.select(x, 0, i) for x, d in zip(fronts, dims, strict=True)]
-        args, kwargs = tree.unflatten(each, structure)
+        views = [x if d is None else RECORDED.select(x, 0, i) for x, d in zip(fronts, dims, strict=True)]
+        # memory of its own, as operations that look at a tensor's memory (as_strided) expect of one example
+        own = [x if d is None else RECORDED.contiguous_copy(x) for x, d in zip(views, dims, strict=True)]
+        args, kwargs = tree.unflatten(own, structure)
         with rng.refused(_NO_RANDOMNESS if randomness == "error" else None):
             results.append(tree.flatten(func(*args, **kwargs)))
+        for view, x in zip(views, own, strict=True):
+            if x is not view and counter_of(x)[0]:  # the function has changed its argument in place
+                view.copy_(x)
     if not results:
         raise RuntimeError("vmap(): the function must be called per example, and the batch has none")
     _check_results(func, results[0][0])

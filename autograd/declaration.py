@@ -68,7 +68,6 @@ class Declaration:
         self.joint: Rule | None = None
         self.fused: dict[str, Rule] = {}
         self.kernels: dict[str, Callable] = {}
-        self.batching: Callable | None = None  # how to run it on a whole batch, see batching.py
         self.bodies: dict[type, Callable] = {}  # array class -> function of raw arrays, filled at first use
         self.plans: dict[int, Plan | None] = {}  # mask of inputs (negative: on CUDA) -> plan
 

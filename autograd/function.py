@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .api import wants_grad
 from .batching import level_of, per_example
-from .mode import no_grad
+from .mode import is_grad_enabled, no_grad
 from .plan import Pick, attach_outputs
 from .variable import LEAF, Node, Variable, box, changed, counter_of, fresh_node
 
@@ -171,6 +172,47 @@ class Function:
         constants = {id(x) for x in ctx.not_differentiable}
         attach_outputs(node, results, [id(x) not in constants for x in results])
         ctx.node, ctx.to_save = node, ()
+
+
+def once_differentiable(fn: Callable) -> Callable:
+    """Decorate the backward of a Function that itself cannot be differentiated: doing so raises.
+
+    Example:
+        >>> import paceline as torch
+        >>> class Double(torch.autograd.Function):
+        ...     @staticmethod
+        ...     def forward(ctx, x):
+        ...         return 2 * x
+        ...     @staticmethod
+        ...     @torch.autograd.function.once_differentiable
+        ...     def backward(ctx, g):
+        ...         return 2 * g
+    """
+
+    @functools.wraps(fn)
+    def backward(ctx: FunctionCtx, *gradients: Any) -> Any:
+        with no_grad():
+            results = fn(ctx, *gradients)
+        if is_grad_enabled() and any(map(wants_grad, (*gradients, *ctx.saved_tensors))):
+            for r in results if isinstance(results, tuple | list) else (results,):
+                if isinstance(r, Variable):
+                    r.node = Node(_NotTwice(), (None,), (), r.array.shape, ())
+        return results
+
+    return backward
+
+
+class _NotTwice:
+    """The plan of a node that no gradient may come to."""
+
+    multiple = simple = holomorphic = False
+    title = "OnceDifferentiableBackward"
+
+    def lift(self, node: Node, saved: tuple) -> tuple:
+        return saved
+
+    def gradients(self, F: Any, g: Any, saved: tuple, create_graph: bool) -> list:
+        raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable")
 
 
 def _edge(x: Variable) -> Any:

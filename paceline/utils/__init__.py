@@ -1,5 +1,5 @@
 """`paceline.utils.data`, as in PyTorch."""
 
-from . import data
+from . import checkpoint, data
 
-__all__ = ["data"]
+__all__ = ["checkpoint", "data"]

@@ -1,4 +1,4 @@
-"""What becomes of the values that operations save for backward: `saved_tensors_hooks`, `save_on_cpu`."""
+"""What becomes of the values that operations save for backward; the public names of `torch.autograd.graph`."""
 
 from __future__ import annotations
 
@@ -93,3 +93,6 @@ def _pack(node: Node) -> None:
             node.saved = _Packed(node.saved, *pair)
         finally:
             _hooks.set((*others, pair))
+
+
+__all__ = ["Node", "save_on_cpu", "saved_tensors_hooks"]
