@@ -94,7 +94,8 @@ def strided_view(array: Array, shape: tuple, strides: tuple, offset: int) -> Arr
     steps = tuple(s * memory.itemsize for s in strides)
     if isinstance(array, numpy.ndarray):
         return numpy.ndarray(shape, memory.dtype, memory, offset * memory.itemsize, steps)
-    return cupy().ndarray(shape, memory.dtype, memory.data + offset * memory.itemsize, steps)  # type: ignore[union-attr]
+    start = memory.data + offset * memory.itemsize
+    return cupy().ndarray(shape, memory.dtype, start, steps)  # type: ignore[union-attr]
 
 
 @functools.cache

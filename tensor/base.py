@@ -13,8 +13,9 @@ from ..autograd.plan import FLOATING
 from ..autograd.variable import LEAF, HookHandle, Node, Variable, box, counter_of, fresh_node
 from ..runtime import device as devices
 from ..runtime import dtypes
-from ..runtime.arrays import to_host
+from ..runtime.arrays import address_of, memory_of, to_host
 from . import printing
+from .layout import channels_last, channels_last_3d
 from .ops.shaping import one_dim
 
 
@@ -112,9 +113,18 @@ class TensorBase(Variable):
         steps = tuple(s // self.array.itemsize for s in self.array.strides)
         return steps if dim is None else steps[dim]
 
-    def is_contiguous(self) -> bool:
-        """Whether the elements lie in row-major order without gaps."""
-        return bool(self.array.flags.c_contiguous)
+    def is_contiguous(self, memory_format: Any = None) -> bool:
+        """Whether the elements lie without gaps in row-major order, or with the channels last."""
+        array = self.array
+        if memory_format in (channels_last, channels_last_3d):
+            if array.ndim != (4 if memory_format is channels_last else 5):
+                return False
+            array = array.transpose((0, *range(2, array.ndim), 1))
+        return bool(array.flags.c_contiguous)
+
+    def storage_offset(self) -> int:
+        """Elements in the memory under this tensor before its first one."""
+        return (address_of(self.array) - address_of(memory_of(self.array))) // self.array.itemsize
 
     def is_floating_point(self) -> bool:
         """Whether the elements are real floating numbers."""

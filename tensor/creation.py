@@ -103,7 +103,12 @@ def _explained(error: Exception, data: Any, name: str) -> Exception:
 
 
 def tensor(
-    data: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False
+    data: Any,
+    *,
+    dtype: dtypes.dtype | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
 ) -> Any:
     """A new tensor with a copy of the data.
 
@@ -157,6 +162,26 @@ def from_dlpack(ext_tensor: Any) -> Any:
         return box(numpy.from_dlpack(ext_tensor))
     with devices.using(devices.resolve("cuda")) as xp:
         return box(xp.from_dlpack(ext_tensor))
+
+
+def asarray(
+    obj: Any,
+    *,
+    dtype: dtypes.dtype | None = None,
+    device: Any = None,
+    copy: bool | None = None,
+    requires_grad: bool = False,
+) -> Any:
+    """The object as a tensor: sharing its memory if copy is not True, never if it is."""
+    result = tensor(obj, dtype=dtype, device=device) if copy else as_tensor(obj, dtype, device)
+    return result.requires_grad_() if requires_grad else result
+
+
+def frombuffer(
+    buffer: Any, *, dtype: dtypes.dtype, count: int = -1, offset: int = 0, requires_grad: bool = False
+) -> Any:
+    """A vector over the memory of an object with a buffer: `count` elements (-1: all) from `offset` bytes on."""
+    return finish(numpy.frombuffer(buffer, dtypes.of(dtype).numpy, count, offset), requires_grad)
 
 
 def _filled(
@@ -309,7 +334,7 @@ def _range_dtype(start: Any, end: Any) -> dtypes.dtype:
 
 
 def _evenly(xp: Any, start: Any, end: Any, steps: int, kind: numpy.dtype) -> Array:
-    """Numbers in double precision, as PyTorch spaces them: the ends as they are in the dtype, symmetrically from both."""
+    """Numbers in double precision, spaced as PyTorch does: the ends as the dtype has them, symmetrically from both."""
     if steps < 0:
         raise RuntimeError(f"number of steps must be non-negative, got {steps}")
     start, end = (kind.type(x.item() if isinstance(x, Variable) else x).item() for x in (start, end))
@@ -338,7 +363,12 @@ def logspace(
 
 @accepts_layout
 def empty_strided(
-    size: Sequence[int], stride: Sequence[int], *, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False
+    size: Sequence[int],
+    stride: Sequence[int],
+    *,
+    dtype: dtypes.dtype | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Any:
     """Uninitialized memory with given strides, in elements."""
     size, stride = as_size(size), as_size(stride)
@@ -361,7 +391,7 @@ def empty_permuted(
     """Uninitialized memory without gaps, whose dimensions lie in memory in the given order."""
     size, order = as_size(size), as_size(physical_layout)
     if sorted(order) != list(range(len(size))):
-        raise RuntimeError(f"empty_permuted(): physical_layout {list(order)} is no permutation of {len(size)} dimensions")
+        raise RuntimeError(f"empty_permuted(): physical_layout {list(order)} is no order of {len(size)} dimensions")
     memory = _filled(tuple(size[d] for d in order), None, dtype, device, False)
     places = [order.index(d) for d in range(len(order))]
     return finish(memory.array.transpose(places), requires_grad)

@@ -50,7 +50,12 @@ def accepts_layout(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def make(
-        *args: Any, layout: Any = None, pin_memory: bool = False, memory_format: Any = None, out: Any = None, **kwargs: Any
+        *args: Any,
+        layout: Any = None,
+        pin_memory: bool = False,
+        memory_format: Any = None,
+        out: Any = None,
+        **kwargs: Any,
     ) -> Any:
         check_layout(function.__name__, layout, memory_format)
         if sizes and "size" in kwargs:

@@ -13,7 +13,7 @@ import numpy
 from ..autograd.variable import box
 from ..runtime import device as devices
 from ..runtime import dtypes
-from . import creation, random, samplers
+from . import creation, inspection, random, samplers
 from .base import Size, TensorBase
 from .inplace import assign, check_writable, inplace, inplace_view
 from .ops import (
@@ -395,16 +395,16 @@ class Tensor(TensorBase, box=True):
     take, take_along_dim, put = indexing.take, indexing.take_along_dim, scattering.put
     masked_scatter, select_scatter = scattering.masked_scatter, scattering.select_scatter
     slice_scatter, diagonal_scatter = scattering.slice_scatter, scattering.diagonal_scatter
+    narrow_copy = copies.narrow_copy
     as_strided, as_strided_scatter, unfold = strided.as_strided, strided.as_strided_scatter, strided.unfold
     masked_select, masked_fill = indexing.masked_select, indexing.masked_fill
     nonzero, argwhere = indexing.nonzero, indexing.argwhere
+    equal, isclose, allclose = inspection.equal, inspection.isclose, inspection.allclose
     sort, argsort, msort, topk = ordering.sort_by, ordering.argsort, ordering.msort, ordering.topk
     kthvalue, nanmedian, mode = ordering.kthvalue, ordering.nanmedian, ordering.mode
     unique, unique_consecutive, isin = ordering.unique, ordering.unique_consecutive, ordering.isin
 
-    def index_put(self, indices: tuple, values: Any, accumulate: bool_ = False) -> Tensor:
-        """A copy with values written (or added) at indices."""
-        return indexing.write_at(self, values, indexing.as_index(indices, self)[0], accumulate)
+    index_put = indexing.index_put_at
 
     # -- products ----------------------------------------------------------------------------------------------------
 

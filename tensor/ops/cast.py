@@ -54,7 +54,7 @@ def to_device(input: Any, device: devices.device) -> Any:
 
 
 def accepts_dtype(function: Callable) -> Callable:
-    """The form of a reduction that users call: with PyTorch's argument `dtype`, to which the input is converted first."""
+    """The form of a reduction that users call: with PyTorch's argument `dtype`, in which it is computed."""
 
     @functools.wraps(function, assigned=("__name__", "__qualname__", "__doc__", "__module__"), updated=())
     def call(input: Any, *args: Any, dtype: dtypes.dtype | None = None, **kwargs: Any) -> Any:

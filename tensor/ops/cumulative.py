@@ -11,7 +11,7 @@ from ...autograd.variable import Variable, box
 from ...runtime import dtypes
 from ...runtime.arrays import Array, module_of
 from . import arithmetic as ar
-from . import indexing, pointwise, reduction, shaping
+from . import reduction, shaping
 from .cast import accepts_dtype
 from .shaping import one_dim
 
@@ -165,11 +165,9 @@ def _running_extreme(name: str, doc: str) -> Any:
     body.__name__, body.__doc__ = name, doc
     function = primitive(body, outputs=("values", "indices"))
     function.vjp(
-        input=lambda F, g, indices, input_shape, dim: F.scatter_zeros(
-            g[0], indices, input_shape, one_dim(dim, len(input_shape))
+        input=lambda F, g, indices, input_shape, dim: (
+            F.scatter_zeros(g[0], indices, input_shape, one_dim(dim, len(input_shape))) if input_shape else g[0]
         )
-        if input_shape
-        else g[0]
     )
     return function
 
@@ -178,7 +176,7 @@ cummax = _running_extreme("cummax", "The largest element so far along dim, and w
 cummin = _running_extreme("cummin", "The smallest element so far along dim, and where it is.")
 
 
-# -- the forms users call -------------------------------------------------------------------------------------------------
+# -- the forms users call ----------------------------------------------------------------------------------------------
 
 cumsum_as = accepts_dtype(cumsum)
 cumprod_as = accepts_dtype(cumprod)
@@ -210,9 +208,6 @@ def diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any
         later, earlier = shaping.narrow(x, dim, x.array.shape[dim] - length, length), shaping.narrow(x, dim, 0, length)
         x = ar.logical_xor(later, earlier) if x.array.dtype.kind == "b" else ar.sub(later, earlier)
     return x
-
-
-
 
 
 def _interval(y: Any, x: Any, dx: Any, dim: int) -> tuple:
@@ -277,7 +272,8 @@ def gradient(input: Any, *, spacing: Any = None, dim: Any = None, edge_order: in
     spacings = list(spacing) if isinstance(spacing, list | tuple) else [spacing] * len(dims)
     if len(spacings) != len(dims):
         raise RuntimeError(
-            f"torch.gradient expected spacing to be unspecified, a scalar, or a list of length {len(dims)}, got {len(spacings)}"
+            f"torch.gradient expected spacing to be unspecified, a scalar, or a list of length {len(dims)}, "
+            f"got {len(spacings)}"
         )
     for d in dims:
         if input.array.shape[d] < edge_order + 1:

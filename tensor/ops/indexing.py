@@ -193,6 +193,11 @@ def write_at(input: Any, value: Any, index: tuple, accumulate: bool = False) -> 
     return index_put(input, value, index, accumulate)
 
 
+def index_put_at(input: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
+    """A copy of the input with values written (or added) at a tuple of index tensors."""
+    return write_at(input, values, as_index(tuple(indices), input)[0], accumulate)
+
+
 def without_leading_ones(value: Any) -> Any:
     """The tensor without leading dimensions of size 1, which an assignment may have too many of."""
     shape = value.array.shape
@@ -343,7 +348,7 @@ def take_along_dim(input: Any, indices: Any, dim: int | None = None) -> Any:
                 [60]])
     """
     if indices.array.dtype != numpy.int64:
-        raise RuntimeError(f"torch.take_along_dim(): dtype of indices should be Long but got {indices.array.dtype.name}")
+        raise RuntimeError(f"torch.take_along_dim(): dtype of indices should be Long but got {indices.dtype!r}")
     if dim is None:
         input, indices, dim = reshape(input, (-1,)), reshape(indices, (-1,)), 0
     if input.array.ndim != indices.array.ndim:
@@ -381,7 +386,7 @@ def masked_fill(input: Any, mask: Any, value: Any) -> Any:
         raise RuntimeError(f"masked_fill only supports boolean masks, but got mask with dtype {mask.array.dtype.name}")
     if isinstance(value, Variable):
         if value.array.ndim:
-            raise RuntimeError(f"masked_fill only supports a 0-dimensional value tensor, got {value.array.ndim} dimensions")
+            raise RuntimeError(f"masked_fill only supports a 0-dimensional value tensor, got {value.ndim} dimensions")
         return ar.where(mask, cast.to_dtype(value, dtypes.of(input.array.dtype)), input)
     return fill_where(input, mask, value)
 

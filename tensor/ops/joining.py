@@ -14,7 +14,7 @@ from ...runtime.arrays import module_of
 from . import indexing, shaping
 from .shaping import one_dim
 
-# -- dimensions in front --------------------------------------------------------------------------------------------------
+# -- dimensions in front -----------------------------------------------------------------------------------------------
 
 
 def _each(function: Any, tensors: tuple) -> Any:
@@ -45,7 +45,7 @@ def atleast_3d(*tensors: Any) -> Any:
     return _each(_three_dims, tensors)
 
 
-# -- joining --------------------------------------------------------------------------------------------------------------
+# -- joining -----------------------------------------------------------------------------------------------------------
 
 
 def _all_of(tensors: Any, function: str) -> list:
@@ -92,8 +92,8 @@ def constant_pad_nd(input: Any, pad: Any, value: float = 0) -> Any:
     """Constants around the tensor: pad holds (before, after) of the last dimension, then of the one before it, ..."""
     if len(pad) % 2 or len(pad) > 2 * input.array.ndim:
         raise RuntimeError(
-            f"Length of pad must be even and no more than twice the number of dimensions of the input; pad is {list(pad)}, "
-            f"the input has {input.array.ndim} dimensions"
+            f"Length of pad must be even and no more than twice the number of dimensions of the input; pad is "
+            f"{list(pad)}, the input has {input.array.ndim} dimensions"
         )
     pairs = [tuple(pad[i : i + 2]) for i in range(0, len(pad), 2)]
     pairs += [(0, 0)] * (input.array.ndim - len(pairs))
@@ -111,7 +111,9 @@ def block_diag(*tensors: Any) -> Any:
     """
     for i, x in enumerate(tensors):
         if x.array.ndim > 2:
-            raise RuntimeError(f"torch.block_diag: Input tensors must have 2 or fewer dimensions. Input {i} has {x.array.ndim}")
+            raise RuntimeError(
+                f"torch.block_diag: Input tensors must have 2 or fewer dimensions. Input {i} has {x.array.ndim}"
+            )
     if not tensors:
         return box(numpy.zeros((1, 0), numpy.float32))
     parts = [atleast_2d(x) for x in tensors]
@@ -146,14 +148,18 @@ def combinations(input: Any, r: int = 2, with_replacement: bool = False) -> Any:
         raise RuntimeError(f"Expect a non-negative number, but got {r}")
     choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
     rows = list(choose(range(input.array.size), r)) if r else []
-    places = module_of(input.array).asarray(numpy.array(rows, numpy.int64).reshape(-1, r) if r else numpy.zeros(0, numpy.int64))
+    places = module_of(input.array).asarray(
+        numpy.array(rows, numpy.int64).reshape(-1, r) if r else numpy.zeros(0, numpy.int64)
+    )
     return indexing.take_index(input, (places,))
 
 
-# -- cutting --------------------------------------------------------------------------------------------------------------
+# -- cutting -----------------------------------------------------------------------------------------------------------
 
 
-def tensor_split(input: Any, indices_or_sections: Any = None, dim: int = 0, *, indices: Any = None, sections: Any = None) -> tuple:
+def tensor_split(
+    input: Any, indices_or_sections: Any = None, dim: int = 0, *, indices: Any = None, sections: Any = None
+) -> tuple:
     """Views of consecutive parts: a number of them of nearly equal size, or those that end at the given indices.
 
     Example:
@@ -182,8 +188,8 @@ def tensor_split(input: Any, indices_or_sections: Any = None, dim: int = 0, *, i
 def _split_along(input: Any, given: Any, dim: int, least: int, function: str) -> tuple:
     if input.array.ndim < least:
         raise RuntimeError(
-            f"torch.{function} requires a tensor with at least {least} dimension{'s' * (least > 1)}, but got a tensor with "
-            f"{input.array.ndim} dimensions!"
+            f"torch.{function} requires a tensor with at least {least} dimension{'s' * (least > 1)}, but got a tensor "
+            f"with {input.array.ndim} dimensions!"
         )
     if isinstance(given, int) and (given <= 0 or input.array.shape[dim] % given):
         raise RuntimeError(
@@ -208,7 +214,7 @@ def dsplit(input: Any, indices_or_sections: Any) -> tuple:
     return _split_along(input, indices_or_sections, 2, 3, "dsplit")
 
 
-# -- repeating ------------------------------------------------------------------------------------------------------------
+# -- repeating ---------------------------------------------------------------------------------------------------------
 
 
 def repeat_interleave(
@@ -249,5 +255,7 @@ def _repeated(repeats: Any, length: int, like: Any, output_size: int | None) -> 
         raise RuntimeError("repeats can not be negative")
     places = numpy.repeat(numpy.arange(length), counts)
     if output_size not in (None, len(places)):
-        raise RuntimeError(f"allocated size does not match required size: output_size {output_size}, needed {len(places)}")
+        raise RuntimeError(
+            f"allocated size does not match required size: output_size {output_size}, needed {len(places)}"
+        )
     return module_of(like.array).asarray(places)

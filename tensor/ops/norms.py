@@ -37,7 +37,8 @@ def power_norm(xp, input: Array, ord: float, dim: Dim = None, keepdim: bool = Fa
     if ord == 1:
         return size.sum(dims, keepdims=keepdim)
     with numpy.errstate(divide="ignore"):  # 0**ord for negative orders
-        return (size**ord).sum(dims, keepdims=keepdim) ** (1 / ord)
+        total = (size**ord).sum(dims, keepdims=keepdim) ** (1 / ord)
+    return total.astype(input.dtype)  # beside a number bfloat16 becomes float32
 
 
 def _power_norm_input(F: Any, g: Any, input: Any, out: Any, ord: float, dim: Dim, keepdim: bool) -> Any:

@@ -20,12 +20,13 @@ Found = namedtuple("Found", ("values", "indices"))
 
 @primitive(outputs=("values", "indices"))
 def sort(xp, input: Array, dim: int = -1, descending: bool = False, stable: bool = False):
-    """The elements in order along dim, and where they came from; equal elements keep their order, nan is the largest."""
+    """The elements in order along dim, and where they came from; stable, and nan is the largest."""
     if input.ndim == 0:
         return input.copy(), xp.zeros((), xp.int64)
     dim = one_dim(dim, input.ndim)
     # descending and stable: sort the reversed input ascending, and reverse the result
-    keys = xp.flip(input, dim) if descending else input
+    keys = input.astype(xp.float32) if input.dtype.kind == "V" else input  # bfloat16 has no order for nan
+    keys = xp.flip(keys, dim) if descending else keys
     order = xp.argsort(keys, dim, kind="stable")
     if descending:
         order = xp.flip(input.shape[dim] - 1 - order, dim)
@@ -34,11 +35,9 @@ def sort(xp, input: Array, dim: int = -1, descending: bool = False, stable: bool
 
 
 sort.vjp(
-    input=lambda F, g, indices, input_shape, dim: F.scatter_zeros(
-        g[0], indices, input_shape, one_dim(dim, len(input_shape))
+    input=lambda F, g, indices, input_shape, dim: (
+        F.scatter_zeros(g[0], indices, input_shape, one_dim(dim, len(input_shape))) if input_shape else g[0]
     )
-    if input_shape
-    else g[0]
 )
 
 
@@ -78,7 +77,7 @@ def topk(input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool =
     return Found(shaping.narrow(values, dim, 0, k), shaping.narrow(indices, dim, 0, k))
 
 
-# -- one element along a dimension ----------------------------------------------------------------------------------------
+# -- one element along a dimension -------------------------------------------------------------------------------------
 
 
 def pick(input: Any, dim: int, index: Any, keepdim: bool) -> Any:
@@ -198,7 +197,7 @@ def mode(input: Any, dim: int = -1, keepdim: bool = False) -> Any:
     return pick(input, dim, box(index.astype(xp.int64)), keepdim)
 
 
-# -- searching ------------------------------------------------------------------------------------------------------------
+# -- searching ---------------------------------------------------------------------------------------------------------
 
 
 @takes_out
@@ -228,7 +227,9 @@ def searchsorted(
     if side not in (None, "left", "right"):
         raise RuntimeError(f"torch.searchsorted(): side can only be 'left' or 'right' but got {side}")
     if side == "left" and right:
-        raise RuntimeError("torch.searchsorted(): side and right can't be set to opposites, got side of left while right was True")
+        raise RuntimeError(
+            "torch.searchsorted(): side and right can't be set to opposites, got side of left while right was True"
+        )
     sequence, xp = sorted_sequence.array, module_of(sorted_sequence.array)
     values = input.array if isinstance(input, Variable) else xp.asarray(input)
     if sequence.ndim != 1 and sequence.shape[:-1] != values.shape[:-1]:
@@ -272,7 +273,7 @@ def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, inve
     return box(xp.asarray(xp.isin(a, b, assume_unique=assume_unique, invert=invert)))
 
 
-# -- distinct values ------------------------------------------------------------------------------------------------------
+# -- distinct values ---------------------------------------------------------------------------------------------------
 
 
 def unique(

@@ -13,8 +13,6 @@ from ...autograd.primitive import primitive
 from ...runtime import dtypes
 from ...runtime.arrays import Array
 from . import arithmetic as ar
-from . import cast
-from . import pointwise as pw
 from .cast import accepts_dtype
 
 Dim = int | tuple[int, ...] | None
@@ -78,8 +76,10 @@ sum_to_size.vjp(input=lambda F, g, input_shape: F.expand(g, input_shape))
 def mean(xp, input: Array, dim: Dim = None, keepdim: bool = False):
     """The mean of the elements along dim (all dimensions if None)."""
     if input.dtype.kind in "bui":
-        name = dtypes.of(input.dtype).name
-        raise TypeError(f"could not infer output dtype. Input dtype must be either a floating point or complex dtype. Got: {name}")
+        raise TypeError(
+            "could not infer output dtype. Input dtype must be either a floating point or complex dtype. Got: "
+            f"{dtypes.of(input.dtype).name}"
+        )
     dims = as_dims(dim, input.ndim)
     count = math.prod(input.shape[d] for d in dims)
     total = input.sum(dims, keepdims=keepdim)
@@ -158,7 +158,7 @@ amin = _extreme("amin", "The smallest element along dim (all dimensions if None)
 def _arg_extreme(name: str, doc: str) -> Any:
     def body(xp, input: Array, dim: int | None = None, keepdim: bool = False):  # type: ignore[no-untyped-def]
         if input.size == 0:
-            raise IndexError(f"{name}(): expected a reduction dim with elements; the input has shape {list(input.shape)}")
+            raise IndexError(f"{name}(): expected a reduction dim with elements, not shape {list(input.shape)}")
         if dim is not None:
             (dim,) = as_dims(dim, input.ndim) or (None,)
         index = getattr(xp, name)(input, dim)
@@ -203,7 +203,7 @@ logsumexp.vjp(
 )
 
 
-# -- made of the above ---------------------------------------------------------------------------------------------------
+# -- made of the above -------------------------------------------------------------------------------------------------
 
 sum_as = accepts_dtype(sum)
 mean_as = accepts_dtype(mean)

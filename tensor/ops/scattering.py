@@ -17,7 +17,7 @@ from . import cast, indexing, shaping
 from .indexing import along, check_fits, check_index
 from .shaping import one_dim
 
-# -- primitives: a copy of the input with src written or reduced at the places that gather_along reads --------------------
+# -- primitives: a copy of the input with src written or reduced at the places that gather_along reads -----------------
 
 
 def _corner(array: Array, shape: tuple) -> Array:
@@ -131,7 +131,7 @@ def _scatter_extreme(F: Any, g: Any, needs: tuple, input: Any, src: Any, index: 
     return share * own, to_src, None
 
 
-# -- scatter --------------------------------------------------------------------------------------------------------------
+# -- scatter -----------------------------------------------------------------------------------------------------------
 
 
 def _vector(x: Any) -> Any:
@@ -252,7 +252,7 @@ def _counts(input: Any, index: Any, dim: int, include_self: bool) -> Any:
     return scatter_sum(counts, ones, index, dim)
 
 
-# -- by a vector of indices along one dimension ---------------------------------------------------------------------------
+# -- by a vector of indices along one dimension ------------------------------------------------------------------------
 
 
 def _rows(input: Any, dim: int, index: Any, source: Any, function: str) -> tuple:
@@ -298,7 +298,9 @@ def index_copy(input: Any, dim: int, index: Any, source: Any) -> Any:
 def index_fill(input: Any, dim: int, index: Any, value: Any) -> Any:
     """A copy of the input with one value in the slices that a vector of indices names."""
     if isinstance(value, Variable) and value.array.ndim:
-        raise RuntimeError(f"index_fill() only supports a 0-dimensional value tensor, got {value.array.ndim} dimensions")
+        raise RuntimeError(
+            f"index_fill() only supports a 0-dimensional value tensor, got {value.array.ndim} dimensions"
+        )
     dim = one_dim(dim, input.array.ndim)
     size = input.array.shape[dim] if input.array.ndim else 1
     check_index(index, size, "index_fill", dim, IndexError, sized=False)
@@ -327,7 +329,7 @@ def index_reduce(input: Any, dim: int, index: Any, source: Any, reduce: str, *, 
     return shaping.reshape(scatter_reduce(input, dim, places, source, reduce, include_self=include_self), shape)
 
 
-# -- other places ---------------------------------------------------------------------------------------------------------
+# -- other places ------------------------------------------------------------------------------------------------------
 
 
 def put(input: Any, index: Any, source: Any, accumulate: bool = False) -> Any:
@@ -339,7 +341,9 @@ def put(input: Any, index: Any, source: Any, accumulate: bool = False) -> Any:
             f"{source.array.size}, index.numel() = {index.array.size}"
         )
     if source.array.dtype != input.array.dtype:
-        raise RuntimeError(f"put_(): self and source expected to have the same dtype, got {input.dtype!r} and {source.dtype!r}")
+        raise RuntimeError(
+            f"put_(): self and source expected to have the same dtype, got {input.dtype!r} and {source.dtype!r}"
+        )
     indexing.check_range(index.array, input.array.size, "the flattened tensor", IndexError)
     values = shaping.reshape(source, (-1,))
     out = indexing.index_put(shaping.reshape(input, (-1,)), values, (index.array.reshape(-1),), accumulate)

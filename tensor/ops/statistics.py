@@ -22,7 +22,7 @@ from .reduction import Dim, as_dims, restore
 
 Histogram = namedtuple("Histogram", ("hist", "bin_edges"))
 
-# -- variance -------------------------------------------------------------------------------------------------------------
+# -- variance ----------------------------------------------------------------------------------------------------------
 
 
 @primitive(holomorphic=False)
@@ -61,7 +61,9 @@ def _deviation_input(F: Any, g: Any, input: Any, out: Any, dim: Dim, correction:
 deviation.vjp(input=_deviation_input)
 
 
-def _spread(function: Any, input: Any, dim: Any, unbiased: bool, keepdim: bool, correction: float | None, name: str) -> Any:
+def _spread(
+    function: Any, input: Any, dim: Any, unbiased: bool, keepdim: bool, correction: float | None, name: str
+) -> Any:
     if isinstance(dim, bool):  # torch.var(x, False)
         dim, unbiased = None, dim
     if input.array.dtype not in FLOATING:
@@ -72,7 +74,9 @@ def _spread(function: Any, input: Any, dim: Any, unbiased: bool, keepdim: bool, 
 
 
 @takes_out
-def var(input: Any, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None) -> Any:
+def var(
+    input: Any, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None
+) -> Any:
     """The variance along dim: the sum of squared deviations over n - correction (1 if unbiased, else 0).
 
     Example:
@@ -84,7 +88,9 @@ def var(input: Any, dim: Dim = None, unbiased: bool = True, keepdim: bool = Fals
 
 
 @takes_out
-def std(input: Any, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None) -> Any:
+def std(
+    input: Any, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None
+) -> Any:
     """The standard deviation along dim: the square root of `var`."""
     return _spread(deviation, input, dim, unbiased, keepdim, correction, "std")
 
@@ -120,7 +126,9 @@ def cov(input: Any, *, correction: float = 1, fweights: Any = None, aweights: An
                 [-2.,  2.]])
     """
     if input.array.ndim > 2:
-        raise RuntimeError(f"cov(): expected input to have two or fewer dimensions but got an input with {input.array.ndim} dimensions")
+        raise RuntimeError(
+            f"cov(): expected input to have two or fewer dimensions but got an input with {input.array.ndim} dimensions"
+        )
     x = shaping.reshape(input, (1, -1)) if input.array.ndim < 2 else input
     if x.array.dtype not in FLOATING:
         x = x.to(dtypes.get_default_dtype())
@@ -151,7 +159,8 @@ def corrcoef(input: Any) -> Any:
     """The matrix of Pearson's correlation coefficients of variables (rows) over observations (columns)."""
     if input.array.ndim > 2:
         raise RuntimeError(
-            f"corrcoef(): expected input to have two or fewer dimensions but got an input with {input.array.ndim} dimensions"
+            "corrcoef(): expected input to have two or fewer dimensions but got an input with "
+            f"{input.array.ndim} dimensions"
         )
     c = cov(input)
     if not c.array.ndim:
@@ -164,13 +173,15 @@ def corrcoef(input: Any) -> Any:
     return complex_of(*parts)
 
 
-# -- quantiles ------------------------------------------------------------------------------------------------------------
+# -- quantiles ---------------------------------------------------------------------------------------------------------
 
 _INTERPOLATIONS = ("linear", "lower", "higher", "midpoint", "nearest")
 
 
 @takes_out
-def quantile(input: Any, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear") -> Any:
+def quantile(
+    input: Any, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
+) -> Any:
     """The q-quantiles along dim; nan where there is a nan.
 
     Args:
@@ -258,7 +269,7 @@ def _interpolated(ranked: Any, rank: Any, interpolation: str) -> Any:
     return pw.lerp(at(below), at(xp.ceil(rank.array)), weight)
 
 
-# -- counts ---------------------------------------------------------------------------------------------------------------
+# -- counts ------------------------------------------------------------------------------------------------------------
 
 
 def bincount(input: Any, weights: Any = None, minlength: int = 0) -> Any:
@@ -277,7 +288,9 @@ def bincount(input: Any, weights: Any = None, minlength: int = 0) -> Any:
     if weights is None:
         return box(xp.bincount(input.array, minlength=minlength).astype(xp.int64))
     if weights.array.shape != input.array.shape:
-        raise RuntimeError(f"weights should have the same shape as input: {list(weights.array.shape)}, {list(input.array.shape)}")
+        raise RuntimeError(
+            f"weights should have the same shape as input: {list(weights.array.shape)}, {list(input.array.shape)}"
+        )
     sums = xp.bincount(input.array, weights.array.astype(xp.float64), minlength)
     return box(sums.astype(xp.float32 if weights.array.dtype == xp.float32 else xp.float64))
 

@@ -79,11 +79,13 @@ as_strided_window.vjp(
     )
 )
 as_strided_sum.vjp(
-    input=lambda F, g, size, stride, storage_offset, source: F.as_strided_window(g, size, stride, storage_offset, source)
+    input=lambda F, g, size, stride, storage_offset, source: F.as_strided_window(
+        g, size, stride, storage_offset, source
+    )
 )
 
 
-# -- the forms users call -------------------------------------------------------------------------------------------------
+# -- the forms users call ----------------------------------------------------------------------------------------------
 
 
 def _window(input: Any, size: Any, stride: Any, storage_offset: int | None, name: str) -> tuple:
@@ -99,8 +101,8 @@ def _window(input: Any, size: Any, stride: Any, storage_offset: int | None, name
     room = arrays.memory_of(input.array).size
     if 0 not in size and not 0 <= offset <= last < room:
         raise RuntimeError(
-            f"{name}(): sizes {list(size)}, strides {list(stride)} and storage offset {offset} need {last + 1} elements, "
-            f"out of bounds for storage of {room}"
+            f"{name}(): sizes {list(size)}, strides {list(stride)} and storage offset {offset} need {last + 1} "
+            f"elements, out of bounds for storage of {room}"
         )
     return size, stride, offset, source
 

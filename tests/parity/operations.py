@@ -50,13 +50,16 @@ _RANDOM = {
 # PyTorch's own error in float64, against mpmath with 15 digits; SciPy's is below 1e-15 there.
 _IMPRECISE_IN_TORCH = {f"special.bessel_{name}": 1e-6 for name in ("j0", "j1", "y0", "y1")}
 # At inputs of 1e4 float32 has no more digits: there both libraries are as far from the values in float64.
-_COARSE_IN_FLOAT32 = {"logcumsumexp": 3e-3}
+# The gradient of a layer norm over one element is 0; PyTorch's is its rounding error over sqrt(eps).
+_COARSE_IN_FLOAT32 = {"logcumsumexp": 3e-3, "nn.functional.layer_norm": 2e-4}
 # What PyTorch's own gradcheck refuses; tests/tables has finite differences for it.
 _WRONG_GRADIENT_IN_TORCH = {"as_strided_scatter"}
 # Entries that show a public function with its arguments in another order.
 _REORDERED = {
     "where": lambda f: lambda input, condition, *other: f(condition, input, *other),
     "einsum": lambda f: lambda tensors, equation: f(equation, tensors),
+    "nn.functional.embedding": lambda f: lambda weight, indices, **kwargs: f(indices, weight, **kwargs),
+    "nn.functional.embedding_bag": lambda f: lambda weight, indices, **kwargs: f(indices, weight, **kwargs),
 }
 # Entries of op_db that call their function with something else than the sample, by full name.
 _WRAPPED = {

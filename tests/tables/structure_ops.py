@@ -1,4 +1,4 @@
-"""Rows for reductions and statistics, sorting and searching, scattering, strided views, joining, splitting, creation."""
+"""Rows for reductions and statistics, sorting and searching, scattering."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from .ops import ints, mask, np_reduce, reduction, rnd, spread
+from .ops import ints, mask, np_reduce, rnd, spread
 from .table import Op
 from .table import Sample as S
 
@@ -26,7 +26,7 @@ def sorting(name, samples, reference, **options):
     return Op(name, samples, reference, emulated=False, **options)
 
 
-# -- reductions -----------------------------------------------------------------------------------------------------------
+# -- reductions --------------------------------------------------------------------------------------------------------
 
 
 def _cumulative(function):
@@ -57,7 +57,13 @@ def _variance(x, dim=None, unbiased=True, keepdim=False, correction=None):
     return np.var(x, dim, ddof=int(unbiased) if correction is None else correction, keepdims=keepdim)
 
 
-_SPREAD = [S(rnd(2, 3)), S(rnd(2, 3), 1), S(rnd(2, 3), False), S(rnd(2, 2, 2), (0, 2), keepdim=True), S(rnd(3), correction=0.5)]
+_SPREAD = [
+    S(rnd(2, 3)),
+    S(rnd(2, 3), 1),
+    S(rnd(2, 3), False),
+    S(rnd(2, 2, 2), (0, 2), keepdim=True),
+    S(rnd(3), correction=0.5),
+]
 _ZEROS = np.array([[0.0, 2.0, 3.0], [1.5, 0.0, 0.0], [-1.0, 0.5, 0.0]])
 _HOLES = np.array([[1.0, NAN, 2.5], [0.5, -1.0, 3.0]])
 
@@ -66,29 +72,64 @@ REDUCTIONS = [
     Op("nansum", [S(rnd(2, 3), 1)], np_reduce(np.sum)),
     exact("nanmean", [S(_HOLES), S(_HOLES, 1), S(_HOLES, 0, True)], np_reduce(np.nanmean)),
     Op("nanmean", [S(rnd(2, 3), 1)], np_reduce(np.mean)),
-    exact("count_nonzero", [S(ints(3, 4, low=0, high=2)), S(ints(3, 4, low=0, high=2), 1), S(_ZEROS, (0, 1))],
-          lambda x, dim=None: np.count_nonzero(x, dim)),
-    Op("aminmax", [S(spread(2, 3)), S(spread(2, 3), dim=1), S(spread(2, 3), dim=0, keepdim=True)],
-       lambda x, dim=None, keepdim=False: (x.min(dim, keepdims=keepdim), x.max(dim, keepdims=keepdim))),
+    exact(
+        "count_nonzero",
+        [S(ints(3, 4, low=0, high=2)), S(ints(3, 4, low=0, high=2), 1), S(_ZEROS, (0, 1))],
+        lambda x, dim=None: np.count_nonzero(x, dim),
+    ),
+    Op(
+        "aminmax",
+        [S(spread(2, 3)), S(spread(2, 3), dim=1), S(spread(2, 3), dim=0, keepdim=True)],
+        lambda x, dim=None, keepdim=False: (x.min(dim, keepdims=keepdim), x.max(dim, keepdims=keepdim)),
+    ),
     Op("prod", [S(_ZEROS, 1), S(_ZEROS, 0, True), S(_ZEROS)], np_reduce(np.prod)),
-    Op("cumprod", [S(rnd(2, 3), 1), S(rnd(3), 0), S(rnd(), 0), S(_ZEROS, 0), S(_ZEROS, -1)], _cumulative(np.cumprod)),
-    Op("logcumsumexp", [S(rnd(2, 3), 1), S(rnd(3), 0), S(rnd(), 0), S(rnd(2, 2) + 800.0, 0)],
-       lambda x, dim: np.logaddexp.accumulate(x, dim) if x.ndim else x),
+    Op(
+        "cumprod",
+        [S(rnd(2, 3), 1), S(rnd(3), 0), S(rnd(), 0), S(_ZEROS, 0), S(_ZEROS, -1)],
+        _cumulative(np.cumprod),
+        fused=True,
+    ),
+    Op(
+        "logcumsumexp",
+        [S(rnd(2, 3), 1), S(rnd(3), 0), S(rnd(), 0), S(rnd(2, 2) + 800.0, 0)],
+        lambda x, dim: np.logaddexp.accumulate(x, dim) if x.ndim else x,
+        fused=True,
+    ),
     Op("cummax", [S(spread(2, 4), 1), S(spread(3), 0), S(spread(), 0)], _running(np.maximum, lambda a, b: a > b)),
     Op("cummin", [S(spread(2, 4), 1), S(spread(3), 0)], _running(np.minimum, lambda a, b: a < b)),
-    internal("strict_upper", [S(rnd(2), 3, 3, 1)], lambda x, n, ndim, dim: np.triu(np.ones((3, 3), bool), 1)[None, :, :, None], differentiable=False),
-    Op("var", _SPREAD, _variance), Op("std", _SPREAD, lambda *a, **k: np.sqrt(_variance(*a, **k))),
-    Op("var_mean", _SPREAD, lambda x, dim=None, *a, keepdim=False, **k: (
-        _variance(x, dim, *a, keepdim=keepdim, **k), x.mean(None if isinstance(dim, bool) else dim, keepdims=keepdim))),
+    internal(
+        "strict_upper",
+        [S(rnd(2), 3, 3, 1)],
+        lambda x, n, ndim, dim: np.triu(np.ones((3, 3), bool), 1)[None, :, :, None],
+        differentiable=False,
+    ),
+    Op("var", _SPREAD, _variance),
+    Op("std", _SPREAD, lambda *a, **k: np.sqrt(_variance(*a, **k))),
+    Op(
+        "var_mean",
+        _SPREAD,
+        lambda x, dim=None, *a, keepdim=False, **k: (
+            _variance(x, dim, *a, keepdim=keepdim, **k),
+            x.mean(None if isinstance(dim, bool) else dim, keepdims=keepdim),
+        ),
+    ),
     Op("std_mean", [S(rnd(2, 3), 1)], lambda x, dim: (x.std(dim, ddof=1), x.mean(dim))),
     internal("variance", [S(rnd(2, 3), (1,), 1, False)], lambda x, dim, c, k: x.var(dim, ddof=c)),
     internal("deviation", [S(rnd(2, 3), (1,), 1, True)], lambda x, dim, c, k: x.std(dim, ddof=c, keepdims=k)),
-    Op("norm", [S(rnd(2, 3)), S(rnd(2, 3), 3, 1), S(rnd(2, 3), 1), S(spread(2, 3), float("inf"), 0)],
-       lambda x, p=2, dim=None: np.linalg.norm(x.reshape(-1) if dim is None else x, p, dim)),
+    Op(
+        "norm",
+        [S(rnd(2, 3)), S(rnd(2, 3), 3, 1), S(rnd(2, 3), 1), S(spread(2, 3), float("inf"), 0)],
+        lambda x, p=2, dim=None: np.linalg.norm(x.reshape(-1) if dim is None else x, p, dim),
+    ),
     Op("norm", [S(rnd(3, 2), "nuc")], lambda x, p: np.linalg.norm(x, p), emulated=False),
     Op("dist", [S(rnd(2, 3), rnd(3)), S(rnd(3), rnd(3), 3)], lambda x, y, p=2: np.linalg.norm((x - y).reshape(-1), p)),
-    Op("renorm", [S(rnd(3, 2), 2, 0, 1.0), S(rnd(2, 3), 1, 1, 0.5)], lambda x, p, dim, top: _renormed(x, p, dim, top), second=False),
-]  # fmt: skip
+    Op(
+        "renorm",
+        [S(rnd(3, 2), 2, 0, 1.0), S(rnd(2, 3), 1, 1, 0.5)],
+        lambda x, p, dim, top: _renormed(x, p, dim, top),
+        second=False,
+    ),
+]
 
 
 def _renormed(x, p, dim, top):
@@ -96,7 +137,7 @@ def _renormed(x, p, dim, top):
     return x * np.where(sizes > top, top / (sizes + 1e-7), 1)
 
 
-# -- differences, integrals, statistics -----------------------------------------------------------------------------------
+# -- differences, integrals, statistics --------------------------------------------------------------------------------
 
 
 def _trapezoid(y, x=None, dx=1.0, dim=-1):
@@ -112,36 +153,76 @@ def _flat(hist, edges):
     return hist, *edges
 
 
-_POINTS = np.array([0.0, 0.4, 1.5, 1.9])
+_POINTS = np.array([0.0, 1.4, 2.5, 4.9])
 
 DIFFERENCES = [
-    Op("diff", [S(rnd(4)), S(rnd(2, 3), 1, 0), S(rnd(4), 2), S(rnd(2, 2), prepend=rnd(2, 1)), S(rnd(2), 3), S(mask(4))],
-       lambda x, n=1, dim=-1, **k: np.diff(x, n, dim, **k)),
+    Op(
+        "diff",
+        [S(rnd(4)), S(rnd(2, 3), 1, 0), S(rnd(4), 2), S(rnd(2, 2), prepend=rnd(2, 1)), S(rnd(2), 3), S(mask(4))],
+        lambda x, n=1, dim=-1, **k: np.diff(x, n, dim, **k),
+    ),
     Op("trapezoid", [S(rnd(4)), S(rnd(2, 4), _POINTS), S(rnd(4, 2), dx=0.5, dim=0)], _trapezoid, aliases=("trapz",)),
     Op("cumulative_trapezoid", [S(rnd(4)), S(rnd(2, 4), _POINTS), S(rnd(2, 3), dx=0.5)], _running_trapezoid),
-    Op("gradient", [S(rnd(4), dim=0, spacing=0.5), S(rnd(2, 4), dim=1, edge_order=2), S(rnd(3), spacing=2.0)],
-       lambda x, spacing=1, dim=None, edge_order=1: (np.gradient(x, spacing, axis=0 if dim is None else dim, edge_order=edge_order),)),
+    Op(
+        "gradient",
+        [S(rnd(4), dim=0, spacing=0.5), S(rnd(2, 4), dim=1, edge_order=2), S(rnd(3), spacing=2.0)],
+        lambda x, spacing=1, dim=None, edge_order=1: (
+            np.gradient(x, spacing, axis=0 if dim is None else dim, edge_order=edge_order),
+        ),
+    ),
     Op("gradient", [S(rnd(3, 2))], lambda x: tuple(np.gradient(x))),
-    Op("gradient", [S(rnd(4), spacing=[_POINTS])], lambda x, spacing: (np.gradient(x, spacing[0]),), differentiable=False),
-    Op("cov", [S(rnd(2, 3)), S(rnd(4)), S(rnd(2, 3), correction=0), S(rnd(2, 3), fweights=np.array([1, 2, 1]))],
-       lambda x, correction=1, fweights=None: np.cov(x, ddof=correction, fweights=fweights)),
+    Op(
+        "gradient",
+        [S(rnd(4), spacing=[_POINTS])],
+        lambda x, spacing: (np.gradient(x, spacing[0]),),
+        differentiable=False,
+    ),
+    Op(
+        "cov",
+        [S(rnd(2, 3)), S(rnd(4)), S(rnd(2, 3), correction=0), S(rnd(2, 3), fweights=np.array([1, 2, 1]))],
+        lambda x, correction=1, fweights=None: np.cov(x, ddof=correction, fweights=fweights),
+    ),
     exact("cov", [S(rnd(2, 3), aweights=np.array([0.2, 1.0, 0.5]))], lambda x, aweights: np.cov(x, aweights=aweights)),
     Op("corrcoef", [S(rnd(2, 4))], np.corrcoef),
-    sorting("quantile", [S(spread(5), 0.3), S(spread(2, 4), 0.5, 1), S(spread(2, 3), 0.25, 0, True), S(spread(2, 3), 0.9)],
-            lambda x, q, dim=None, keepdim=False: np.quantile(x, q, dim, keepdims=keepdim)),
-    *[sorting("quantile", [S(spread(6), 0.33, interpolation=kind)], lambda x, q, interpolation: np.quantile(x, q, method=interpolation))
-      for kind in ("lower", "higher", "midpoint", "nearest")],
+    sorting(
+        "quantile",
+        [S(spread(5), 0.3), S(spread(2, 4), 0.5, 1), S(spread(2, 3), 0.25, 0, True), S(spread(2, 3), 0.9)],
+        lambda x, q, dim=None, keepdim=False: np.quantile(x, q, dim, keepdims=keepdim),
+    ),
+    *[
+        sorting(
+            "quantile",
+            [S(spread(6), 0.33, interpolation=kind)],
+            lambda x, q, interpolation: np.quantile(x, q, method=interpolation),
+        )
+        for kind in ("lower", "higher", "midpoint", "nearest")
+    ],
     sorting("nanquantile", [S(_HOLES, 0.4, 1), S(_HOLES, 0.7)], np.nanquantile, differentiable=False),
-    exact("bincount", [S(np.array([0, 3, 3])), S(np.array([1, 1]), minlength=4), S(np.array([0, 2, 2]), np.array([0.5, 1.0, 2.0]))], np.bincount),
-    exact("histc", [S(rnd(20), 4, -2, 2), S(np.array([1.0, 2.0, 4.0]), 3)],
-          lambda x, bins, low=0, high=0: np.histogram(x, bins, (low, high) if high else None)[0]),
-    exact("histogram", [S(rnd(20), 4), S(rnd(20), 4, range=(-1.0, 1.0)), S(rnd(9), 3, density=True)],
-          lambda x, bins, range=None, density=False: np.histogram(x, bins, range, density)),
-    exact("histogramdd", [S(rnd(20, 2), [2, 3])], lambda x, bins: _flat(*np.histogramdd(x, bins)), call=lambda t, *a: _flat(*t.histogramdd(*a))),
-]  # fmt: skip
+    exact(
+        "bincount",
+        [S(np.array([0, 3, 3])), S(np.array([1, 1]), minlength=4), S(np.array([0, 2, 2]), np.array([0.5, 1.0, 2.0]))],
+        np.bincount,
+    ),
+    exact(
+        "histc",
+        [S(rnd(20), 4, -2, 2), S(np.array([1.0, 2.0, 4.0]), 3)],
+        lambda x, bins, low=0, high=0: np.histogram(x, bins, (low, high) if high else None)[0],
+    ),
+    exact(
+        "histogram",
+        [S(rnd(20), 4), S(rnd(20), 4, range=(-1.0, 1.0)), S(rnd(9), 3, density=True)],
+        lambda x, bins, range=None, density=False: np.histogram(x, bins, range, density),
+    ),
+    exact(
+        "histogramdd",
+        [S(rnd(20, 2), [2, 3])],
+        lambda x, bins: _flat(*np.histogramdd(x, bins)),
+        call=lambda t, *a: _flat(*t.histogramdd(*a)),
+    ),
+]
 
 
-# -- order ----------------------------------------------------------------------------------------------------------------
+# -- order -------------------------------------------------------------------------------------------------------------
 
 
 def _kth(x, k, dim=-1, keepdim=False):
@@ -180,23 +261,48 @@ ORDER = [
     sorting("kthvalue", [S(spread(5), 2), S(spread(2, 4), 3, 1), S(spread(3, 2), 1, 0, True)], _kth),
     sorting("nanmedian", [S(spread(4)), S(spread(5))], lambda x: np.sort(x)[(x.size - 1) // 2]),
     sorting("nanmedian", [S(_HOLES, 1)], lambda x, dim: (np.array([1.0, 0.5]), np.array([0, 0])), differentiable=False),
-    sorting("median", [S(np.array([1.0, NAN, 0.0]), 0)], lambda x, dim: (np.array(NAN), np.array(1)), differentiable=False),
+    sorting(
+        "median", [S(np.array([1.0, NAN, 0.0]), 0)], lambda x, dim: (np.array(NAN), np.array(1)), differentiable=False
+    ),
     sorting("mode", [S(_REPEATED)], _mode, differentiable=False),
-    exact("searchsorted", [S(np.array([1.0, 3.0, 5.0]), np.array([3.0, 0.0, 9.0])), S(np.array([1, 2, 2]), np.array([2]), side="right"),
-                           S(np.array([1, 2, 2]), np.array([[2], [0]]), right=True)],
-          lambda a, v, side="left", right=False: np.searchsorted(a, v, "right" if right else side)),
-    exact("searchsorted", [S(np.array([[1.0, 3.0], [0.0, 2.0]]), np.array([[2.0], [2.0]]))], lambda a, v: np.array([[1], [1]])),
-    exact("bucketize", [S(rnd(2, 3), np.array([-1.0, 0.0, 1.0])), S(np.array([1, 2]), np.array([1, 2]), right=True)],
-          lambda x, edges, right=False: np.searchsorted(edges, x, "right" if right else "left")),
-    sorting("isin", [S(ints(2, 3), ints(4)), S(ints(3), 2), S(ints(5), ints(2), invert=True)], np.isin, differentiable=False),
-    sorting("unique", [S(_MESSY, dim=0), S(_MESSY, return_inverse=True, return_counts=True), S(_MESSY, return_inverse=True, dim=1)],
-            _unique_rows, differentiable=False),
-    exact("unique_consecutive", [S(np.array([1, 1, 2, 1])), S(np.array([1, 1, 2, 1]), True, True), S(np.array([4]), return_counts=True)], _groups),
+    exact(
+        "searchsorted",
+        [
+            S(np.array([1.0, 3.0, 5.0]), np.array([3.0, 0.0, 9.0])),
+            S(np.array([1, 2, 2]), np.array([2]), side="right"),
+            S(np.array([1, 2, 2]), np.array([[2], [0]]), right=True),
+        ],
+        lambda a, v, side="left", right=False: np.searchsorted(a, v, "right" if right else side),
+    ),
+    exact(
+        "searchsorted",
+        [S(np.array([[1.0, 3.0], [0.0, 2.0]]), np.array([[2.0], [2.0]]))],
+        lambda a, v: np.array([[1], [1]]),
+    ),
+    exact(
+        "bucketize",
+        [S(rnd(2, 3), np.array([-1.0, 0.0, 1.0])), S(np.array([1, 2]), np.array([1, 2]), right=True)],
+        lambda x, edges, right=False: np.searchsorted(edges, x, "right" if right else "left"),
+    ),
+    sorting(
+        "isin", [S(ints(2, 3), ints(4)), S(ints(3), 2), S(ints(5), ints(2), invert=True)], np.isin, differentiable=False
+    ),
+    sorting(
+        "unique",
+        [S(_MESSY, dim=0), S(_MESSY, return_inverse=True, return_counts=True), S(_MESSY, return_inverse=True, dim=1)],
+        _unique_rows,
+        differentiable=False,
+    ),
+    exact(
+        "unique_consecutive",
+        [S(np.array([1, 1, 2, 1])), S(np.array([1, 1, 2, 1]), True, True), S(np.array([4]), return_counts=True)],
+        _groups,
+    ),
     exact("unique_consecutive", [S(np.array([[1, 1], [1, 1], [2, 1]]), dim=0)], lambda x, dim: x[[0, 2]]),
     exact("argwhere", [S(ints(2, 3, low=0, high=2)), S(np.array(1))], np.argwhere),
-]  # fmt: skip
+]
 
-# -- scattering -----------------------------------------------------------------------------------------------------------
+# -- scattering --------------------------------------------------------------------------------------------------------
 
 _PLACES = np.array([[0, 0, 2], [2, 1, 2]])
 
@@ -262,157 +368,76 @@ _REDUCE = {"sum": sum, "prod": np.prod, "mean": np.mean, "amax": max, "amin": mi
 _CHOSEN = np.array([[True, False, True], [False, True, True]])
 
 SCATTERING = [
-    *[sorting("scatter_reduce", [S(spread(2, 3), 1, _PLACES, spread(2, 3) + 0.11, kind, include_self=own) for own in (True, False)],
-         _scattered(_REDUCE[kind])) for kind in _REDUCE],
-    sorting("scatter_reduce", [S(np.array([[0.0, 2.0, 0.0]]), 1, np.array([[0, 1, 1]]), np.array([[3.0, 0.0, 5.0]]), "prod")],
-       _scattered(np.prod), second=False),
+    *[
+        sorting(
+            "scatter_reduce",
+            [S(spread(2, 3), 1, _PLACES, spread(2, 3) + 0.11, kind, include_self=own) for own in (True, False)],
+            _scattered(_REDUCE[kind]),
+        )
+        for kind in _REDUCE
+    ],
+    sorting(
+        "scatter_reduce",
+        [S(np.array([[0.0, 2.0, 0.0]]), 1, np.array([[0, 1, 1]]), np.array([[3.0, 0.0, 5.0]]), "prod")],
+        _scattered(np.prod),
+        second=False,
+    ),
     sorting("scatter", [S(spread(2, 3), 1, _PLACES, spread(2, 3), reduce="multiply")], _scattered(np.prod)),
     Op("scatter", [S(spread(2, 3), 1, _PLACES, spread(2, 3), reduce="add")], _scattered(sum)),
-    internal("scatter_product", [S(spread(2, 3), spread(2, 3), _PLACES, 1)], lambda x, s, i, d: _scattered(np.prod)(x, d, i, s), emulated=False),
-    internal("scatter_extreme", [S(spread(2, 3), spread(2, 3) + 0.1, _PLACES, 1, True)], lambda x, s, i, d, top: _scattered(max)(x, d, i, s), emulated=False),
-    *[sorting("index_reduce", [S(spread(3, 2), 0, np.array([0, 2, 0]), spread(3, 2) + 0.11, kind, include_self=own) for own in (True, False)],
-         _by_rows(lambda rows, f=function: f(rows, 0)))
-      for kind, function in (("prod", np.prod), ("mean", np.mean), ("amax", np.max), ("amin", np.min))],
-    Op("index_copy", [S(rnd(3, 2), 0, np.array([2, 0]), rnd(2, 2)), S(rnd(2, 3), 1, np.array([1]), rnd(2, 1))],
-       lambda x, dim, i, s: _filled(x, dim, i, s)),
+    internal(
+        "scatter_product",
+        [S(spread(2, 3), spread(2, 3), _PLACES, 1)],
+        lambda x, s, i, d: _scattered(np.prod)(x, d, i, s),
+        emulated=False,
+    ),
+    internal(
+        "scatter_extreme",
+        [S(spread(2, 3), spread(2, 3) + 0.1, _PLACES, 1, True)],
+        lambda x, s, i, d, top: _scattered(max)(x, d, i, s),
+        emulated=False,
+    ),
+    *[
+        sorting(
+            "index_reduce",
+            [
+                S(spread(3, 2), 0, np.array([0, 2, 0]), spread(3, 2) + 0.11, kind, include_self=own)
+                for own in (True, False)
+            ],
+            _by_rows(lambda rows, f=function: f(rows, 0)),
+        )
+        for kind, function in (("prod", np.prod), ("mean", np.mean), ("amax", np.max), ("amin", np.min))
+    ],
+    Op(
+        "index_copy",
+        [S(rnd(3, 2), 0, np.array([2, 0]), rnd(2, 2)), S(rnd(2, 3), 1, np.array([1]), rnd(2, 1))],
+        lambda x, dim, i, s: _filled(x, dim, i, s),
+    ),
     Op("index_fill", [S(rnd(3, 2), 0, np.array([2, 0]), 1.5), S(rnd(2, 3), 1, np.array([-1, 2]), 0.5)], _filled),
     Op("put", [S(rnd(2, 3), np.array([5, 0]), rnd(2)), S(rnd(2, 3), np.array([1, 1]), rnd(2), True)], _put),
     Op("take", [S(rnd(2, 3), np.array([[5, 0], [1, -1]])), S(rnd(3), np.array(2))], np.take),
-    Op("take_along_dim", [S(rnd(2, 3), np.array([[0, 0], [2, 1]]), 1), S(rnd(2, 3), np.array([[1]]), 0), S(rnd(2, 3), np.array([4, 0]))],
-       lambda x, i, dim=None: np.take_along_axis(x.reshape(-1) if dim is None else x, np.broadcast_to(i, (1, 3)) if dim == 0 else i, dim or 0)),
+    Op(
+        "take_along_dim",
+        [S(rnd(2, 3), np.array([[0, 0], [2, 1]]), 1), S(rnd(2, 3), np.array([[1]]), 0), S(rnd(2, 3), np.array([4, 0]))],
+        lambda x, i, dim=None: np.take_along_axis(
+            x.reshape(-1) if dim is None else x, np.broadcast_to(i, (1, 3)) if dim == 0 else i, dim or 0
+        ),
+    ),
     Op("masked_scatter", [S(rnd(2, 3), _CHOSEN, rnd(5)), S(rnd(3), _CHOSEN, rnd(2, 2))], _masked),
-    Op("select_scatter", [S(rnd(2, 3), rnd(2), 1, 0), S(rnd(2, 3), rnd(3), 0, -1)],
-       _with(lambda x, dim, i: (slice(None),) * dim + (i,))),
-    Op("slice_scatter", [S(rnd(4, 2), rnd(2, 2), 0, 1, 3), S(rnd(2, 5), rnd(2, 2), 1, 0, 4, 2)],
-       _with(lambda x, dim, a, b, step=1: (slice(None),) * dim + (slice(a, b, step),))),
-    Op("diagonal_scatter", [S(rnd(3, 3), rnd(3)), S(rnd(3, 4), rnd(3), 1)],
-       _with(lambda x, k=0: (np.arange(3), np.arange(3) + k))),
-]  # fmt: skip
-
-# -- strided views, copies ------------------------------------------------------------------------------------------------
-
-
-def _window(x, size, stride, offset=0):
-    return np.lib.stride_tricks.as_strided(x.reshape(-1)[offset:], size, [s * x.itemsize for s in stride])
-
-
-def _window_written(x, src, size, stride, offset=0):
-    out = x.copy()
-    _window(out, size, stride, offset)[...] = src
-    return out
-
-
-def _windows(x, dim, size, step):
-    starts = range(0, x.shape[dim] - size + 1, step)
-    return np.stack([np.moveaxis(x.take(range(a, a + size), dim), dim, -1) for a in starts], dim)
-
-
-def _into(x, shape, size, stride, offset, source):
-    out = np.zeros(int(np.prod(shape)))
-    np.add.at(out, _window(np.arange(out.size), size, stride, offset), x)
-    return out.reshape(shape)
-
-
-_STRIDED = [S(rnd(6), (2, 2), (1, 2), 1), S(rnd(2, 3), (2, 3), (1, 1)), S(rnd(4), (), (), 2)]
-_ROWS = ((3, 1), 0)  # the strides and offset of a [2, 3] tensor
-
-STRIDED = [
-    Op("as_strided", _STRIDED, _window), Op("as_strided_copy", _STRIDED, _window),
-    Op("as_strided_scatter", [S(rnd(6), rnd(2, 2), (2, 2), (1, 3)), S(rnd(2, 3), rnd(2), (2,), (2,), 1)], _window_written),
-    internal("as_strided_window", [S(rnd(2, 3), (2, 2), (1, 3), 1, _ROWS)], lambda x, size, stride, offset, source: _window(x, size, stride, offset)),
-    internal("as_strided_sum", [S(rnd(2, 2), (2, 3), (2, 2), (1, 1), 1, _ROWS)], _into),
-    Op("unfold", [S(rnd(5), 0, 3, 2), S(rnd(2, 4), 1, 2, 1), S(rnd(3, 2), 0, 2, 1)], _windows),
-    Op("unfold_copy", [S(rnd(5), 0, 3, 2)], _windows),
-    Op("alias_copy", [S(rnd(2, 3))], np.copy), internal("alias", [S(rnd(2, 3))], np.copy),
-    Op("diagonal_copy", [S(rnd(3, 3), 1)], np.diagonal),
-    Op("expand_copy", [S(rnd(2, 1), (2, 3))], np.broadcast_to),
-    Op("narrow_copy", [S(rnd(5), 0, 1, 2)], lambda x, dim, a, n: x[a : a + n]),
-    Op("permute_copy", [S(rnd(2, 3), (1, 0))], np.transpose),
-    Op("select_copy", [S(rnd(2, 3), 1, 0)], lambda x, dim, i: x[:, i]),
-    Op("slice_copy", [S(rnd(5), 0, 1, 4, 2), S(rnd(2, 3), 1, 1)],
-       lambda x, dim, a, b=None, step=1: x[(slice(None),) * dim + (slice(a, b, step),)]),
-    Op("split_copy", [S(rnd(4), 2)], lambda x, n: tuple(np.split(x, 2))),
-    Op("split_with_sizes_copy", [S(rnd(4), [1, 3])], lambda x, n: tuple(np.split(x, [1]))),
-    Op("squeeze_copy", [S(rnd(1, 3), 0)], np.squeeze), Op("unsqueeze_copy", [S(rnd(3), 0)], np.expand_dims),
-    Op("t_copy", [S(rnd(2, 3))], np.transpose), Op("transpose_copy", [S(rnd(2, 3), 0, 1)], np.swapaxes),
-    Op("unbind_copy", [S(rnd(2, 3))], tuple), Op("view_copy", [S(rnd(2, 3), (6,))], np.reshape),
-]  # fmt: skip
-
-# -- joining, splitting, turning ------------------------------------------------------------------------------------------
-
-
-def _parts(function):
-    return lambda x, given: tuple(function(x, given))
-
-
-def _blocks(*xs):
-    out = np.zeros((sum(np.atleast_2d(x).shape[0] for x in xs), sum(np.atleast_2d(x).shape[1] for x in xs)))
-    row = column = 0
-    for x in map(np.atleast_2d, xs):
-        out[row : row + x.shape[0], column : column + x.shape[1]] = x
-        row, column = row + x.shape[0], column + x.shape[1]
-    return out
-
-
-def _embedded(x, offset=0, dim1=-2, dim2=-1):
-    n = x.shape[-1] + abs(offset)
-    out = np.zeros((*x.shape[:-1], n, n))
-    i = np.arange(x.shape[-1])
-    out[..., i + max(-offset, 0), i + max(offset, 0)] = x
-    return np.moveaxis(out, (-2, -1), (dim1, dim2))
-
-
-def _padded(x, pad, value=0.0):
-    pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]
-    return np.pad(x, [(0, 0)] * (x.ndim - len(pairs)) + pairs[::-1], constant_values=value)
-
-
-JOINING = [
-    Op("atleast_1d", [S(rnd()), S(rnd(2))], np.atleast_1d), Op("atleast_2d", [S(rnd()), S(rnd(2)), S(rnd(2, 1))], np.atleast_2d),
-    Op("atleast_3d", [S(rnd()), S(rnd(2)), S(rnd(2, 1)), S(rnd(1, 2, 1))], np.atleast_3d),
-    Op("hstack", [S([rnd(2), rnd(1)]), S([rnd(2, 1), rnd(2, 2)])], np.hstack),
-    Op("vstack", [S([rnd(2), rnd(2)]), S([rnd(1, 2), rnd(2, 2)])], np.vstack, aliases=("row_stack",)),
-    Op("dstack", [S([rnd(2), rnd(2)]), S([rnd(2, 2), rnd(2, 2)])], np.dstack),
-    Op("column_stack", [S([rnd(2), rnd(2, 2)])], np.column_stack),
-    Op("block_diag", [S(rnd(1, 2), rnd(2, 2), rnd(3))], _blocks),
-    Op("constant_pad_nd", [S(rnd(2, 3), [1, 0]), S(rnd(2, 3), [0, 1, 2, 0], 1.5)], _padded),
-    Op("cartesian_prod", [S(rnd(2), rnd(3)), S(rnd(2))],
-       lambda *xs: np.array(list(itertools.product(*xs))) if len(xs) > 1 else xs[0]),
-    Op("combinations", [S(rnd(4)), S(rnd(3), 2, True)],
-       lambda x, r=2, again=False: np.array(list((itertools.combinations_with_replacement if again else itertools.combinations)(x, r)))),
-    Op("tensor_split", [S(rnd(5), 2), S(rnd(5), [1, 3]), S(rnd(2, 4), 3, 1)], lambda x, n, dim=0: tuple(np.array_split(x, n, dim))),
-    Op("hsplit", [S(rnd(4), 2), S(rnd(2, 3), [1])], _parts(np.hsplit)),
-    Op("vsplit", [S(rnd(4, 2), 2)], _parts(np.vsplit)), Op("dsplit", [S(rnd(1, 2, 4), [1, 2])], _parts(np.dsplit)),
-    Op("split_with_sizes", [S(rnd(4), [1, 3])], lambda x, n: tuple(np.split(x, [1]))),
-    Op("unsafe_split", [S(rnd(4), 2)], _parts(np.split)), Op("unsafe_chunk", [S(rnd(5), 2)], _parts(np.array_split)),
-    Op("repeat_interleave", [S(rnd(2, 3), 2), S(rnd(3), np.array([1, 0, 2])), S(rnd(2, 3), 2, 1)], np.repeat),
-    exact("repeat_interleave", [S(np.array([1, 0, 2]))], lambda n: np.repeat(np.arange(3), n)),
-    Op("diagflat", [S(rnd(2)), S(rnd(1, 2), -1)], np.diagflat),
-    Op("diag_embed", [S(rnd(2)), S(rnd(2, 3), 1), S(rnd(2, 2), -1, 0, 2)], _embedded),
-    Op("fliplr", [S(rnd(2, 3))], np.fliplr), Op("flipud", [S(rnd(2, 3)), S(rnd(3))], np.flipud),
-    Op("rot90", [S(rnd(2, 3)), S(rnd(2, 3), 2), S(rnd(2, 3), -1), S(rnd(1, 2, 3), 1, (1, 2)), S(rnd(2, 2), 4)], np.rot90),
-    Op("adjoint", [S(rnd(2, 3)), S(rnd(1, 2, 3))], lambda x: x.swapaxes(-2, -1)),
-    Op("H", [S(rnd(2, 3))], np.transpose, call=lambda t, x: x.H), Op("mH", [S(rnd(1, 2, 3))], lambda x: x.swapaxes(1, 2), call=lambda t, x: x.mH),
-    Op("ravel", [S(rnd(2, 3)), S(rnd()), S(rnd(3, 2).T)], np.ravel),
-    Op("moveaxis", [S(rnd(2, 1, 3), 0, 2)], np.moveaxis),
-    exact("unravel_index", [S(np.array([5, 0, 3]), (2, 3))], np.unravel_index),
-    exact("broadcast_shapes", [S((2, 1), (3,)), S((1,), (2, 2))], np.broadcast_shapes),
-]  # fmt: skip
-
-# -- creation -------------------------------------------------------------------------------------------------------------
-
-
-def _strides(x):
-    return x.stride()
-
-
-CREATION = [
-    exact("scalar_tensor", [S(2.5), S(3)], np.float32),
-    exact("empty_strided", [S((2, 3), (1, 2))], lambda *a: (1, 2), call=lambda t, *a: _strides(t.empty_strided(*a))),
-    exact("new_empty_strided", [S(rnd(1), (2, 3), (1, 2))], lambda *a: (1, 2), call=lambda t, x, *a: _strides(x.new_empty_strided(*a))),
-    exact("empty_permuted", [S((2, 3), (1, 0))], lambda *a: (1, 2), call=lambda t, *a: _strides(t.empty_permuted(*a))),
-    exact("zeros", [S((2, 3))], np.zeros, call=lambda t, size: t.zeros(size=size, layout=t.strided, pin_memory=False)),
-    exact("arange", [S(0.0, 1.0, 0.1)], np.arange, call=lambda t, *a: t.arange(*a, dtype=t.float64, out=t.empty(10, dtype=t.float64))),
+    Op(
+        "select_scatter",
+        [S(rnd(2, 3), rnd(2), 1, 0), S(rnd(2, 3), rnd(3), 0, -1)],
+        _with(lambda x, dim, i: (slice(None),) * dim + (i,)),
+    ),
+    Op(
+        "slice_scatter",
+        [S(rnd(4, 2), rnd(2, 2), 0, 1, 3), S(rnd(2, 5), rnd(2, 2), 1, 0, 4, 2)],
+        _with(lambda x, dim, a, b, step=1: (slice(None),) * dim + (slice(a, b, step),)),
+    ),
+    Op(
+        "diagonal_scatter",
+        [S(rnd(3, 3), rnd(3)), S(rnd(3, 4), rnd(3), 1)],
+        _with(lambda x, k=0: (np.arange(3), np.arange(3) + k)),
+    ),
 ]
 
-ROWS = [*REDUCTIONS, *DIFFERENCES, *ORDER, *SCATTERING, *STRIDED, *JOINING, *CREATION]
+ROWS = [*REDUCTIONS, *DIFFERENCES, *ORDER, *SCATTERING]
