@@ -67,8 +67,10 @@ def to_host(array: Array) -> numpy.ndarray:
 
 
 def shares_memory(view: Array, array: Array) -> bool:
-    """Whether `view` was made as a view of `array` (NumPy and CuPy both collapse chains of bases)."""
-    base = view.base
+    """Whether `view` was made as a view of `array`."""
+    if not isinstance(array, numpy.ndarray):
+        return view.data.mem is array.data.mem  # an array made from a pointer has no base
+    base = view.base  # NumPy collapses chains of bases
     return base is not None and (base is array or base is array.base)
 
 
