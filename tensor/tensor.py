@@ -502,6 +502,8 @@ class Tensor(TensorBase, box=True):
 
     def apply_(self, callable: Any) -> Tensor:
         """Replace each element by what a Python function makes of it (slow; host tensors only)."""
+        if self.is_cuda:
+            raise TypeError("apply_ is only implemented on CPU tensors")
         values = numpy.array([callable(x) for x in self.array.ravel().tolist()], self.array.dtype)
         return assign(self, box(values.reshape(self.array.shape)), "apply_")
 
