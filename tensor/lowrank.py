@@ -5,17 +5,16 @@ Halko, Martinsson and Tropp, "Finding structure with randomness" (2009), algorit
 
 from __future__ import annotations
 
-from collections import namedtuple
 from typing import Any
 
 from . import random
 from .ops import arithmetic as ar
 from .ops import linalg, reduction
 from .ops.decompositions import qr
-from .ops.matrices import check_matrix, mH
+from .ops.matrices import check_matrix, mH, named_results
 from .ops.spectra import svd
 
-_LowRank = namedtuple("svd_lowrank", ("U", "S", "V"))
+_LowRank = named_results("svd_lowrank", "U", "S", "V")
 
 
 def _basis(A: Any, q: int, niter: int) -> Any:

@@ -43,19 +43,20 @@ def _cosines(weights: Sequence[float]) -> Callable:
     )
 
 
-# -- torch.signal.windows ------------------------------------------------------------------------------------------------
+# -- torch.signal.windows --------------------------------------------------------------------------------------------
 
 
 def general_cosine(
-    M: int, *, a: Any, sym: bool = True, dtype: Any = None, device: Any = None, requires_grad: bool = False, **layout: Any
-) -> Any:
+    M: int, *, a: Any, sym: bool = True, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+    **layout: Any,
+) -> Any:  # fmt: skip
     """The weighted sum of cosines sum_j (-1)^j a_j cos(2 pi j k / (M - 1)); `sym` False makes it periodic."""
     return _made("general_cosine", _cosines(tuple(a)), M, sym, dtype, device, requires_grad)
 
 
 def general_hamming(
-    M: int, *, alpha: float = 0.54, sym: bool = True, dtype: Any = None, device: Any = None, requires_grad: bool = False,
-    **layout: Any,
+    M: int, *, alpha: float = 0.54, sym: bool = True, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False, **layout: Any,
 ) -> Any:  # fmt: skip
     """alpha - (1 - alpha) cos(2 pi k / (M - 1))."""
     return _made("general_hamming", _cosines((alpha, 1 - alpha)), M, sym, dtype, device, requires_grad)
@@ -134,7 +135,7 @@ def kaiser(
     return _made("kaiser", formula, M, sym, dtype, device, requires_grad)
 
 
-# -- the older names in torch --------------------------------------------------------------------------------------------
+# -- the older names in torch ----------------------------------------------------------------------------------------
 
 
 def _periodic_first(window: Any, **defaults: float) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import namedtuple
 from typing import Any
 
 from ...autograd.out import takes_out
@@ -20,6 +19,7 @@ from .matrices import (
     conjugate,
     diagonal_of,
     is_complex,
+    named_results,
     on_diagonal,
     product,
 )
@@ -79,7 +79,7 @@ def _log_determinant(F: Any, g: tuple, needs: tuple, input: Any, sign: Any) -> t
     return (as_columns(F, as_columns(F, total)) * adjoint(F, F.inverse(input)),)
 
 
-_SLogDet = namedtuple("slogdet", ("sign", "logabsdet"))
+_SLogDet = named_results("slogdet", "sign", "logabsdet")
 
 
 @takes_out

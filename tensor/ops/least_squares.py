@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
 from typing import Any
 
 import numpy
@@ -15,7 +14,7 @@ from ...runtime.arrays import Array
 from . import arithmetic as ar
 from . import linalg, reduction, shaping, spectra
 from . import pointwise as pw
-from .matrices import adjoint, attempt, check_matrix, check_square, product
+from .matrices import adjoint, attempt, check_matrix, check_square, named_results, product
 from .solving import is_vector
 
 
@@ -105,7 +104,7 @@ def matrix_rank(A: Any, tol: Any = None, hermitian: bool = False, *, atol: Any =
     return box(arrays.module_of(sizes).asarray((sizes > cut[..., None]).sum(-1)))
 
 
-_LeastSquares = namedtuple("lstsq", ("solution", "residuals", "rank", "singular_values"))
+_LeastSquares = named_results("lstsq", "solution", "residuals", "rank", "singular_values")
 _DRIVERS = ("gels", "gelsy", "gelsd", "gelss")
 
 
@@ -126,7 +125,7 @@ def lstsq(A: Any, B: Any, rcond: float | None = None, *, driver: str | None = No
 
     Example:
         >>> import paceline as torch
-        >>> torch.linalg.lstsq(torch.tensor([[1.0], [1.0]]), torch.tensor([[1.0], [3.0]])).solution
+        >>> torch.linalg.lstsq(torch.tensor([[1.0], [0.0]]), torch.tensor([[2.0], [3.0]])).solution
         tensor([[2.]])
     """
     check_matrix(A, "linalg.lstsq")

@@ -249,6 +249,7 @@ def _ordered_product(matrices: list) -> Any:
     return product(0, count - 1)
 
 
+@takes_out
 def chain_matmul(*matrices: Any) -> Any:
     """torch.chain_matmul, the older form of `linalg.multi_dot`."""
     return matrices[0] if len(matrices) == 1 else multi_dot(matrices)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
 from typing import Any
 
 import numpy
@@ -14,7 +13,7 @@ from ...runtime import arrays, dtypes
 from ...runtime.arrays import Array
 from . import arithmetic as ar
 from . import decompositions, linalg, shaping
-from .matrices import LinAlgError, attempt, check_square, mH, product
+from .matrices import LinAlgError, attempt, check_square, mH, named_results, product
 
 # -- primitives --------------------------------------------------------------------------------------------------------
 
@@ -135,9 +134,9 @@ def _check_right_hand_side(A: Any, B: Any, left: bool, name: str) -> None:
         raise RuntimeError(f"{name}: Expected A and B to have the same dtype, but found {found[0]} and {found[1]}")
 
 
-_SolveEx = namedtuple("solve_ex", ("result", "info"))
-_InvEx = namedtuple("inv_ex", ("inverse", "info"))
-_CholeskyEx = namedtuple("cholesky_ex", ("L", "info"))
+_SolveEx = named_results("solve_ex", "result", "info")
+_InvEx = named_results("inv_ex", "inverse", "info")
+_CholeskyEx = named_results("cholesky_ex", "L", "info")
 
 
 def _regular(A: Any, name: str, check_errors: bool) -> tuple[Any, Any]:
@@ -244,7 +243,7 @@ def solve_triangular(A: Any, B: Any, *, upper: bool, left: bool = True, unitrian
     return _transposed(solve_triangular_left(_transposed(A), _transposed(B), not upper, unitriangular))
 
 
-_TriangularSolve = namedtuple("triangular_solve", ("solution", "cloned_coefficient"))
+_TriangularSolve = named_results("triangular_solve", "solution", "cloned_coefficient")
 
 
 @takes_out

@@ -7,7 +7,6 @@ complex vectors Wan and Zhang, "Automatic differentiation for complex valued SVD
 
 from __future__ import annotations
 
-from collections import namedtuple
 from typing import Any
 
 from ...autograd.out import takes_out
@@ -29,6 +28,7 @@ from .matrices import (
     is_complex,
     like_input,
     mH,
+    named_results,
     product,
     quotient,
 )
@@ -73,7 +73,7 @@ def _eigvalsh_input(F: Any, g: Any, input: Any, UPLO: str) -> Any:
 
 eigenvalues_of_hermitian.vjp(input=_eigvalsh_input)
 
-_Eigh = namedtuple("eigh", ("eigenvalues", "eigenvectors"))
+_Eigh = named_results("eigh", "eigenvalues", "eigenvectors")
 
 
 def _check_hermitian(A: Any, UPLO: str, name: str) -> None:
@@ -148,7 +148,7 @@ def _eigvals_input(F: Any, g: Any, input: Any) -> Any:
 
 eigvals_any.vjp(input=_eigvals_input)
 
-_Eig = namedtuple("eig", ("eigenvalues", "eigenvectors"))
+_Eig = named_results("eig", "eigenvalues", "eigenvectors")
 
 
 def _check_finite(A: Any, name: str) -> None:
@@ -227,8 +227,8 @@ def _singular_values_input(F: Any, g: Any, input: Any) -> Any:
 
 singular_values.vjp(input=_singular_values_input)
 
-_SVD = namedtuple("svd", ("U", "S", "Vh"))
-_LegacySVD = namedtuple("svd", ("U", "S", "V"))
+_SVD = named_results("svd", "U", "S", "Vh")
+_LegacySVD = named_results("svd", "U", "S", "V")
 
 
 @takes_out

@@ -39,7 +39,7 @@ def _padded(signal: Any, width: int, mode: str) -> Any:
             f"stft: Padding size should be less than the corresponding input dimension, but got: padding ({width}, "
             f"{width}) at dimension 2 of input of length {n}"
         )
-    how = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
+    how: Any = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
     places = numpy.pad(numpy.arange(n), width, how)
     return indexing.index_select(signal, -1, _on_device_of(signal, places))
 
@@ -93,13 +93,14 @@ def stft(
     if input.array.ndim not in (1, 2):
         raise RuntimeError(f"stft: expected a 1D or 2D tensor, got {input.array.ndim}D")
     if input.array.dtype.kind not in "fc":
-        raise RuntimeError(f"stft: expected a floating point or complex tensor, got {dtypes.of(input.array.dtype).name}")
+        found = dtypes.of(input.array.dtype).name
+        raise RuntimeError(f"stft: expected a floating point or complex tensor, got {found}")
     hop = n_fft // 4 if hop_length is None else hop_length
     if hop <= 0:
         raise RuntimeError(f"stft: expected hop_length > 0, but got hop_length={hop}")
     is_complex = "c" in (input.array.dtype.kind, window.array.dtype.kind if window is not None else "f")
     if return_complex is None and not is_complex:
-        raise RuntimeError("stft requires the return_complex parameter be given for real inputs; use return_complex=True")
+        raise RuntimeError("stft requires the return_complex parameter be given for real inputs; give True")
     weights = _window_of(window, n_fft if win_length is None else win_length, n_fft, input, name)
     signal = shaping.unsqueeze(input, 0) if input.array.ndim == 1 else input
     if center:
@@ -164,7 +165,9 @@ def istft(
     half = frequencies != n_fft if onesided is None else onesided
     expected = n_fft // 2 + 1 if half else n_fft
     if frequencies != expected:
-        raise RuntimeError(f"istft: expected {expected} frequencies for n_fft={n_fft}, onesided={half}, got {frequencies}")
+        raise RuntimeError(
+            f"istft: expected {expected} frequencies for n_fft={n_fft}, onesided={half}, got {frequencies}"
+        )
     if not 0 < hop <= width:
         raise RuntimeError(f"istft: expected 0 < hop_length <= win_length, got {hop} and {width}")
     if return_complex and half:
