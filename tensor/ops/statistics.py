@@ -311,7 +311,9 @@ def histc(input: Any, bins: int = 100, min: float = 0, max: float = 0) -> Any:
     if low > high:
         raise RuntimeError("torch.histc: max must be larger than min")
     inside = x[(x >= low) & (x <= high)]
-    number = ((inside.astype(xp.float64) - low) * (bins / (high - low))).astype(xp.int64)
+    kind = x.dtype if x.dtype.kind in "fV" else xp.float64  # what is near an edge depends on the precision
+    scaled = ((inside - low).astype(kind) * bins).astype(kind) / (high - low)
+    number = scaled.astype(kind).astype(xp.int64)
     counts = xp.bincount(xp.minimum(number, bins - 1), minlength=bins)
     return box(counts.astype(input.array.dtype))
 
