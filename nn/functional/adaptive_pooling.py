@@ -203,8 +203,9 @@ def _fractional_max(
     else:
         drawn = samples.detach().cpu().numpy()
     members = []
-    for i in range(spatial):  # the samples name the dimensions from the last to the first
-        start = _starts(drawn[:, :, spatial - 1 - i], image[i], size[i], kernel[i])
+    for i in range(spatial):
+        sample = drawn[:, :, 1 - i if spatial == 2 else i]  # PyTorch's order: width and height, but depth, height, width
+        start = _starts(sample, image[i], size[i], kernel[i])
         members.append(start[..., None] + numpy.arange(kernel[i]))
     results = _largest(images, _flat_places(members, tuple(image)), spatial, return_indices)
     return _unbatched(results, images is not input)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy
@@ -13,15 +14,22 @@ from ...tensor.ops import arithmetic as ar
 from ...tensor.random import uniform_array
 
 
-def _dropout(input: Any, shape: tuple, p: float, training: bool, inplace: bool) -> Any:
-    """Zeros where a mask of that shape says so, and the rest scaled up by 1 / (1 - p)."""
+def _checked(p: float) -> None:
     if not 0 <= p <= 1:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+
+
+def _kept(shape: tuple, p: float) -> numpy.ndarray:
+    """Which elements of a mask are not dropped."""
+    return uniform_array(shape, numpy.dtype(numpy.float32)) >= p
+
+
+def _dropout(input: Any, shape: tuple, p: float, training: bool, inplace: bool) -> Any:
+    """Zeros where a mask of that shape says so, and the rest scaled up by 1 / (1 - p)."""
+    _checked(p)
     if not training or p == 0:
         return input
-    dtype = input.array.dtype
-    kept = uniform_array(shape, numpy.dtype(numpy.float32)) >= p
-    mask = numpy.asarray(kept * dtype.type(1 / (1 - p) if p < 1 else 0))
+    mask = numpy.asarray(_kept(shape, p) * input.array.dtype.type(1 / (1 - p) if p < 1 else 0))
     value = ar.mul(input, box(devices.move(mask, input.device)))
     return assign(input, value, "dropout_") if inplace else value
 
@@ -49,9 +57,47 @@ def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool =
     return _dropout(input, _channels(input, 2), p, training, inplace)
 
 
+def dropout3d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    """`dropout` of whole channels: input [n, channels, depth, height, width], or without n."""
+    return _dropout(input, _channels(input, 3), p, training, inplace)
+
+
 def _channels(input: Any, spatial: int) -> tuple:
     """The shape of a mask with one element per channel."""
     shape = input.array.shape
     if len(shape) - spatial not in (1, 2):
         raise RuntimeError(f"dropout{spatial}d(): expected {spatial + 1}D or {spatial + 2}D input, got {list(shape)}")
     return shape[: len(shape) - spatial] + (1,) * spatial
+
+
+_SATURATION = 1.7580993408473766  # selu tends to the negative of it: its scale * alpha
+
+
+def _alpha_dropout(input: Any, shape: tuple, p: float, training: bool, inplace: bool) -> Any:
+    _checked(p)
+    if not training or p == 0:
+        return input
+    dtype, kept = input.array.dtype, _kept(shape, p)
+    scale = 1 / math.sqrt((_SATURATION**2 * p + 1) * (1 - p)) if p < 1 else 0.0
+    factor = numpy.asarray(kept * dtype.type(scale))
+    offset = numpy.asarray((p - ~kept) * dtype.type(_SATURATION * scale), dtype)
+    factor_there, offset_there = (box(devices.move(x, input.device)) for x in (factor, offset))
+    value = ar.add(ar.mul(input, factor_there), offset_there)
+    return assign(input, value, "alpha_dropout_") if inplace else value
+
+
+def alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: bool = False) -> Any:
+    """In training each element is selu's saturation value with probability p; then scaled and shifted, so that mean 0
+    and variance 1 stay.
+
+    Source: Klambauer et al., Self-Normalizing Neural Networks, 2017.
+    """
+    return _alpha_dropout(input, input.array.shape, p, training, inplace)
+
+
+def feature_alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: bool = False) -> Any:
+    """`alpha_dropout` of whole channels: input [n, channels, ...]."""
+    shape = input.array.shape
+    if len(shape) < 2 and training:
+        raise RuntimeError(f"feature_alpha_dropout(): expected at least 2 dimensions [n, channels], got {list(shape)}")
+    return _alpha_dropout(input, shape[:2] + (1,) * (len(shape) - 2), p, training, inplace)

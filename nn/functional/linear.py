@@ -1,4 +1,4 @@
-"""Linear maps and tables."""
+"""Linear maps."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import Any
 from ...runtime import dtypes
 from ...runtime.arrays import Array
 from ...tensor.ops import arithmetic as ar
-from ...tensor.ops import embedding as table
 from ...tensor.ops import linalg
-from ...tensor.ops.indexing import check_range
 
 
 def linear(input: Any, weight: Any, bias: Any = None) -> Any:
@@ -63,40 +61,3 @@ def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
         )
     out = linalg.einsum("...i,oij,...j->...o", input1, weight, input2)
     return out if bias is None else ar.add(out, bias)
-
-
-def embedding(input: Any, weight: Any, padding_idx: int | None = None) -> Any:
-    """The rows of weight that the input's indices name.
-
-    Args:
-        input: integers [...], each at least 0 and below num_embeddings.
-        weight: [num_embeddings, embedding_dim].
-        padding_idx: a row that gets no gradient; negative numbers count from the end.
-
-    Example:
-        >>> import paceline as torch
-        >>> torch.nn.functional.embedding(torch.tensor([1]), torch.eye(2))
-        tensor([[0., 1.]])
-    """
-    indices, rows = input.array, weight.array
-    if indices.dtype.kind not in "iu":
-        raise RuntimeError(
-            "Expected tensor for argument 'indices' to have scalar type Long or Int, got "
-            f"{dtypes.of(indices.dtype).name} (embedding)"
-        )
-    if rows.ndim != 2:
-        raise RuntimeError(f"'weight' must be 2-D, its shape is {list(rows.shape)} (embedding)")
-    count = rows.shape[0]
-    if padding_idx is not None:
-        if not -count <= padding_idx < count:
-            raise AssertionError(f"Padding_idx must be within num_embeddings: got {padding_idx}, there are {count}")
-        padding_idx %= count
-    if not all_below(indices, count):
-        check_range(indices, count, "the embedding table", IndexError)
-        raise IndexError(f"index {int(indices.min())} is out of bounds for the embedding table with size {count}")
-    return table.embedding(weight, input, padding_idx)
-
-
-def all_below(indices: Array, count: int) -> bool:
-    """Whether all indices are in [0, count), in one pass: read as unsigned numbers, negative ones are huge."""
-    return not indices.size or int(indices.view(f"u{indices.dtype.itemsize}").max()) < count

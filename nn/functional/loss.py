@@ -12,7 +12,7 @@ from ...tensor.ops import indexing, reduction, shaping
 from ...tensor.ops import loss as ops
 from ...tensor.ops import pointwise as pw
 from ...tensor.ops.softmax import log_softmax, softmax_cross_entropy
-from .linear import all_below
+from .embedding import all_below
 
 _REDUCTIONS = ("none", "mean", "sum")
 

@@ -6,10 +6,12 @@ import math
 from typing import Any
 
 from ...autograd.variable import changed
+from ...tensor.inspection import finfo
 from ...tensor.ops import arithmetic as ar
+from ...tensor.ops import distances, reduction, shaping
 from ...tensor.ops import normalization as ops
 from ...tensor.ops import pointwise as pw
-from ...tensor.ops import distances, reduction, shaping
+from .pooling import avg_pool2d
 
 
 def batch_norm(
@@ -39,15 +41,12 @@ def batch_norm(
     Source: Ioffe and Szegedy, Batch Normalization, 2015.
     """
     shape = input.array.shape
+    if not input.array.size:
+        first = (None if x is None else shaping.select(x, 0, 0) for x in (weight, bias))
+        return _affine(shaping.clone(input), *first)  # nothing to normalize, but the parameters get gradients of 0
     if len(shape) < 2:
         raise RuntimeError(f"batch_norm(): expected input [n, channels, ...], got shape {list(shape)}")
-    parameters = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    for name, parameter in parameters.items():
-        if parameter is not None and parameter.array.shape != shape[1:2]:
-            raise RuntimeError(
-                f"batch_norm(): {name} should contain {shape[1]} elements not {list(parameter.array.shape)} "
-                f"(input shape {list(shape)})"
-            )
+    _check_channels("batch_norm", shape, running_mean, running_var, weight, bias)
     weight, bias = (_per_channel(x, len(shape)) for x in (weight, bias))
     if not training:
         if running_mean is None or running_var is None:
@@ -69,6 +68,56 @@ def _move_towards(running: Any, new: Any, momentum: float) -> None:
     if running is not None:
         running.array[...] = running.array * (1 - momentum) + new.reshape(-1) * momentum
         changed(running, "batch_norm")
+
+
+def instance_norm(
+    input: Any,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    """(input - mean) / sqrt(variance + eps) * weight + bias for each channel of each sample.
+
+    Args:
+        input: [n, channels, ...].
+        running_mean, running_var: [channels] or None; moved towards the mean over the samples of their statistics.
+        weight, bias: [channels] or None.
+        use_input_stats: whether to normalize with the samples' own statistics instead of the running ones.
+        momentum: weight of this batch in the running statistics.
+        eps: added to the variance.
+
+    Raises:
+        ValueError: each channel has only one value, which has no variance.
+
+    Source: Ulyanov et al., Instance Normalization, 2016.
+    """
+    shape = input.array.shape
+    if not use_input_stats:
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    if len(shape) < 3 or math.prod(shape[2:]) == 1:
+        raise ValueError(f"Expected more than 1 spatial element when training, got input size {list(shape)}")
+    _check_channels("instance_norm", shape, running_mean, running_var, weight, bias)
+    dims = tuple(range(2, len(shape)))
+    mean, variance = ops.moments(input, dims)
+    count = math.prod(shape[2:])
+    _move_towards(running_mean, mean.array.mean(0), momentum)
+    _move_towards(running_var, variance.array.mean(0) * (count / max(count - 1, 1)), momentum)
+    weight, bias = (_per_channel(x, len(shape)) for x in (weight, bias))
+    return ops.normalize(input, mean, variance, weight, bias, dims, eps)
+
+
+def _check_channels(function: str, shape: tuple, running_mean: Any, running_var: Any, weight: Any, bias: Any) -> None:
+    parameters = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for name, parameter in parameters.items():
+        if parameter is not None and parameter.array.shape != shape[1:2]:
+            raise RuntimeError(
+                f"{function}(): {name} should contain {shape[1]} elements not {list(parameter.array.shape)} "
+                f"(input shape {list(shape)})"
+            )
 
 
 def _per_channel(parameter: Any, ndim: int) -> Any:
@@ -98,6 +147,13 @@ def layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any 
         >>> torch.nn.functional.layer_norm(torch.tensor([1.0, 3.0]), (2,), eps=0.0)
         tensor([-1.,  1.])
     """
+    dims = _last_dims(input, normalized_shape, weight, bias)
+    mean, variance = ops.moments(input, dims)
+    return ops.normalize(input, mean, variance, weight, bias, dims, eps)
+
+
+def _last_dims(input: Any, normalized_shape: Any, weight: Any, bias: Any) -> tuple[int, ...]:
+    """The dimensions to normalize over, with everything checked to be of that shape."""
     size = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     shape = input.array.shape
     if not size or shape[-len(size) :] != size:
@@ -111,9 +167,50 @@ def layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any 
                 f"Expected {name} to be of same shape as normalized_shape, but got {name} of shape "
                 f"{list(parameter.array.shape)} and normalized_shape = {list(size)}"
             )
-    dims = tuple(range(len(shape) - len(size), len(shape)))
-    mean, variance = ops.moments(input, dims)
-    return ops.normalize(input, mean, variance, weight, bias, dims, eps)
+    return tuple(range(len(shape) - len(size), len(shape)))
+
+
+def rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Any:
+    """input / sqrt(mean(input**2) + eps) * weight, with the mean over the last dimensions.
+
+    Args:
+        input: [..., *normalized_shape].
+        normalized_shape: the sizes of the dimensions to normalize over.
+        weight: of normalized_shape, or None.
+        eps: added to the mean; the smallest number that changes 1 in the input's dtype if None.
+
+    Source: Zhang and Sennrich, Root Mean Square Layer Normalization, 2019.
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.nn.functional.rms_norm(torch.tensor([3.0, 3.0]), (2,))
+        tensor([1., 1.])
+    """
+    dims = _last_dims(input, normalized_shape, weight, None)
+    if eps is None:
+        eps = finfo(input.dtype).eps
+    scale = pw.rsqrt(ar.add(reduction.mean(ar.mul(input, input), dims, True), eps))
+    return _affine(ar.mul(input, scale), weight, None)
+
+
+def local_response_norm(input: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Any:
+    """input / (k + alpha * mean of input**2 over size neighbouring channels) ** beta.
+
+    Args:
+        input: [n, channels, ...] with at least one more dimension.
+        size: how many channels, centred at the one to normalize; missing ones count as 0.
+
+    Source: Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural Networks, 2012.
+    """
+    shape = input.array.shape
+    if len(shape) < 3:
+        raise ValueError(f"Expected 3D or higher dimensionality input (got {len(shape)} dimensions)")
+    if not input.array.size:
+        return input
+    squares = shaping.reshape(ar.mul(input, input), (shape[0], 1, shape[1], math.prod(shape[2:])))
+    around = shaping.pad_constant(squares, ((0, 0), (0, 0), (size // 2, (size - 1) // 2), (0, 0)))
+    means = shaping.reshape(avg_pool2d(around, (size, 1), 1), shape)
+    return ar.true_divide(input, ar.pow(ar.add(ar.mul(means, alpha), k), beta))
 
 
 def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:

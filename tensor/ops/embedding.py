@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy
 
 from ...autograd.primitive import primitive
@@ -9,14 +11,29 @@ from ...runtime.arrays import Array
 
 
 @primitive
-def embedding(xp, weight: Array, indices: Array, padding_idx: int | None):
-    """The rows of weight [n, d] that indices [...] name: [..., d]. The padding row gets no gradient."""
+def embedding(xp, weight: Array, indices: Array, padding_idx: int | None, scale_grad_by_freq: bool = False):
+    """The rows of weight [n, d] that indices [...] name: [..., d]. The padding row gets no gradient.
+
+    With scale_grad_by_freq the gradient of a row is divided by how often its index occurs.
+    """
     return xp.take(weight, indices, 0)
 
 
-embedding.vjp(
-    weight=lambda F, g, weight_shape, indices, padding_idx: F.embedding_scatter(g, indices, weight_shape, padding_idx)
-)
+def _embedding_weight(
+    F: Any, g: Any, weight_shape: tuple, indices: Any, padding_idx: int | None, scale_grad_by_freq: bool
+) -> Any:
+    if scale_grad_by_freq:
+        g = g / F.occurrences(indices)
+    return F.embedding_scatter(g, indices, weight_shape, padding_idx)
+
+
+embedding.vjp(weight=_embedding_weight)
+
+
+@primitive
+def occurrences(xp, indices: Array):
+    """How often each index [...] occurs among all of them: [..., 1]."""
+    return xp.bincount(indices.reshape(-1))[indices][..., None]
 
 
 @primitive
