@@ -35,7 +35,7 @@ channels_last_3d = memory_format("channels_last_3d")
 def check_layout(function: str, kind: Any = None, order: Any = None) -> None:
     """Refuse what is no layout or memory format of ours."""
     if kind not in (None, strided):
-        raise RuntimeError(f"{function}(): layout must be paceline.strided, got {kind!r}")
+        raise TypeError(f"{function}(): layout must be paceline.strided, got {kind!r}")
     if order is not None and not isinstance(order, memory_format):
         raise TypeError(f"{function}(): memory_format must be a paceline.memory_format, got {type(order).__name__}")
 
