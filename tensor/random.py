@@ -11,11 +11,10 @@ from ..autograd.out import takes_out
 from ..autograd.variable import Variable, box
 from ..runtime import device as devices
 from ..runtime import dtypes, rng
+from ..runtime.rng import Generator
 from .creation import finish
 from .layout import accepts_layout
 from .ops.shaping import as_size
-
-Generator = rng.Generator
 
 
 def stream_of(generator: Generator | None) -> numpy.random.Generator:

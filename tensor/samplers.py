@@ -9,8 +9,9 @@ import numpy
 from ..autograd.variable import Variable, box
 from ..runtime import device as devices
 from ..runtime import dtypes
+from ..runtime.rng import Generator
 from .inplace import assign, check_writable
-from .random import Generator, normal_array, stream_of, uniform_array
+from .random import normal_array, stream_of, uniform_array
 
 
 def _fill(self: Any, drawn: Any, operation: str) -> Any:
@@ -53,8 +54,8 @@ def normal_(self: Any, mean: float = 0.0, std: float = 1.0, *, generator: Genera
 def bernoulli_(self: Any, p: Any = 0.5, *, generator: Generator | None = None) -> Any:
     """Set each element to 1 with probability p (a number, or a tensor that broadcasts to the shape), else to 0."""
     check_writable(self)
-    p = p.detach().cpu().array if isinstance(p, Variable) else p  # type: ignore[attr-defined]
-    _expect(numpy.all((0 <= numpy.asarray(p)) & (numpy.asarray(p) <= 1)), "bernoulli_ expects p to be in [0, 1]")
+    p = numpy.asarray(p.detach().cpu().array if isinstance(p, Variable) else p)  # type: ignore[attr-defined]
+    _expect(bool(((0 <= p) & (p <= 1)).all()), "bernoulli_ expects p to be in [0, 1]")
     return _fill(self, uniform_array(self.array.shape, numpy.dtype(numpy.float64), generator) < p, "bernoulli_")
 
 
