@@ -22,6 +22,10 @@ def to_paceline(value: Any) -> Any:
         return paceline.Size(value)
     if isinstance(value, torch.Generator):
         return paceline.Generator().manual_seed(value.initial_seed())
+    if isinstance(value, torch.nn.Module):
+        return _module_to_paceline(value)
+    if callable(value) and hasattr(paceline.nn.functional, getattr(value, "__name__", "")):
+        return getattr(paceline.nn.functional, value.__name__)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*map(to_paceline, value))
     if isinstance(value, list | tuple):
@@ -29,6 +33,22 @@ def to_paceline(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: to_paceline(v) for k, v in value.items()}
     return value
+
+
+def _module_to_paceline(module: torch.nn.Module) -> Any:
+    """The same module with the same weights, for the kinds that are passed to others."""
+    options: dict[str, Any] = {}
+    if isinstance(module, torch.nn.TransformerEncoderLayer):
+        options = dict(
+            d_model=module.self_attn.embed_dim, nhead=module.self_attn.num_heads, batch_first=module.self_attn.batch_first,
+            dim_feedforward=module.linear1.out_features, dropout=module.dropout.p, norm_first=module.norm_first,
+            activation=to_paceline(module.activation), bias=module.linear1.bias is not None,
+        )  # fmt: skip
+    elif isinstance(module, torch.nn.LayerNorm):
+        options = dict(normalized_shape=list(module.normalized_shape), eps=module.eps)
+    ours = getattr(paceline.nn, type(module).__name__)(**options)
+    ours.load_state_dict({k: tensor_to_paceline(v) for k, v in module.state_dict().items()})
+    return ours.double() if any(p.dtype == torch.float64 for p in module.parameters()) else ours
 
 
 def tensor_to_paceline(tensor: torch.Tensor) -> Any:

@@ -66,8 +66,9 @@ def check(info: Any, module_class: type, sample: Any, dtype: torch.dtype, traini
                 theirs(*arguments.args, **arguments.kwargs)
                 ours(*ours_in[0], **ours_in[1])
             ours.load_state_dict(to_paceline(dict(theirs.state_dict())))
-            if repr(ours) != repr(theirs):
-                return "wrong", f"repr {repr(ours)!r} instead of {repr(theirs)!r}"
+            shown = repr(theirs).replace("NonDynamicallyQuantizableLinear", "Linear")  # a subclass without a difference
+            if repr(ours) != shown:
+                return "wrong", f"repr {repr(ours)!r} instead of {shown!r}"
         except Exception as error:
             return "error", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         try:
