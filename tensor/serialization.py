@@ -86,10 +86,10 @@ def load(f: str | os.PathLike[str] | BinaryIO, map_location: Location = None, *,
 
 def _read(file: BinaryIO, name: str, map_location: Location) -> Any:
     file.seek(0)
-    start = file.read(4)
-    if start == b"PK\x03\x04":
+    start = file.read(9)
+    if start[:4] == b"PK\x03\x04":
         return _from_torch(torch_file.read(file, name), map_location)
-    if start[:1] == b"\x80":
+    if start[:1] == b"\x80" and start[8:] != b"{":  # which follows the length of a safetensors header
         raise DamagedFileError(f"{name} is a bare pickle (PyTorch before 1.6 wrote such files), which could run code; "
                                "load it there and save it again, as a .pt archive or .safetensors")  # fmt: skip
     arrays, metadata = tensor_file.read(file, name)

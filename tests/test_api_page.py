@@ -1,0 +1,59 @@
+"""docs/api.md says what is there; absent names say where to look; compilers' names do nothing, or say so."""
+
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import paceline as torch
+
+PAGE = Path(__file__).parents[1] / "docs" / "api.md"
+
+
+def test_what_the_page_calls_done_is_there():
+    done = re.findall(r"^- `(torch[\w.]*)`", PAGE.read_text(), re.M)
+    assert len(done) > 1000
+    assert [name for name in done if not _exists(name)] == []
+
+
+def _exists(name):
+    *path, last = name.split(".")[1:]
+    owner = torch
+    for part in path:
+        owner = getattr(owner, part, None) or importlib.import_module(f"{owner.__name__}.{part}")
+    return inspect.getattr_static(owner, last, None) is not None
+
+
+def test_absent_names_are_explained():
+    with pytest.raises(AttributeError, match=r"paceline has no 'sparse_coo_tensor' yet \(PyTorch has torch"):
+        _ = torch.sparse_coo_tensor
+    with pytest.raises(AttributeError, match=r"has no 'forward_ad' yet"):
+        _ = torch.autograd.forward_ad
+    with pytest.raises(AttributeError, match="module 'paceline' has no attribute 'nonsense'"):
+        _ = torch.nonsense
+    assert not hasattr(torch, "__wrapped__")
+    program = "import paceline, sys; hasattr(paceline, 'sparse_coo_tensor'); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_compile_returns_what_it_is_given():
+    net = torch.nn.Linear(1, 1)
+    assert torch.compile(net, mode="max-autotune", fullgraph=True, dynamic=False) is net
+
+    @torch.compile(dynamic=True)
+    def double(x):
+        return 2 * x
+
+    assert double(3) == 6
+
+
+def test_torchscript():
+    with pytest.raises(AttributeError, match="Leave the decorator"):
+        torch.jit.script(torch.nn.Linear(1, 1))
+    assert not torch.jit.is_scripting()
+    assert torch.jit.ignore(len) is len
+    assert torch.jit.unused(drop=True)(len) is len
