@@ -48,7 +48,7 @@ def checkpoint(
         >>> x = torch.ones(2, requires_grad=True)
         >>> checkpoint(lambda x: torch.exp(x).sin(), x, use_reentrant=False).sum().backward()
         >>> x.grad
-        tensor([-2.4783, -2.4783])
+        tensor([-2.4784, -2.4784])
     """
     if determinism_check not in ("default", "none"):
         raise ValueError(f"determinism_check should be 'default' or 'none', got {determinism_check!r}")
