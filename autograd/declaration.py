@@ -21,6 +21,9 @@ from .variable import LEAF, Node, Variable, View, box, counter_of, fresh_node
 _ndarray = numpy.ndarray
 
 interceptors: list[Callable] = []  # asked before an operation of anything but plain host arrays is run; see batching
+# NumPy's words, which PyTorch accepts as well
+_NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "x": "input", "x1": "input", "x2": "other"}
+
 registry: dict[str, Any] = {}  # name -> the public function of each primitive
 
 
@@ -175,6 +178,8 @@ class Declaration:
             raise TypeError(f"{self.name}() takes {len(names)} arguments ({', '.join(names)}), got {len(args)}")
         named = dict(zip(names, args, strict=False))
         for name, value in kwargs.items():
+            if name not in names:
+                name = _NUMPY_NAMES.get(name, name)
             if name not in names:
                 raise TypeError(f"{self.name}() has no argument {name!r}; its arguments are {', '.join(names)}")
             if name in named:
