@@ -28,6 +28,7 @@ SINGULAR = paceline.tensor([[1.0, 2.0], [2.0, 4.0]])
         (lambda: linalg.inv(paceline.ones(2, 3)), RuntimeError, "2 by 3"),
         (lambda: linalg.det(paceline.ones(3)), RuntimeError, "at least 2 dimensions"),
         (lambda: linalg.svd(paceline.ones(2, 2, dtype=paceline.int64)), RuntimeError, "floating point"),
+        (lambda: linalg.inv(paceline.eye(2, dtype=paceline.bfloat16)), RuntimeError, "Low precision"),
         (lambda: linalg.solve(paceline.eye(2), paceline.ones(3, 1)), RuntimeError, "Incompatible shapes"),
         (lambda: linalg.eigvals(paceline.full((2, 2), float("nan"))), RuntimeError, "infs or NaNs"),
         (lambda: linalg.eigh(paceline.eye(2), UPLO="X"), RuntimeError, "'L' or 'U'"),

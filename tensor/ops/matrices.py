@@ -24,7 +24,7 @@ def named_results(name: str, *fields: str) -> Any:
     return namedtuple(name, fields)
 
 
-def check_matrix(A: Any, name: str) -> None:
+def check_matrix(A: Any, name: str, low_precision: bool = False) -> None:
     """Refuse what is not a floating matrix or a batch of them."""
     if A.array.ndim < 2:
         raise RuntimeError(f"{name}: The input tensor A must have at least 2 dimensions, got {A.array.ndim}")
@@ -33,11 +33,14 @@ def check_matrix(A: Any, name: str) -> None:
             f"{name}: Expected a floating point or complex tensor as input. Got {dtypes.of(A.array.dtype).name}; "
             "convert with .float()"
         )
+    if A.array.dtype.itemsize == 2 and not low_precision:
+        found = dtypes.of(A.array.dtype).name
+        raise RuntimeError(f"{name}: Low precision dtypes not supported. Got {found}; convert with .float()")
 
 
-def check_square(A: Any, name: str) -> None:
+def check_square(A: Any, name: str, low_precision: bool = False) -> None:
     """Refuse what is not a floating square matrix or a batch of them."""
-    check_matrix(A, name)
+    check_matrix(A, name, low_precision)
     if A.array.shape[-1] != A.array.shape[-2]:
         rows, columns = A.array.shape[-2:]
         raise RuntimeError(f"{name}: A must be batches of square matrices, but they are {rows} by {columns} matrices")

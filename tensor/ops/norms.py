@@ -129,7 +129,7 @@ def matrix_norm(
         >>> torch.linalg.matrix_norm(torch.eye(4))
         tensor(2.)
     """
-    check_matrix(A, "linalg.matrix_norm")
+    check_matrix(A, "linalg.matrix_norm", low_precision=True)
     if ord not in MATRIX_ORDERS:
         raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported; the orders are {MATRIX_ORDERS}")
     dims = as_dims(tuple(dim), A.array.ndim)
