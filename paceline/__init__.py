@@ -458,6 +458,7 @@ trapz = trapezoid
 moveaxis, row_stack = movedim, vstack
 unsafe_chunk, unsafe_split, split_with_sizes = chunk, split, split
 swapaxes = swapdims = transpose
+ger = outer
 absolute, negative, clip, divide, multiply, subtract = abs, neg, clamp, div, mul, sub
 arccos, arcsin, arctan, arctan2, fix = acos, asin, atan, atan2, trunc
 arccosh, arcsinh, arctanh = acosh, asinh, atanh

@@ -139,6 +139,8 @@ PIVOTS_OF_3 = (PIVOTS_OF_3 + 1).astype(np.int32)
 LD_OF_2, LD_PIVOTS_OF_2 = scipy.linalg.lapack.dsytrf(symmetric(2, 2), lower=1)[:2]
 
 PRODUCTS = [
+    product("ger", [S(rnd(2), rnd(3))], np.outer),
+    product("__rmatmul__", [S(rnd(3, 2), rnd(2, 3)), S(rnd(3), rnd(2, 3))], lambda a, b: b @ a),
     product("trace", [S(rnd(2, 3)), S(rnd(0, 2)), S(ints(2, 2))], np.trace),
     product("inner", [S(rnd(3), rnd(3)), S(rnd(2, 3), rnd(2, 3)), S(rnd(), rnd(2))], np.inner),
     product("tensordot", [S(rnd(2, 3), rnd(3, 2), 1), S(rnd(2, 2), rnd(2, 2), 2), S(rnd(2), rnd(3), 0)], np.tensordot),
