@@ -75,6 +75,15 @@ class ElementwiseOptimizer(Optimizer):
         """
         raise NotImplementedError
 
+    @staticmethod
+    def advance(numbers: dict[str, float], hp: dict[str, Any], step: int) -> dict[str, Any]:
+        """Change the numbers of class attribute `numbers` into those after this step; they start as 0.
+
+        Returns:
+            The options that `update` gets in place of hp.
+        """
+        raise NotImplementedError
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
         settle(param_group["params"])
@@ -117,12 +126,17 @@ class ElementwiseOptimizer(Optimizer):
 
     def _update(self, run: _Run, group: dict[str, Any], first: int, last: int, chunks: list[Chunk]) -> None:
         """Update the parameters first..last of a run, all at the same step, given as chunks of flat arrays."""
-        step = 1
+        step, options = 1, group
         if run.state:
             step = int(run.steps[first]) + 1
             run.steps[first:last] = step
+            if self.numbers:
+                numbers = {name: float(run.numbers[name][first]) for name in self.numbers}
+                options = self.advance(numbers, group, step)
+                for name, number in numbers.items():
+                    run.numbers[name][first:last] = number
         for p, g, state, scratch in chunks:
-            self.update(run.xp, p, g, state, group, step, scratch)
+            self.update(run.xp, p, g, state, options, step, scratch)
         if step == 1 and run.state:
             self._publish(run, range(first, last))
 
@@ -162,7 +176,7 @@ class ElementwiseOptimizer(Optimizer):
         first = 0
         for last in range(1, len(params) + 1):
             if last == len(params) or not _follows(places[last - 1], places[last], group):
-                runs.append(_Run(params[first:last], home_of(params[first])))
+                runs.append(_Run(params[first:last], home_of(params[first]), self.numbers))
                 self._recall(runs[-1], group)
                 first = last
         return _Plan(list(params), places, runs)
@@ -181,6 +195,8 @@ class ElementwiseOptimizer(Optimizer):
                     array = devices.move(entry[name].array, devices.device_of(run.like))
                     run.state[name][start:stop] = array.reshape(-1)
                 run.steps[k] = float(entry.get("step", 1))
+                for number in self.numbers:
+                    run.numbers[number][k] = float(entry[number])
                 self._publish(run, [k])
 
     def _publish(self, run: _Run, numbers: Iterable[int]) -> None:
@@ -189,14 +205,25 @@ class ElementwiseOptimizer(Optimizer):
             start, stop = run.ranges[k]
             p = run.parameters[k]
             entry = self.state[p]
-            if self.counts_steps:
-                entry["step"] = box(run.steps[k : k + 1].reshape(()))
+            for name, values in run.numbers.items():
+                if name != "step" or self.counts_steps:
+                    entry[name] = box(values[k : k + 1].reshape(()))
             for name, array in run.state.items():
                 entry[name] = box(array[start:stop].reshape(p.array.shape))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self._forget_plans()
+
+    def _fitted(self, number: Any, p: Variable, entry: dict[str, Any]) -> dict[str, Any]:
+        for name, value in entry.items():
+            shape = tuple(getattr(value, "shape", ()))
+            if name not in ("step", *self.numbers) and shape != p.array.shape:
+                raise RuntimeError(
+                    f"loaded state dict: {name!r} of parameter {number} has shape {list(shape)}, the parameter has "
+                    f"{list(p.array.shape)}"
+                )
+        return super()._fitted(number, p, entry)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -211,14 +238,18 @@ class _Run:
         places: for each parameter what its array must be, and a weak reference to what its gradient's must be.
         ranges: (start, stop) of each parameter in the flat arrays.
         like: an array with the shape, dtype and device of the flat arrays.
-        steps: how many steps each parameter has made with its state; float32, as PyTorch keeps them.
+        numbers: for each parameter "step", how many it has made with its state, and what else is one number for a
+            whole parameter; float32, as PyTorch keeps them.
         chunks: the arrays of the whole run, cut for the update calls.
     """
 
-    def __init__(self, parameters: Sequence[Variable], home: tuple[Arena, int] | None) -> None:
+    def __init__(
+        self, parameters: Sequence[Variable], home: tuple[Arena, int] | None, numbers: tuple[str, ...]
+    ) -> None:
         self.parameters = parameters
         self.state: State = {}
-        self.steps = numpy.zeros(len(parameters), numpy.float32)
+        self.numbers = {name: numpy.zeros(len(parameters), numpy.float32) for name in ("step", *numbers)}
+        self.steps = self.numbers["step"]
         self.chunks: list[Chunk] = []
         self.data = self.grad = None
         self.places: list[tuple[Array, Callable]] = []
@@ -246,7 +277,7 @@ class _Run:
             if p.gradient is None:
                 pass
             elif self._in_place(first):
-                while last < n and self._in_place(last) and self.steps[last] == self.steps[first]:
+                while last < n and self._in_place(last) and self._level(first, last):
                     last += 1
                 span = slice(self.ranges[first][0], self.ranges[last - 1][1])
                 yield first, last, self.data[span], self.grad[span]  # type: ignore[index]
@@ -256,6 +287,14 @@ class _Run:
                 if not p.array.flags.c_contiguous:  # then the flat one was a copy
                     p.array[...] = flat.reshape(p.array.shape)
             first = last
+
+    def _level(self, i: int, k: int) -> bool:
+        """Whether two parameters have made as many steps and have the same numbers, so that one update serves both."""
+        return all(numbers[i] == numbers[k] for numbers in self.numbers.values())
+
+    def is_level(self) -> bool:
+        """Whether one update serves all parameters."""
+        return all((numbers == numbers[0]).all() for numbers in self.numbers.values())
 
     def _in_place(self, k: int) -> bool:
         p = self.parameters[k]
@@ -278,7 +317,7 @@ class _Plan:
 
     def compare_steps(self) -> None:
         """Note whether the parameters of each run have made equally many steps."""
-        self._level = all((run.steps == run.steps[0]).all() for run in self.runs)
+        self._level = all(run.is_level() for run in self.runs)
 
     def in_place(self, parameters: list[Variable]) -> bool:
         """Whether every parameter has its gradient and both are in the arena, so that each run takes one update."""

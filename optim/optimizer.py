@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy
 
+from ..autograd.mode import enable_grad
 from ..autograd.variable import HookHandle, Variable, box, changed
 from ..runtime import device as devices
 from ..runtime import dtypes
@@ -19,11 +20,20 @@ from ..tensor.arena import flat_gradients
 from ..tensor.creation import as_array
 
 
+def loss_of(closure: Callable[[], Any] | None) -> Any:
+    """What a closure given to step() returns, called with gradients on; None without one."""
+    if closure is None:
+        return None
+    with enable_grad():
+        return closure()
+
+
 class Optimizer:
     """Base class of optimizers, with PyTorch's interface; a subclass defines `step`.
 
     Args:
-        params: an iterable of leaf tensors, or of dicts with "params" and the options of that group.
+        params: an iterable of leaf tensors, of (name, tensor) as from `named_parameters()`, or of dicts with "params"
+            and the options of that group.
         defaults: the options of groups that do not set their own.
 
     Attributes:
@@ -50,6 +60,7 @@ class Optimizer:
     """
 
     stepped = False  # whether step() was called: a scheduler warns if it comes first
+    numbers: tuple[str, ...] = ()  # names of the state, besides "step", that is one number for a whole parameter
 
     def __init__(self, params: Iterable, defaults: dict[str, Any]) -> None:
         if isinstance(params, Variable):
@@ -91,6 +102,11 @@ class Optimizer:
                 "will change between runs. Please use a list instead."
             )
         params = [params] if isinstance(params, Variable) else list(params)
+        if any(isinstance(p, tuple) for p in params):
+            params = self._named(param_group, params)
+        for group in self.param_groups:
+            if ("param_names" in group) != ("param_names" in param_group):
+                raise ValueError("all optimizer param groups should be with/without names: give names to all or none")
         for p in params:
             self._check_parameter(p)
         if len(params) != len(set(params)):
@@ -104,6 +120,13 @@ class Optimizer:
         for name, default in self.defaults.items():
             param_group.setdefault(name, default)
         self.param_groups.append(param_group)
+
+    def _named(self, param_group: dict[str, Any], params: list) -> list:
+        """The parameters of (name, parameter) pairs, whose names the group keeps."""
+        if not all(isinstance(p, tuple) for p in params):
+            raise ValueError("all optimizer params should be with/without names. Some param names are missing")
+        param_group["param_names"] = [name for name, _ in params]
+        return [p for _, p in params]
 
     def _check_parameter(self, p: Any) -> None:
         if not isinstance(p, Tensor):
@@ -191,10 +214,16 @@ class Optimizer:
         state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
         for key, entry in state_dict["state"].items():
             p = params.get(key)
-            state[key if p is None else p] = entry if p is None else _fitted(key, p, entry)
+            state[key if p is None else p] = entry if p is None else self._fitted(key, p, entry)
         self.state = state
         for group, loaded in zip(self.param_groups, saved, strict=True):
             group.update({k: v for k, v in loaded.items() if k != "params"})
+
+    def _fitted(self, number: Any, p: Tensor, entry: dict[str, Any]) -> dict[str, Any]:
+        """Copies of a parameter's loaded state."""
+        host = (dtypes.float32, devices.device("cpu"))
+        there = (p.dtype, devices.device_of(p.array))
+        return {k: _fitted_value(v, *(host if k in ("step", *self.numbers) else there)) for k, v in entry.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
@@ -228,26 +257,14 @@ def _with_hooks(step: Callable) -> Callable:
     return wrapped
 
 
-def _fitted(number: Any, p: Tensor, entry: dict[str, Any]) -> dict[str, Any]:
-    """Copies of a parameter's loaded state; tensors get its dtype and device, step counts stay as they are."""
-    result: dict[str, Any] = {}
-    for name, value in entry.items():
-        if not hasattr(value, "shape"):
-            result[name] = value
-            continue
-        if not isinstance(value, Variable):
-            value = numpy.asarray(value)
-        if name == "step":
-            result[name] = box(as_array(value, dtypes.float32))
-            continue
-        array = as_array(value, p.dtype)
-        if array.shape != p.array.shape:
-            raise RuntimeError(
-                f"loaded state dict: {name!r} of parameter {number} has shape {list(array.shape)}, the parameter has "
-                f"{list(p.array.shape)}"
-            )
-        result[name] = box(devices.move(array, devices.device_of(p.array)))
-    return result
+def _fitted_value(value: Any, dtype: dtypes.dtype, device: devices.device) -> Any:
+    """A copy of one entry of a parameter's loaded state: of a tensor, or of tensors in a list."""
+    if isinstance(value, list | tuple):
+        return type(value)(_fitted_value(v, dtype, device) for v in value)
+    if not hasattr(value, "shape"):
+        return value
+    value = value if isinstance(value, Variable) else numpy.asarray(value)
+    return box(devices.move(as_array(value, dtype), device))
 
 
 def check_options(**options: Any) -> None:
@@ -259,6 +276,8 @@ def check_options(**options: Any) -> None:
         if options.pop(name, False):
             raise NotImplementedError(f"{name}=True is not supported: steps are not recorded; leave it at False")
     for name, text in _RANGES.items():
+        if isinstance(options.get(name), Variable) and options[name].array.size != 1:
+            raise ValueError(f"Tensor {name} must be 1-element, but has shape {list(options[name].array.shape)}")
         if name in options and not options[name] >= 0.0:
             raise ValueError(f"Invalid {text}: {options[name]}")
     for i, beta in enumerate(options.get("betas", ())):
@@ -273,5 +292,6 @@ _RANGES = {
     "eps": "epsilon value",
     "alpha": "alpha value",
     "lr_decay": "lr_decay value",
+    "momentum_decay": "momentum_decay value",
     "initial_accumulator_value": "initial_accumulator_value value",
 }

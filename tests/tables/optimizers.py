@@ -16,6 +16,7 @@ class Row(NamedTuple):
     name: str
     options: dict[str, Any]
     reference: Callable
+    tolerance: float = 1e-10
 
     def __repr__(self) -> str:
         return "-".join([self.name, *(f"{k}={v}" for k, v in self.options.items() if k != "lr")])
@@ -63,8 +64,74 @@ def adagrad(p, g, memory, t, lr, lr_decay=0.0, weight_decay=0.0, initial_accumul
     return p - lr / (1 + (t - 1) * lr_decay) * g / (np.sqrt(s) + eps)
 
 
-def _rows(name: str, reference: Callable, lr: float, *variants: dict[str, Any]) -> list[Row]:
-    return [Row(name, {"lr": lr, **options}, reference) for options in ({}, *variants)]
+def adadelta(p, g, memory, t, lr, rho=0.9, eps=1e-6, weight_decay=0.0, maximize=False):
+    g = (-g if maximize else g) + weight_decay * p
+    s = memory["s"] = rho * memory.get("s", 0) + (1 - rho) * g**2
+    d = np.sqrt(memory.get("u", 0) + eps) / np.sqrt(s + eps) * g
+    memory["u"] = rho * memory.get("u", 0) + (1 - rho) * d**2
+    return p - lr * d
+
+
+def adamax(p, g, memory, t, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, maximize=False):
+    g = (-g if maximize else g) + weight_decay * p
+    m = memory["m"] = betas[0] * memory.get("m", 0) + (1 - betas[0]) * g
+    u = memory["u"] = np.maximum(betas[1] * memory.get("u", 0), np.abs(g) + eps)
+    return p - lr / (1 - betas[0] ** t) * m / u
+
+
+def nadam(p, g, memory, t, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, momentum_decay=4e-3,
+          decoupled_weight_decay=False, maximize=False):  # fmt: skip
+    g = -g if maximize else g
+    if decoupled_weight_decay:
+        p = p - lr * weight_decay * p
+    else:
+        g = g + weight_decay * p
+    mus = [betas[0] * (1 - 0.5 * 0.96 ** (k * momentum_decay)) for k in range(1, t + 2)]
+    m = memory["m"] = betas[0] * memory.get("m", 0) + (1 - betas[0]) * g
+    v = memory["v"] = betas[1] * memory.get("v", 0) + (1 - betas[1]) * g**2
+    d = mus[t] / (1 - np.prod(mus)) * m + (1 - mus[t - 1]) / (1 - np.prod(mus[:t])) * g
+    return p - lr * d / (np.sqrt(v / (1 - betas[1] ** t)) + eps)
+
+
+def radam(p, g, memory, t, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled_weight_decay=False,
+          maximize=False):  # fmt: skip
+    g = -g if maximize else g
+    if decoupled_weight_decay:
+        p = p - lr * weight_decay * p
+    else:
+        g = g + weight_decay * p
+    m = memory["m"] = betas[0] * memory.get("m", 0) + (1 - betas[0]) * g
+    v = memory["v"] = betas[1] * memory.get("v", 0) + (1 - betas[1]) * g**2
+    n = 2 / (1 - betas[1]) - 1
+    n_t = n - 2 * t * betas[1] ** t / (1 - betas[1] ** t)
+    if n_t <= 5:
+        return p - lr * m / (1 - betas[0] ** t)
+    r = np.sqrt((n_t - 4) * (n_t - 2) * n / ((n - 4) * (n - 2) * n_t))
+    return p - lr * r * m / (1 - betas[0] ** t) * np.sqrt(1 - betas[1] ** t) / (np.sqrt(v) + eps)
+
+
+def rprop(p, g, memory, t, lr, etas=(0.5, 1.2), step_sizes=(1e-6, 50), maximize=False):
+    g = -g if maximize else g
+    size = memory.get("size", np.full_like(g, lr))
+    turn = np.sign(g * memory.get("g", 0))
+    memory["size"] = np.clip(size * np.choose((turn + 1).astype(int), [etas[0], 1, etas[1]]), *step_sizes)
+    memory["g"] = np.where(turn < 0, 0, g)
+    return p - memory["size"] * np.sign(memory["g"])
+
+
+def asgd(p, g, memory, t, lr, lambd=1e-4, alpha=0.75, t0=1e6, weight_decay=0.0, maximize=False):
+    g = (-g if maximize else g) + weight_decay * p
+    eta = lr / (1 + lambd * lr * (t - 1)) ** alpha
+    return p - eta * g - lambd * eta * p
+
+
+def _rows(
+    name: str, reference: Callable, lr: float, *variants: dict[str, Any], tolerance: float = 1e-10
+) -> list[Row]:
+    return [Row(name, {"lr": lr, **options}, reference, tolerance) for options in ({}, *variants)]
+
+
+KEPT_IN_FLOAT32 = 1e-6  # relative error of optimizers with a number in their state, as PyTorch's
 
 
 OPTIMIZERS = [
@@ -87,4 +154,23 @@ OPTIMIZERS = [
     *_rows("Adagrad", adagrad, 0.1,
            {"lr_decay": 0.1, "weight_decay": 0.1},
            {"initial_accumulator_value": 0.5, "eps": 1e-3, "maximize": True}),
+    *_rows("Adadelta", adadelta, 1.0,
+           {"rho": 0.5, "eps": 1e-3, "weight_decay": 0.1},
+           {"maximize": True}),
+    *_rows("Adamax", adamax, 0.01,
+           {"betas": (0.8, 0.5), "eps": 1e-3, "weight_decay": 0.1},
+           {"maximize": True}),
+    *_rows("NAdam", nadam, 0.01,
+           {"betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1, "momentum_decay": 0.3},
+           {"weight_decay": 0.1, "decoupled_weight_decay": True, "maximize": True},
+           tolerance=KEPT_IN_FLOAT32),
+    *_rows("RAdam", radam, 0.01,
+           {"betas": (0.8, 0.7), "eps": 1e-3, "weight_decay": 0.1},
+           {"betas": (0.9, 0.8), "weight_decay": 0.1, "decoupled_weight_decay": True, "maximize": True}),
+    *_rows("Rprop", rprop, 0.1,
+           {"etas": (0.3, 3.0), "step_sizes": (0.05, 0.2), "maximize": True}),
+    *_rows("ASGD", asgd, 0.125,
+           {"lr": 0.5, "lambd": 0.25, "alpha": 1.0, "weight_decay": 0.1},
+           {"t0": 2, "maximize": True},
+           tolerance=KEPT_IN_FLOAT32),
 ]  # fmt: skip
