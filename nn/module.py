@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Self
 
 from ..autograd.mode import no_grad
-from ..autograd.variable import HookHandle
 from ..runtime import device as devices
 from ..runtime import dtypes
 from ..tensor import Tensor
 from ..tensor.creation import zeros_like
+from .hooks import Hooks
 from .parameter import Buffer, Parameter
 from .registry import Kind, Registered
 from .state import EXTRA_STATE, IncompatibleKeys, load
 
 
-class Module:
+class Module(Hooks):
     """Base class of neural network modules.
 
     Parameters, buffers and modules that are assigned as attributes become part of the module: `parameters()`,
@@ -40,7 +40,6 @@ class Module:
     """
 
     training: bool
-    _hooked = False  # whether this module ever got a forward hook: calls of all others need not look for any
 
     if TYPE_CHECKING:  # attributes are registered by name, which no type checker can follow
 
@@ -54,9 +53,6 @@ class Module:
             _parameter_names={},
             _buffer_names={},
             _module_names={},
-            _forward_pre_hooks=OrderedDict(),
-            _forward_hooks=OrderedDict(),
-            _hooks_with_kwargs=set(),
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -276,17 +272,21 @@ class Module:
         """
         if destination is None:
             destination = OrderedDict()
+        for pre_hook in self._state_dict_pre_hooks.values():
+            pre_hook(self, prefix, keep_vars)
         values = self.__dict__
         persistent = (name for name, keep in values["_buffer_names"].items() if keep)
         for name in itertools.chain(values["_parameter_names"], persistent):
             tensor = values[name]
             if tensor is not None:
                 destination[prefix + name] = tensor if keep_vars else tensor.detach()
-        if type(self).get_extra_state is not Module.get_extra_state:
+        if self._has_extra_state():
             destination[prefix + EXTRA_STATE] = self.get_extra_state()
         for name, child in self._modules.items():
             if child is not None:
                 child.state_dict(destination=destination, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
+        for hook in self._state_dict_hooks.values():
+            hook(self, destination, prefix, {})
         return destination
 
     def load_state_dict(
@@ -312,6 +312,9 @@ class Module:
             <All keys matched successfully>
         """
         return load(self, state_dict, strict, assign)
+
+    def _has_extra_state(self) -> bool:
+        return type(self).get_extra_state is not Module.get_extra_state
 
     def get_extra_state(self) -> Any:
         """What besides tensors belongs in the state_dict; define it together with `set_extra_state`."""
@@ -416,6 +419,9 @@ class Module:
         """Convert floating parameters and buffers to bfloat16."""
         return self.to(dtypes.bfloat16)
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Accepted for PyTorch's sake: modules run as they are written."""
+
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Set `requires_grad` of all parameters."""
         for parameter in self.parameters():
@@ -433,70 +439,6 @@ class Module:
                     parameter.grad = zeros_like(gradient)
                 else:
                     gradient.zero_()
-
-    # -- hooks -------------------------------------------------------------------------------------------------------
-
-    def register_forward_pre_hook(
-        self, hook: Callable, *, prepend: bool = False, with_kwargs: bool = False
-    ) -> HookHandle:
-        """Call `hook(module, args)` before every forward; what it returns replaces the arguments.
-
-        Args:
-            hook: returns None, the new argument, or a tuple of them.
-            prepend: before the hooks that are there already.
-            with_kwargs: call `hook(module, args, kwargs)`, which returns None or (args, kwargs).
-        """
-        return self._register_hook(self._forward_pre_hooks, hook, prepend, with_kwargs)
-
-    def register_forward_hook(self, hook: Callable, *, prepend: bool = False, with_kwargs: bool = False) -> HookHandle:
-        """Call `hook(module, args, output)` after every forward; what it returns replaces the output.
-
-        Args:
-            hook: returns None or the new output.
-            prepend: before the hooks that are there already.
-            with_kwargs: call `hook(module, args, kwargs, output)`.
-
-        Example:
-            >>> import paceline as torch
-            >>> relu = torch.nn.ReLU()
-            >>> with relu.register_forward_hook(lambda module, args, output: output + 1):
-            ...     relu(torch.tensor([-1.0, 2.0]))
-            tensor([1., 3.])
-        """
-        return self._register_hook(self._forward_hooks, hook, prepend, with_kwargs)
-
-    def _register_hook(
-        self, hooks: OrderedDict[int, Callable], hook: Callable, prepend: bool, with_kwargs: bool
-    ) -> HookHandle:
-        self._hooked = True
-        handle = HookHandle(hooks, hook)
-        if prepend:
-            hooks.move_to_end(handle.id, last=False)
-        if with_kwargs:
-            self._hooks_with_kwargs.add(handle.id)
-        return handle
-
-    def _call_with_hooks(self, args: tuple, kwargs: dict[str, Any]) -> Any:
-        for key, hook in tuple(self._forward_pre_hooks.items()):
-            if key not in self._hooks_with_kwargs:
-                changed = hook(self, args)
-                if changed is not None:
-                    args = changed if isinstance(changed, tuple) else (changed,)
-                continue
-            changed = hook(self, args, kwargs)
-            if changed is not None:
-                if not (isinstance(changed, tuple) and len(changed) == 2):
-                    raise RuntimeError(
-                        f"forward pre-hook must return None or a tuple of (new_args, new_kwargs), but got {changed}."
-                    )
-                args, kwargs = changed
-        output = self.forward(*args, **kwargs)
-        for key, hook in tuple(self._forward_hooks.items()):
-            extra = (kwargs,) if key in self._hooks_with_kwargs else ()
-            changed = hook(self, args, *extra, output)
-            if changed is not None:
-                output = changed
-        return output
 
     # -- printing ----------------------------------------------------------------------------------------------------
 
