@@ -113,13 +113,13 @@ class _Backward:
                     self.wanted.add(node)
 
     def run(self) -> None:
-        heap, pending, wanted = self.heap, self.pending, self.wanted
+        heap, pending, wanted, targets = self.heap, self.pending, self.wanted, self.targets
         create_graph, retain_graph, completes = self.create_graph, self.retain_graph, self.completes
         while heap:
             node, g, _ = pending.pop(-heappop(heap))
             if node.hooks is not None:
                 g = self.call_hooks(node.hooks, g)
-            if self.targets is not None and node in self.targets:
+            if targets is not None and node in targets:
                 self.found[node] = g
             plan, edges, saved = node.plan, node.edges, node.saved
             if plan.__class__ is Pick:
@@ -294,10 +294,17 @@ def _reachable(roots: list[Node]) -> set[Node]:
     return seen
 
 
+_ONES: dict[numpy.dtype, numpy.ndarray] = {}
+
+
 def _one_like(array: Any) -> Any:
     """The gradient of a root with respect to itself."""
     if array.__class__ is _ndarray and not array.ndim:
-        return numpy.array(1, array.dtype)
+        one = _ONES.get(array.dtype)
+        if one is None:
+            one = _ONES[array.dtype] = numpy.array(1, array.dtype)
+            one.flags.writeable = False
+        return one
     return arrays.module_of(array).ones(array.shape, array.dtype)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import numpy
 
 from ...autograd.variable import box
 from ...runtime import dtypes
@@ -193,8 +196,13 @@ def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
     """
     if reduction == "none":
         return pw.square(ar.sub(input, target))
+    if reduction == "sum":
+        return ops.squared_error(input, target, 1.0)
     _check_reduction(reduction)
-    return ops.squared_error(input, target, reduction == "mean")
+    count = input.array.size
+    if target.array.shape != input.array.shape:
+        count = math.prod(numpy.broadcast_shapes(input.array.shape, target.array.shape))
+    return ops.squared_error(input, target, 1 / count if count else math.nan)
 
 
 def l1_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:

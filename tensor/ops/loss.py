@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from ...autograd.primitive import primitive
@@ -27,23 +26,22 @@ bernoulli_cross_entropy.vjp(
 
 
 @primitive(promote="float")
-def squared_error(xp, input: Array, target: Array, mean: bool):
-    """The sum of (input - target)**2 over all elements, or its mean."""
+def squared_error(xp, input: Array, target: Array, scale: float):
+    """scale times the sum of (input - target)**2 over all elements."""
     difference = input - target
     if difference.size <= 4096:  # one product is much quicker than two passes, and as exact for so few
         flat = difference.reshape(-1)
         total = xp.dot(flat, flat)
     else:
         total = (difference * difference).sum()
-    return total / (difference.size or math.nan) if mean else total
+    return total * scale
 
 
-def _squared_error_input(F: Any, g: Any, input: Any, target: Any, mean: bool) -> Any:
-    difference = input - target
-    return difference * (g * (2 / (math.prod(difference.shape) or math.nan) if mean else 2))
+def _squared_error_input(F: Any, g: Any, input: Any, target: Any, scale: float) -> Any:
+    return (input - target) * (g * (2 * scale))
 
 
 squared_error.vjp(
     input=_squared_error_input,
-    target=lambda F, g, input, target, mean: -_squared_error_input(F, g, input, target, mean),
+    target=lambda F, g, input, target, scale: -_squared_error_input(F, g, input, target, scale),
 )
