@@ -7,7 +7,7 @@ from typing import Any
 from . import functional as F
 from .module import Module
 
-__all__ = ["Dropout", "Dropout1d", "Dropout2d"]
+__all__ = ["AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"]
 
 
 class Dropout(Module):
@@ -51,3 +51,21 @@ class Dropout2d(Dropout):
     """`Dropout` of whole channels of [n, channels, height, width]. Source: Tompson et al., 2015."""
 
     function = staticmethod(F.dropout2d)
+
+
+class Dropout3d(Dropout):
+    """`Dropout` of whole channels of [n, channels, depth, height, width]."""
+
+    function = staticmethod(F.dropout3d)
+
+
+class AlphaDropout(Dropout):
+    """Dropout that keeps mean 0 and variance 1 behind `SELU`; see `functional.alpha_dropout`."""
+
+    function = staticmethod(F.alpha_dropout)
+
+
+class FeatureAlphaDropout(Dropout):
+    """`AlphaDropout` of whole channels of [n, channels, ...]."""
+
+    function = staticmethod(F.feature_alpha_dropout)

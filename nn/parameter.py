@@ -62,6 +62,70 @@ class Buffer(Tensor):
         self.persistent = persistent
 
 
+class _Uninitialized:
+    """Mixed into Parameter or Buffer: a tensor of a dtype and on a device whose shape is not known yet."""
+
+    array: Any
+    cls_to_become: type
+
+    def materialize(self, shape: Any, device: Any = None, dtype: Any = None) -> None:
+        """Take a shape, with undefined values, and become an ordinary parameter or buffer."""
+        current = self.data  # type: ignore[attr-defined]
+        self.array = empty(*shape, device=device or current.device, dtype=dtype or current.dtype).array
+        self.__class__ = self.cls_to_become  # type: ignore[assignment]
+
+    @property
+    def shape(self) -> Any:
+        raise RuntimeError(
+            "Can't access the shape of an uninitialized parameter or buffer. Call the module once, so that it sees the "
+            "size of its input, before using its parameters or loading them into another module"
+        )
+
+    def numel(self) -> int:
+        raise ValueError(
+            f"Attempted to use an uninitialized {type(self).__name__}: call the module with a dummy batch first"
+        )
+
+    def detach(self) -> Any:
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class UninitializedParameter(_Uninitialized, Parameter):
+    """A parameter whose shape its module learns from its first input; see `LazyLinear`."""
+
+    cls_to_become = Parameter
+
+    def __init__(self, requires_grad: bool = True, device: Any = None, dtype: Any = None) -> None:
+        Parameter.__init__(self, empty(0, device=device, dtype=dtype), requires_grad)
+
+    def __deepcopy__(self, memo: dict) -> UninitializedParameter:
+        result = memo[id(self)] = type(self)(self.requires_grad, self.device, self.dtype)
+        return result
+
+
+class UninitializedBuffer(_Uninitialized, Buffer):
+    """A buffer whose shape its module learns from its first input; see `LazyBatchNorm1d`."""
+
+    cls_to_become = Buffer
+
+    def __init__(
+        self, requires_grad: bool = False, device: Any = None, dtype: Any = None, persistent: bool = True
+    ) -> None:
+        Buffer.__init__(self, empty(0, device=device, dtype=dtype), persistent=persistent)
+
+    def __deepcopy__(self, memo: dict) -> UninitializedBuffer:
+        result = memo[id(self)] = type(self)(False, self.device, self.dtype, self.persistent)
+        return result
+
+
+def is_lazy(tensor: Any) -> bool:
+    """Whether a parameter or buffer has no shape yet."""
+    return isinstance(tensor, _Uninitialized)
+
+
 def _share(tensor: Tensor, data: Any) -> None:
     """Make `tensor` another name for the memory of `data`."""
     if data is None:

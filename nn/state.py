@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..autograd.mode import no_grad
 from ..tensor import Tensor
 from .hooks import call_load_pre_hooks
-from .parameter import Parameter
+from .parameter import Parameter, is_lazy
 
 EXTRA_STATE = "_extra_state"  # the key of `module.get_extra_state()` in a state_dict
 
@@ -83,7 +83,7 @@ def _mismatch(key: str, target: Any, value: Any) -> str | None:
         return (
             f'While copying the parameter named "{key}", expected a Tensor from checkpoint but received {type(value)}'
         )
-    if value.shape != target.shape:
+    if not is_lazy(target) and value.shape != target.shape:
         return (
             f"size mismatch for {key}: copying a param with shape {value.shape} from checkpoint, the shape in current "
             f"model is {target.shape}."
@@ -98,6 +98,10 @@ def _load_entry(module: Any, key: str, target: Any, value: Any, assign: bool) ->
     if name == EXTRA_STATE:
         owner.set_extra_state(value)
     elif not assign:
+        if is_lazy(target):
+            if is_lazy(value):
+                return
+            target.materialize(value.shape)
         with no_grad():
             target.copy_(value)  # into the memory at hand, which an arena may own
     elif isinstance(target, Parameter) and not isinstance(value, Parameter):

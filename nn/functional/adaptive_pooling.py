@@ -201,10 +201,10 @@ def _fractional_max(
     if samples is None:
         drawn = uniform_array((n, channels, spatial), images.array.dtype)
     else:
-        drawn = samples.detach().cpu().numpy()
+        drawn = samples.detach().cpu().numpy()[:n]
     members = []
     for i in range(spatial):
-        sample = drawn[:, :, 1 - i if spatial == 2 else i]  # PyTorch's order: width and height, but depth, height, width
+        sample = drawn[:, :, 1 - i if spatial == 2 else i]  # width, height, but depth, height, width: PyTorch's order
         start = _starts(sample, image[i], size[i], kernel[i])
         members.append(start[..., None] + numpy.arange(kernel[i]))
     results = _largest(images, _flat_places(members, tuple(image)), spatial, return_indices)

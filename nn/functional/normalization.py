@@ -6,11 +6,13 @@ import math
 from typing import Any
 
 from ...autograd.variable import changed
+from ...tensor import creation
 from ...tensor.inspection import finfo
 from ...tensor.ops import arithmetic as ar
 from ...tensor.ops import distances, reduction, shaping
 from ...tensor.ops import normalization as ops
 from ...tensor.ops import pointwise as pw
+from ...tensor.ops.collective import all_reduce_sum
 from .pooling import avg_pool2d
 
 
@@ -68,6 +70,29 @@ def _move_towards(running: Any, new: Any, momentum: float) -> None:
     if running is not None:
         running.array[...] = running.array * (1 - momentum) + new.reshape(-1) * momentum
         changed(running, "batch_norm")
+
+
+def sync_batch_norm(
+    input: Any, running_mean: Any, running_var: Any, weight: Any, bias: Any, momentum: float, eps: float, comm: Any
+) -> Any:
+    """`batch_norm` in training, with the statistics of all ranks' batches together.
+
+    Its gradient is that of the sum of all ranks' losses.
+    """
+    shape = input.array.shape
+    dims = (0, *range(2, len(shape)))
+    here = creation.tensor(float(math.prod(shape[d] for d in dims)), dtype=input.dtype, device=input.device)
+    count = all_reduce_sum(here, comm)
+    if float(count) <= 1:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(shape)}")
+    mean = ar.true_divide(all_reduce_sum(reduction.sum(input, dims, True), comm), count)
+    deviation = ar.sub(input, mean)
+    squares = reduction.sum(ar.mul(deviation, deviation), dims, True)
+    variance = ar.true_divide(all_reduce_sum(squares, comm), count)
+    _move_towards(running_mean, mean.array, momentum)
+    _move_towards(running_var, variance.array * (count.array / (count.array - 1)), momentum)
+    weight, bias = (_per_channel(x, len(shape)) for x in (weight, bias))
+    return _affine(ar.mul(deviation, pw.rsqrt(ar.add(variance, eps))), weight, bias)
 
 
 def instance_norm(
