@@ -1,5 +1,6 @@
 """torch.distributed's names."""
 
+from .runtime.absent import getattr_of
 from .runtime.comm import CollectiveMismatchError, ReduceOp, Work
 from .tensor.distributed import (
     all_gather,
@@ -18,6 +19,8 @@ from .tensor.distributed import (
     is_initialized,
     reduce,
 )
+
+__getattr__ = getattr_of(__name__)
 
 __all__ = [
     "CollectiveMismatchError",

@@ -1,5 +1,6 @@
 """Discrete Fourier transforms, under PyTorch's names."""
 
+from .runtime.absent import getattr_of
 from .tensor.ops.fourier import (
     fft,
     fft2,
@@ -24,6 +25,8 @@ from .tensor.ops.fourier import (
     rfftfreq,
     rfftn,
 )
+
+__getattr__ = getattr_of(__name__)
 
 __all__ = [
     "fft",

@@ -1,5 +1,6 @@
 """Linear algebra, under PyTorch's names."""
 
+from .runtime.absent import getattr_of
 from .tensor.ops.decompositions import (
     cholesky,
     ldl_factor,
@@ -21,6 +22,8 @@ from .tensor.ops.products import diagonal_of_matrices as diagonal
 from .tensor.ops.products import multi_dot, vander, vecdot
 from .tensor.ops.solving import cholesky_ex, inv, inv_ex, lu_solve, solve, solve_ex, solve_triangular
 from .tensor.ops.spectra import eig, eigh, eigvals, eigvalsh, svd, svdvals
+
+__getattr__ = getattr_of(__name__)
 
 __all__ = [
     "LinAlgError",

@@ -1,5 +1,6 @@
 """`paceline.special`: special functions."""
 
+from .runtime.absent import getattr_of
 from .tensor.ops.bessel import (
     airy_ai,
     bessel_j0,
@@ -57,6 +58,8 @@ from .tensor.ops.special import igammac as gammaincc
 from .tensor.ops.special import lgamma as gammaln
 from .tensor.ops.special import mvlgamma as multigammaln
 from .tensor.ops.special import polygamma_of_order as polygamma
+
+__getattr__ = getattr_of(__name__)
 
 __all__ = [
     "airy_ai",

@@ -1,5 +1,6 @@
 """Functions of neural networks without state, under PyTorch's names (`torch.nn.functional`)."""
 
+from ...runtime.absent import getattr_of
 from ...tensor.ops.indexing import one_hot
 from .activation import (
     celu,
@@ -90,6 +91,8 @@ from .ranking import (
 from .resizing import interpolate, upsample, upsample_bilinear, upsample_nearest
 from .sampling import affine_grid, grid_sample
 from .similarity import cosine_similarity, pairwise_distance, pdist
+
+__getattr__ = getattr_of(__name__)
 
 __all__ = [
     "adaptive_avg_pool1d",

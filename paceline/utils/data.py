@@ -1,5 +1,6 @@
 """Datasets, samplers and loaders under the names they have in PyTorch, and the readers of published data sets."""
 
+from ..runtime.absent import getattr_of
 from ..runtime.data import (
     CIFAR10,
     MNIST,
@@ -21,6 +22,8 @@ from ..runtime.data import (
     read_idx,
 )
 from ..tensor.data import DataLoader, default_collate, default_convert
+
+__getattr__ = getattr_of(__name__)
 
 __all__ = [
     "CIFAR10",
