@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import statistics
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import numpy
@@ -43,6 +45,19 @@ _GAINS = {
 }
 
 
+_skipping: ContextVar[bool] = ContextVar("skipping initialization", default=False)
+
+
+@contextlib.contextmanager
+def skipped() -> Iterator[None]:
+    """Within the block the functions of this module leave tensors as they are."""
+    token = _skipping.set(True)
+    try:
+        yield
+    finally:
+        _skipping.reset(token)
+
+
 def _initializer(function: Callable) -> Callable:
     """Check the tensor, and do not record what is done to it."""
 
@@ -50,6 +65,8 @@ def _initializer(function: Callable) -> Callable:
     def checked(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{function.__name__}(): tensor should be a Tensor, got {type(tensor).__name__}")
+        if _skipping.get():
+            return tensor
         with no_grad():
             return function(tensor, *args, **kwargs)
 
