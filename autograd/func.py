@@ -63,8 +63,13 @@ def _leads_outside(tensors: Sequence, mark: int) -> bool:
 def _settled(results: Any, mark: int, recorded: bool) -> Any:
     """Results for the caller: on the tape only if they depend on what requires a gradient outside."""
     leaves, structure = tree.flatten(results)
-    keep = recorded and _leads_outside(leaves, mark)
-    return tree.unflatten([x.detach() if isinstance(x, Variable) and not keep else x for x in leaves], structure)
+    if recorded and _leads_outside(leaves, mark):
+        return results
+    return tree.unflatten([_detached(x) for x in leaves], structure)
+
+
+def _detached(x: Any) -> Any:
+    return x.detach() if isinstance(x, Variable) else x  # type: ignore[attr-defined]  # all results are Tensors
 
 
 class _Call:

@@ -204,12 +204,14 @@ class _Inputs:
     def __init__(self, inputs: Tensors, name: str, create_graph: bool) -> None:
         self._single = not isinstance(inputs, tuple | list)
         self.tensors = []
-        for i, x in enumerate([inputs] if self._single else inputs):
+        each: list[Any] = [inputs] if self._single else list(inputs)
+        for i, x in enumerate(each):
             if not isinstance(x, Variable):
                 kind = type(x).__name__
                 raise TypeError(f"{name}(): inputs must be a Tensor or a tuple of Tensors, the one at {i} is a {kind}")
             connected = create_graph and fresh_node(x) is not None
-            self.tensors.append(RECORDED.reshape(x, x.array.shape) if connected else x.detach().requires_grad_())
+            fresh = x.detach().requires_grad_  # type: ignore[attr-defined]  # all Variables of users are Tensors
+            self.tensors.append(RECORDED.reshape(x, x.array.shape) if connected else fresh())
 
     def packed(self, found: Sequence) -> Any:
         """One result per input, as the inputs were given."""

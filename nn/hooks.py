@@ -12,7 +12,7 @@ from ..autograd.mode import is_grad_enabled
 from ..autograd.variable import HookHandle
 from ..tensor import Tensor
 
-_NONE: Mapping[int, Callable] = MappingProxyType({})
+_NONE: Mapping[int, Any] = MappingProxyType({})
 
 
 class Hooks:
@@ -21,9 +21,9 @@ class Hooks:
     _hooked = False  # whether calls must look for hooks
     _forward_pre_hooks = _forward_hooks = _backward_pre_hooks = _backward_hooks = _NONE
     _state_dict_pre_hooks = _state_dict_hooks = _load_state_dict_pre_hooks = _load_state_dict_post_hooks = _NONE
-    forward: Callable
+    forward: Callable[..., Any]
 
-    def _add_hook(self, registry: str, hook: Callable, prepend: bool = False) -> HookHandle:
+    def _add_hook(self, registry: str, hook: Any, prepend: bool = False) -> HookHandle:
         if registry not in self.__dict__:
             self.__dict__[registry] = OrderedDict()
         hooks = self.__dict__[registry]
@@ -68,8 +68,9 @@ class Hooks:
             ...     relu(torch.tensor([-1.0, 2.0]))
             tensor([1., 3.])
         """
-        hook = _ForwardHook(hook, with_kwargs, always_call) if with_kwargs or always_call else hook
-        return self._add_call_hook("_forward_hooks", hook, prepend)
+        special = with_kwargs or always_call
+        kept = _ForwardHook(hook, with_kwargs, always_call) if special else hook
+        return self._add_call_hook("_forward_hooks", kept, prepend)
 
     def _call_with_hooks(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         for hook in tuple(self._forward_pre_hooks.values()):
@@ -86,8 +87,10 @@ class Hooks:
                     hook.call(self, args, kwargs, None)
             raise
         for hook in tuple(self._forward_hooks.values()):
-            special = isinstance(hook, _ForwardHook)
-            changed = hook.call(self, args, kwargs, output) if special else hook(self, args, output)
+            if isinstance(hook, _ForwardHook):
+                changed = hook.call(self, args, kwargs, output)
+            else:
+                changed = hook(self, args, output)
             output = output if changed is None else changed
         return output if boundary is None else boundary.leave(output)
 

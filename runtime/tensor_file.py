@@ -164,4 +164,4 @@ def _place(key: str, entry: Any, name: str) -> tuple[numpy.dtype, tuple[int, ...
 
 
 def _bytes_of(array: numpy.ndarray) -> memoryview:
-    return memoryview(array.reshape(-1).view(numpy.uint8))
+    return array.reshape(-1).view(numpy.uint8).data

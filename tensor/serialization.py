@@ -11,7 +11,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, TypeAlias
 
 import numpy
 
@@ -25,7 +25,7 @@ _STRUCTURE = "paceline"  # the entry of the metadata with our JSON
 _TAG = "$"  # the key that marks a JSON object as more than a dict
 _COMPLEX128 = numpy.dtype(numpy.complex128)  # safetensors lacks it: stored as pairs of float64
 
-Location = str | devices.device | Mapping[str, str] | Callable[[Any, str], Any] | None
+Location: TypeAlias = str | devices.device | Mapping[str, str] | Callable[[Any, str], Any] | None
 
 
 def save(obj: Any, f: str | os.PathLike[str] | IO[bytes]) -> None:
