@@ -5,6 +5,7 @@
 if __name__ != "paceline.nn":
     raise ImportError("import paceline.nn instead of nn: the bare folder would be a second copy with a second registry")
 
+from ..runtime.absent import getattr_of
 from . import functional, init, parallel, utils
 from .activation import (
     CELU,
@@ -38,23 +39,9 @@ from .activation import (
 )
 from .attention import MultiheadAttention
 from .container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
-from .conv import (
-    Conv1d,
-    Conv2d,
-    Conv3d,
-    ConvTranspose1d,
-    ConvTranspose2d,
-    ConvTranspose3d,
-)
+from .conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .distance import CosineSimilarity, PairwiseDistance
-from .dropout import (
-    AlphaDropout,
-    Dropout,
-    Dropout1d,
-    Dropout2d,
-    Dropout3d,
-    FeatureAlphaDropout,
-)
+from .dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from .embedding import Embedding, EmbeddingBag
 from .flatten import Flatten, Unflatten
 from .lazy import (
@@ -171,3 +158,5 @@ from .transformer import (
     TransformerEncoder,
     TransformerEncoderLayer,
 )
+
+__getattr__ = getattr_of(__name__)
