@@ -9,10 +9,10 @@ made is its own, and added to in place.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from heapq import heappop, heappush
+from sys import getrefcount
 from typing import Any
 
 import numpy
@@ -57,7 +57,7 @@ def queue_callback(callback: Callable[[], None]) -> None:
 
 def _target(x: Variable) -> Any:
     """What stands for a tensor in the graph: its node, or itself if it is a leaf."""
-    node = fresh_node(x)
+    node = x.node if x.view_of is None else fresh_node(x)
     if node is None:
         raise RuntimeError("One of the differentiated Tensors does not require grad")
     return x if node is LEAF else node
@@ -83,9 +83,12 @@ class _Backward:
         callbacks: list[Callable] = []
         token, recording = _callbacks.set(callbacks), grad_recorded.set(self.create_graph)
         try:
-            for root, gradient in zip(roots, gradients, strict=True):
-                gradient = box(_one_like(root.array)) if gradient is None else gradient
-                self.pass_to(_target(root), gradient if self.create_graph else gradient.array, False)
+            for i, root in enumerate(roots):
+                gradient = gradients[i]
+                g = _one_like(root.array) if gradient is None else gradient.array
+                if self.create_graph:
+                    g = box(g) if gradient is None else gradient
+                self.pass_to(_target(root), g, False)
             self.run()
             if self.held:  # roots that are leaves themselves
                 for leaf in tuple(self.held):
@@ -341,7 +344,13 @@ def _accumulate(leaf: Variable, gradient: Any, fresh: bool, create_graph: bool) 
             changed(old, "gradient accumulation")
         return
     slot = leaf.grad_slot
-    if slot is not None and slot.array.shape == gradient.shape and _references(leaf) == _UNSHARED:
+    if (
+        slot is not None
+        and slot.array.shape == gradient.shape
+        and getrefcount(slot) == _SLOT_REFERENCES
+        and getrefcount(slot.array) == _ARRAY_REFERENCES
+        and getrefcount(slot.counter) == _COUNTER_REFERENCES
+    ):  # nobody else holds it; a gradient that the user kept from the last step must stay as it is
         slot.array[...] = gradient
         changed(slot, "gradient accumulation")
         leaf.gradient = slot
@@ -351,20 +360,14 @@ def _accumulate(leaf: Variable, gradient: Any, fresh: bool, create_graph: bool) 
         leaf.gradient = box(arrays.module_of(gradient).array(gradient))
 
 
-def _references(leaf: Variable) -> tuple[int, int, int]:
-    """How many hold the gradient slot, its array and its counter: more than usual if a user kept last step's gradient,
-    which must then stay as it is."""
-    slot = leaf.grad_slot
-    return sys.getrefcount(slot), sys.getrefcount(slot.array), sys.getrefcount(slot.counter)  # type: ignore[union-attr]
-
-
 def _unshared() -> tuple[int, int, int]:
-    """What `_references` finds when nobody but the leaf holds its slot; depends on the Python version."""
+    """The reference counts of a slot, its array and its counter that nobody but the leaf holds, as `_accumulate` sees
+    them: with a local name for the slot. They depend on the Python version."""
     leaf, slot = Variable(), Variable()
     slot.array = numpy.zeros(1)
     counter_of(slot)
     leaf.grad_slot = slot
-    return _references(leaf)  # while this function has a name for the slot, as `_accumulate` has
+    return getrefcount(slot), getrefcount(slot.array), getrefcount(slot.counter)
 
 
-_UNSHARED = _unshared()
+_SLOT_REFERENCES, _ARRAY_REFERENCES, _COUNTER_REFERENCES = _unshared()

@@ -155,14 +155,17 @@ def _binary(declaration: Declaration) -> Callable:
 def _several(declaration: Declaration) -> Callable:
     """Tensors (or None for optional ones) of one dtype where that matters, any attributes, one output."""
     bodies, plans, bind, general = declaration.bodies, declaration.plans, declaration.bind, declaration.call
-    has_residuals = bool(declaration.residuals)
+    has_residuals, arity, count = bool(declaration.residuals), declaration.arity, len(declaration.inputs)
     required = [name not in declaration.optional for name in declaration.inputs]
     same_dtype, floating = declaration.promote != "none", declaration.promote == "float"
 
     def call(*args, out=None, **kwargs):  # type: ignore[no-untyped-def]
         if out is not None:
             return write_into(out, call(*args, **kwargs), declaration.name)
-        inputs, attributes = bind(args, kwargs)
+        if kwargs or len(args) != arity:
+            inputs, attributes = bind(args, kwargs)
+        else:
+            inputs, attributes = args[:count], args[count:]
         raw: list = []
         edges: list = []
         mask, bit = 0, 1

@@ -96,12 +96,12 @@ class ElementwiseOptimizer(Optimizer):
         if len(self._plans) != len(self.param_groups) or len(self.state) != self._entries:
             self._plans = [self._plan(group) for group in self.param_groups]
         for i, group in enumerate(self.param_groups):
-            params = group["params"]
-            if self._plans[i].in_place(params):
-                for run in self._plans[i].runs:
+            params, plan = group["params"], self._plans[i]
+            if plan.in_place(params):
+                for run in plan.runs:
                     self._prepare(run, group)
                     self._update(run, group, 0, len(run.parameters), run.chunks)
-                for counter in self._plans[i].counters:
+                for _, _, counter in plan.expected:
                     counter[0] += 1
                     counter[1] = "optimizer step"
             else:
@@ -311,8 +311,8 @@ class _Plan:
         self._parameters = parameters
         self._places = places
         self.runs = runs
-        self._expected = [place for run in runs for place in run.places]
-        self.counters = [counter_of(p) for p in parameters]
+        places_in_arenas = [place for run in runs for place in run.places]
+        self.expected = [(*place, counter_of(p)) for p, place in zip(parameters, places_in_arenas, strict=False)]
         self.compare_steps()
 
     def compare_steps(self) -> None:
@@ -321,9 +321,9 @@ class _Plan:
 
     def in_place(self, parameters: list[Variable]) -> bool:
         """Whether every parameter has its gradient and both are in the arena, so that each run takes one update."""
-        if not self._level or len(parameters) != len(self._expected):
+        if not self._level or len(parameters) != len(self.expected):
             return False
-        for p, (data, grad), counter in zip(parameters, self._expected, self.counters, strict=True):
+        for p, (data, grad, counter) in zip(parameters, self.expected):  # noqa: B905  (of one length, see above)
             gradient = p.gradient
             if gradient is None or p.array is not data or gradient.array is not grad() or p.counter is not counter:
                 return False

@@ -247,11 +247,13 @@ def _with_hooks(step: Callable) -> Callable:
     @functools.wraps(step)
     def wrapped(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
         self.stepped = True
-        for hook in tuple(self._before_step.values()) if self._before_step else ():
-            hook(self, args, kwargs)
+        if self._before_step:
+            for hook in tuple(self._before_step.values()):
+                hook(self, args, kwargs)
         result = step(self, *args, **kwargs)
-        for hook in tuple(self._after_step.values()) if self._after_step else ():
-            hook(self, args, kwargs)
+        if self._after_step:
+            for hook in tuple(self._after_step.values()):
+                hook(self, args, kwargs)
         return result
 
     return wrapped

@@ -80,7 +80,8 @@ class SGD(ElementwiseOptimizer):
     ) -> None:
         a, b = scratch
         lr, momentum = float(hp["lr"]), hp["momentum"]
-        g = descent(xp, p, g, hp["weight_decay"], hp["maximize"], out=a)
+        if hp["weight_decay"] or hp["maximize"]:
+            g = descent(xp, p, g, hp["weight_decay"], hp["maximize"], out=a)
         if momentum:
             v = state["momentum_buffer"]
             v *= momentum

@@ -4,44 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...runtime import dtypes
-from ...runtime.arrays import Array
 from ...tensor.ops import arithmetic as ar
 from ...tensor.ops import linalg
 
-
-def linear(input: Any, weight: Any, bias: Any = None) -> Any:
-    """input @ weight.T + bias.
-
-    Args:
-        input: [..., in_features].
-        weight: [out_features, in_features].
-        bias: [out_features].
-
-    Example:
-        >>> import paceline as torch
-        >>> torch.nn.functional.linear(torch.ones(2), torch.ones(3, 2))
-        tensor([2., 2., 2.])
-    """
-    x, w = input.array, weight.array
-    if w.ndim == 2 and x.ndim and x.shape[-1] == w.shape[1] and x.dtype == w.dtype:
-        return linalg.linear(input, weight, bias)
-    raise RuntimeError(_linear_mistake(x, w))
-
-
-def _linear_mistake(x: Array, w: Array) -> str:
-    if w.ndim != 2:
-        return f"linear(): weight must be [out_features, in_features], its shape is {list(w.shape)}"
-    if not x.ndim or x.shape[-1] != w.shape[1]:
-        features = x.shape[-1] if x.ndim else 0
-        return (
-            f"linear(): input has {features} features in its last dim, weight expects {w.shape[1]} "
-            f"(input shape {list(x.shape)}, weight shape {list(w.shape)})"
-        )
-    return (
-        f"linear(): expected input and weight to have the same dtype, but got {dtypes.of(x.dtype).name} and "
-        f"{dtypes.of(w.dtype).name}; convert one with .to(dtype)"
-    )
+linear = linalg.linear
 
 
 def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:

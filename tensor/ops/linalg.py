@@ -116,14 +116,45 @@ def scaled_sum(input: Any, product: Any, beta: float, alpha: float) -> Any:
 
 @primitive
 def linear(xp, input: Array, weight: Array, bias: Array | None = None):
-    """input @ weight.T + bias, for an input of any number of leading dimensions."""
+    """input @ weight.T + bias.
+
+    Args:
+        input: [..., in_features].
+        weight: [out_features, in_features].
+        bias: [out_features].
+
+    Example:
+        >>> import paceline as torch
+        >>> torch.nn.functional.linear(torch.ones(2), torch.ones(3, 2))
+        tensor([2., 2., 2.])
+    """
+    if weight.ndim != 2 or not input.ndim or input.dtype != weight.dtype:
+        raise ValueError(_linear_mistake(input, weight))
     rows = input if input.ndim == 2 else input.reshape(-1, input.shape[-1])
-    out = xp.matmul(rows, weight.T)
-    if out.dtype != input.dtype:
+    try:
+        out = xp.matmul(rows, weight.T)
+    except ValueError:
+        raise ValueError(_linear_mistake(input, weight)) from None
+    if out.dtype != input.dtype:  # bfloat16, which NumPy multiplies in float32
         out = out.astype(input.dtype)
     if bias is not None:
         out += bias
     return out if input.ndim == 2 else out.reshape(*input.shape[:-1], weight.shape[0])
+
+
+def _linear_mistake(x: Array, w: Array) -> str:
+    if w.ndim != 2:
+        return f"weight must be [out_features, in_features], its shape is {list(w.shape)}"
+    if not x.ndim or x.shape[-1] != w.shape[1]:
+        features = x.shape[-1] if x.ndim else 0
+        return (
+            f"input has {features} features in its last dim, weight expects {w.shape[1]} "
+            f"(input shape {list(x.shape)}, weight shape {list(w.shape)})"
+        )
+    return (
+        f"expected input and weight to have the same dtype, but got {dtypes.of(x.dtype).name} and "
+        f"{dtypes.of(w.dtype).name}; convert one with .to(dtype)"
+    )
 
 
 def _rows(x: Any) -> Any:
