@@ -34,7 +34,8 @@ def squared_error(xp, input: Array, target: Array, scale: float):
         total = xp.dot(flat, flat)
     else:
         total = (difference * difference).sum()
-    return total * scale
+    result = total * scale
+    return result if result.dtype == difference.dtype else result.astype(difference.dtype)  # bfloat16
 
 
 def _squared_error_input(F: Any, g: Any, input: Any, target: Any, scale: float) -> Any:
