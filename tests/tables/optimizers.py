@@ -125,9 +125,24 @@ def asgd(p, g, memory, t, lr, lambd=1e-4, alpha=0.75, t0=1e6, weight_decay=0.0, 
     return p - eta * g - lambd * eta * p
 
 
-def _rows(
-    name: str, reference: Callable, lr: float, *variants: dict[str, Any], tolerance: float = 1e-10
-) -> list[Row]:
+def adafactor(p, g, memory, t, lr, beta2_decay=-0.8, eps=(None, 1e-3), d=1.0, weight_decay=0.0, maximize=False):
+    if not p.size:
+        return p
+    g = -g if maximize else g
+    eps1 = np.finfo(p.dtype).eps if eps[0] is None else eps[0]
+    size = max(eps[1], np.sqrt(np.mean(p**2))) * min(lr, 1 / np.sqrt(t))
+    b = t**beta2_decay
+    if p.ndim < 2:
+        v = memory["v"] = (1 - b) * memory.get("v", 0) + b * g**2
+    else:
+        r = memory["r"] = (1 - b) * memory.get("r", 0) + b * np.mean(g**2, -1)
+        c = memory["c"] = (1 - b) * memory.get("c", 0) + b * np.mean(g**2, -2)
+        v = np.einsum("...i,...j,...->...ij", r, c, 1 / np.maximum(np.mean(r, -1), eps1))
+    u = g / np.maximum(np.sqrt(v), eps1)
+    return p * (1 - lr * weight_decay) - size * u / max(1, np.sqrt(np.mean(u**2)) / d)
+
+
+def _rows(name: str, reference: Callable, lr: float, *variants: dict[str, Any], tolerance: float = 1e-10) -> list[Row]:
     return [Row(name, {"lr": lr, **options}, reference, tolerance) for options in ({}, *variants)]
 
 
@@ -169,6 +184,9 @@ OPTIMIZERS = [
            {"betas": (0.9, 0.8), "weight_decay": 0.1, "decoupled_weight_decay": True, "maximize": True}),
     *_rows("Rprop", rprop, 0.1,
            {"etas": (0.3, 3.0), "step_sizes": (0.05, 0.2), "maximize": True}),
+    *_rows("Adafactor", adafactor, 0.3,
+           {"beta2_decay": -0.5, "eps": (0.1, 0.5), "d": 1.5, "weight_decay": 0.1},
+           {"lr": 0.01, "maximize": True}),
     *_rows("ASGD", asgd, 0.125,
            {"lr": 0.5, "lambd": 0.25, "alpha": 1.0, "weight_decay": 0.1},
            {"t0": 2, "maximize": True},
