@@ -38,8 +38,10 @@ class LazyModuleMixin(Module):
     Example:
         >>> import paceline as torch
         >>> layer = torch.nn.LazyLinear(2)
-        >>> layer(torch.ones(1, 3)).shape, layer
-        (paceline.Size([1, 2]), Linear(in_features=3, out_features=2, bias=True))
+        >>> layer(torch.ones(1, 3)).shape
+        paceline.Size([1, 2])
+        >>> layer
+        Linear(in_features=3, out_features=2, bias=True)
     """
 
     cls_to_become: type | None = None
@@ -63,7 +65,7 @@ class LazyModuleMixin(Module):
 
     def reset_parameters(self) -> None:
         """Draw new values, as soon as there is something to draw."""
-        if not self.has_uninitialized_params():
+        if all(parameter is None or parameter.array.size for parameter in self._parameters.values()):
             super().reset_parameters()
 
 

@@ -1,5 +1,6 @@
 """Layers: closed forms, state, randomness, messages. tests/tables/nn_ops.py has the values of the functions."""
 
+import copy
 import math
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from tables.nn_ops import conv2d as conv2d_by_loops
 
 import paceline
+from paceline.runtime.comm import world_comm
+from paceline.runtime.comm.threads import run_threads
 
 nn, F = paceline.nn, paceline.nn.functional
 tensor = paceline.tensor
@@ -75,6 +78,61 @@ def test_max_pool_indices_are_where_the_values_are():
     close(x.flatten(2).gather(2, indices.flatten(2)), values.flatten(2).numpy())
 
 
+def test_max_pool_of_nan_and_of_nothing_but_minus_infinity():
+    x = tensor([[[1.0, float("nan"), 2.0, 0.0]]], requires_grad=True)
+    y, index = F.max_pool1d(x, 2, return_indices=True)
+    assert math.isnan(float(y[0, 0, 0])) and index.tolist() == [[[1, 2]]]
+    y.sum().backward()
+    close(x.grad, [[[0, 1, 1, 0]]])
+    _, index = F.max_pool2d(paceline.full((1, 1, 2, 2), -math.inf), 2, 2, 1, return_indices=True)
+    assert index.tolist() == [[[[0, 1], [2, 3]]]]
+
+
+def test_unpooling_reverses_pooling():
+    x = random(2, 3, 5, 4, 6)
+    y, index = F.max_pool3d(x, 2, return_indices=True)
+    z = F.max_unpool3d(y, index, 2, output_size=(5, 4, 6))
+    kept = z != 0
+    close(z[kept], x[kept].numpy())
+    assert int(kept.sum()) == y.numel()
+
+
+def test_fractional_pooling_repeats_by_seed():
+    layer, x = nn.FractionalMaxPool3d(2, output_ratio=0.5), random(1, 2, 6, 6, 6)
+    paceline.manual_seed(3)
+    first = layer(x)
+    paceline.manual_seed(3)
+    close(layer(x), first.numpy())
+    assert first.shape == (1, 2, 3, 3, 3)
+
+
+# -- resizing ----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_spreads_through_interpolation():
+    """A nan stays among the outputs that it is a part of."""
+    x = paceline.zeros(1, 1, 8)
+    x[0, 0, 0] = math.nan
+    y = F.interpolate(x, scale_factor=2.0, mode="linear")
+    assert y.isnan().tolist() == [[[True] * 3 + [False] * 13]]
+
+
+def test_identity_grid_samples_the_image():
+    x = random(2, 3, 4, 5)
+    same = tensor(np.eye(2, 3)[None].repeat(2, 0))
+    for align_corners in (False, True):
+        grid = F.affine_grid(same, x.shape, align_corners)
+        for mode in ("bilinear", "nearest", "bicubic"):
+            close(F.grid_sample(x, grid, mode, align_corners=align_corners), x.numpy(), 1e-12)
+        reflected = F.grid_sample(x, grid + tensor([2.0, 0.0], dtype=x.dtype), "bilinear", "reflection", align_corners)
+        close(reflected, x.numpy()[..., ::-1], 1e-12)
+
+
+def test_fold_counts_how_often_unfold_takes_each_element():
+    ones = paceline.ones(1, 1, 4, 4)
+    close(F.fold(F.unfold(ones, 3), (4, 4), 3), np.outer([1, 2, 2, 1], [1, 2, 2, 1])[None, None])
+
+
 # -- normalization -----------------------------------------------------------------------------------------------------
 
 
@@ -110,6 +168,95 @@ def test_without_running_statistics_evaluation_uses_the_batch():
     close(layer.eval()(x), layer.train()(x).detach().numpy())
 
 
+@pytest.mark.parametrize("affine", [True, False])
+def test_synchronized_batch_norm_is_batch_norm_of_all_batches(affine):
+    """Outputs, gradients of the input and running statistics; those of parameters add up over the ranks."""
+    x, weights = random(7, 2, 3), random(7, 2, 3, seed=1)
+    parts = [slice(0, 2), slice(2, 7)]
+
+    def run(layer, x, weights):
+        layer, x = layer.double(), x.clone().requires_grad_()
+        y = layer(x)
+        (y * weights).sum().backward()
+        return [y, x.grad, layer.running_mean, layer.running_var], [p.grad for p in layer.parameters()]
+
+    def program():
+        part = parts[world_comm().rank]
+        return run(nn.SyncBatchNorm(2, affine=affine), x[part], weights[part])
+
+    expected, of_parameters = run(nn.BatchNorm1d(2, affine=affine), x, weights)
+    ranks = run_threads(2, program)
+    for part, (found, _) in zip(parts, ranks, strict=True):
+        for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+            close(a, (b[part] if i < 2 else b).detach().numpy(), 1e-12)
+    for a, b, whole in zip(ranks[0][1], ranks[1][1], of_parameters, strict=True):
+        close(a + b, whole.numpy(), 1e-12)
+
+
+def test_converting_to_synchronized_batch_norm_keeps_the_state():
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(nn.BatchNorm2d(2, affine=False)))
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    assert isinstance(converted[1][0], nn.SyncBatchNorm) and converted[0] is net[0]
+    x = random(3, 1, 4, 4, dtype=paceline.float32)
+    close(converted(x), net(x).detach().numpy())
+
+
+def test_instance_norm_averages_running_statistics_over_samples():
+    layer = nn.InstanceNorm1d(2, momentum=0.3, track_running_stats=True)
+    x = np.random.default_rng(0).standard_normal((4, 2, 5)).astype("f")
+    layer(tensor(x))
+    close(layer.running_mean, 0.3 * x.mean((0, 2)))
+    close(layer.running_var, 0.7 + 0.3 * x.var(2, ddof=1).mean(0))
+    with pytest.warns(UserWarning, match="does not match num_features"):
+        nn.InstanceNorm1d(3)(tensor(x))
+
+
+def test_batch_norm_of_nothing():
+    weight = paceline.ones(3, requires_grad=True)
+    y = F.batch_norm(paceline.zeros(0, 3), None, None, weight, training=True)
+    y.sum().backward()
+    assert y.shape == (0, 3) and not weight.grad.any()
+
+
+# -- lazy layers -------------------------------------------------------------------------------------------------------
+
+LAZY = [
+    (nn.LazyLinear, (2,), nn.Linear, (3, 4)),
+    (nn.LazyConv1d, (2, 3), nn.Conv1d, (1, 4, 5)),
+    (nn.LazyConv2d, (2, 3), nn.Conv2d, (4, 5, 5)),
+    (nn.LazyConvTranspose3d, (2, 2), nn.ConvTranspose3d, (1, 4, 2, 2, 2)),
+    (nn.LazyBatchNorm2d, (), nn.BatchNorm2d, (2, 4, 3, 3)),
+    (nn.LazyInstanceNorm1d, (), nn.InstanceNorm1d, (4, 3)),
+]
+
+
+@pytest.mark.parametrize(("lazy", "args", "ordinary", "shape"), LAZY, ids=lambda x: getattr(x, "__name__", None))
+def test_lazy_layers_become_ordinary_ones(lazy, args, ordinary, shape):
+    layer = copy.deepcopy(lazy(*args)).double()
+    names = list(layer.state_dict())
+    with pytest.raises(RuntimeError, match="shape of an uninitialized parameter"):
+        _ = layer.weight.shape
+    x = random(*shape)
+    y = layer(x)
+    assert type(layer) is ordinary and list(layer.state_dict()) == names and y.dtype is paceline.float64
+    again = lazy(*args).double()
+    again.load_state_dict(layer.state_dict())
+    fresh = lazy(*args).double()
+    fresh.load_state_dict(lazy(*args).state_dict())  # neither knows its size: nothing to load
+    assert fresh.has_uninitialized_params() and not again.has_uninitialized_params()
+    close(again.eval()(x), layer.eval()(x).detach().numpy(), 1e-12)
+    assert repr(again) == repr(layer)
+
+
+def test_lazy_layer_keeps_its_parameters():
+    """An optimizer made before the first call holds the parameters that the call fills."""
+    layer = nn.LazyLinear(2)
+    parameter = layer.weight
+    assert repr(parameter) == "<UninitializedParameter>"
+    layer(paceline.ones(1, 3))
+    assert layer.weight is parameter and parameter.shape == (2, 3) and parameter.requires_grad
+
+
 # -- embedding, dropout, attention -------------------------------------------------------------------------------------
 
 
@@ -137,6 +284,33 @@ def test_dropout_keeps_the_mean_and_repeats_by_seed(device):
     close(x.grad, y.detach().cpu().numpy())
     paceline.manual_seed(0)
     close(F.dropout(x, 0.25), y.detach().cpu().numpy())
+
+
+def test_embedding_shortens_the_vectors_it_uses():
+    layer = nn.Embedding(3, 2, max_norm=1.0)
+    with paceline.no_grad():
+        layer.weight.copy_(tensor([[3.0, 4.0], [0.3, 0.4], [6.0, 8.0]]))
+    close(layer(tensor([0, 1])), [[0.6, 0.8], [0.3, 0.4]])
+    close(layer.weight, [[0.6, 0.8], [0.3, 0.4], [6.0, 8.0]])
+
+
+def test_gradient_by_frequency():
+    layer = nn.Embedding(3, 1, scale_grad_by_freq=True)
+    layer(tensor([2, 0, 2, 2])).sum().backward()
+    close(layer.weight.grad, [[1.0], [0.0], [1.0]])
+
+
+def test_alpha_dropout_keeps_mean_and_variance():
+    paceline.manual_seed(0)
+    x = paceline.randn(200, 400)
+    for y in (F.alpha_dropout(x, 0.3, True), F.feature_alpha_dropout(x, 0.3, True)):
+        assert abs(float(y.mean())) < 0.02 and abs(float(y.var()) - 1) < 0.02
+    saturation = 1.7580993408473766
+    values, counts = np.unique(F.alpha_dropout(x, 0.3, True).numpy(), return_counts=True)
+    assert counts.max() / 80_000 == pytest.approx(0.3, abs=0.01)
+    expected = (0.3 - 1) * saturation / ((0.3 * saturation**2 + 1) * 0.7) ** 0.5
+    assert values[counts.argmax()] == pytest.approx(expected, rel=1e-5)
+    assert nn.AlphaDropout(0.5).eval()(x) is x
 
 
 def test_dropout_of_channels_and_its_limits():
@@ -232,6 +406,23 @@ MISTAKES = {
     "pool size": (lambda: F.avg_pool2d(images, 5), RuntimeError, "Output size is too small"),
     "pool stride": (lambda: F.avg_pool2d(images, 2, 0), RuntimeError, "greater than zero"),
     "pool divisor": (lambda: F.avg_pool2d(images, 2, divisor_override=0), RuntimeError, "divisor must be not zero"),
+    "conv transpose": (lambda: nn.ConvTranspose2d(1, 2, 2)(images), RuntimeError, "to have 1 channels.*got 3 channels"),
+    "conv output size": (lambda: nn.ConvTranspose2d(3, 2, 2, 2)(images, (9, 10)), ValueError, r"\[8, 8\] to \[9, 9\]"),
+    "conv output padding": (lambda: F.conv_transpose1d(x24, paceline.zeros(2, 1, 1), output_padding=1), RuntimeError,
+                            "output padding must be smaller"),
+    "conv sizes": (lambda: F.conv2d(images, paceline.zeros(2, 3, 1, 1), stride=(1, 1, 1)), RuntimeError, "2 ints, got"),
+    "unpool index": (lambda: F.max_unpool1d(x24, tensor([[0, 1, 2, 8]] * 2), 2), RuntimeError, "size 8"),
+    "fractional": (lambda: nn.FractionalMaxPool2d(2), ValueError, "either an output_size or an output_ratio"),
+    "interpolate": (lambda: F.interpolate(images), ValueError, "either size or scale_factor should be defined"),
+    "interpolate mode": (lambda: F.interpolate(images, 2, mode="linear"), NotImplementedError, "1 spatial dim.* got 2"),
+    "grid": (lambda: F.grid_sample(images, images), RuntimeError, "expected input.* and grid"),
+    "shuffle": (lambda: F.pixel_shuffle(images, 2), RuntimeError, r"=3 is not divisible by 2 \* 2"),
+    "fold": (lambda: F.fold(x24, (3, 3), 2), RuntimeError, r"expected input \[n, channels \* 4, 4\]"),
+    "bag": (lambda: F.embedding_bag(tensor([0]), x24, tensor([1])), RuntimeError, "must begin with 0"),
+    "bag offsets": (lambda: F.embedding_bag(tensor([0]), x24), ValueError, "has to be a 1D Tensor but got None"),
+    "sparse": (lambda: nn.Embedding(3, 2, sparse=True), NotImplementedError, "no sparse tensors"),
+    "lazy": (lambda: nn.LazyConv2d(2, 3)(x24), RuntimeError, "to LazyConv2d, but got input of size"),
+    "instance norm": (lambda: F.instance_norm(paceline.zeros(1, 2, 1)), ValueError, "more than 1 spatial element"),
     "norm single": (lambda: nn.BatchNorm1d(4)(paceline.zeros(1, 4)), ValueError, "more than 1 value per channel"),
     "norm dims": (lambda: nn.BatchNorm2d(4)(x24), ValueError, "expected 4D input .got 2D"),
     "norm channels": (lambda: nn.BatchNorm1d(3)(x24), RuntimeError, "running_mean should contain 4 elements not"),

@@ -22,7 +22,21 @@ LAYERS = [
     ("Conv2d", (2, 3, 3), {"padding": 2, "padding_mode": "circular"}, [(2, 2, 7, 6)]),
     ("Conv2d", (4, 4, 3), {"groups": 4, "padding": 1}, [(2, 4, 8, 8)]),
     ("Conv2d", (8, 4, 1), {}, [(2, 8, 5, 5)]),
+    ("Conv3d", (2, 4, (1, 3, 2)), {"padding": "same", "groups": 2}, [(2, 2, 4, 5, 3)]),
+    ("ConvTranspose1d", (4, 6, 3), {"stride": 2, "output_padding": 1, "groups": 2}, [(2, 4, 9)]),
+    ("ConvTranspose2d", (3, 2, 4), {"stride": 2, "padding": 1}, [(2, 3, 5, 6)]),
+    ("ConvTranspose3d", (2, 3, 2), {"dilation": 2, "bias": False}, [(2, 2, 3, 4, 3)]),
     ("MaxPool2d", (2,), {}, [(2, 3, 8, 8)]),
+    ("MaxPool1d", (3, 2, 1), {"dilation": 2}, [(2, 3, 9)]),
+    ("MaxPool3d", ((1, 2, 2),), {}, [(2, 3, 4, 5, 6)]),
+    ("AvgPool1d", (3,), {"padding": 1}, [(2, 3, 9)]),
+    ("AvgPool3d", (2,), {"divisor_override": 3}, [(2, 3, 4, 5, 6)]),
+    ("LPPool2d", (2, 3), {"stride": 2}, [(2, 3, 8, 8)]),
+    ("AdaptiveAvgPool1d", (3,), {}, [(2, 3, 8)]),
+    ("AdaptiveAvgPool3d", ((2, None, 3),), {}, [(2, 3, 5, 4, 4)]),
+    ("AdaptiveMaxPool1d", (3,), {}, [(2, 3, 8)]),
+    ("AdaptiveMaxPool2d", ((3, 5),), {}, [(2, 3, 8, 8)]),
+    ("AdaptiveMaxPool3d", (2,), {}, [(2, 3, 5, 4, 4)]),
     ("MaxPool2d", (3, 2, 1), {"ceil_mode": True}, [(2, 3, 9, 8)]),
     ("AvgPool2d", (2,), {}, [(2, 3, 8, 8)]),
     ("AvgPool2d", (3, 2, 1), {"ceil_mode": True, "count_include_pad": False}, [(2, 3, 9, 8)]),
@@ -35,7 +49,32 @@ LAYERS = [
     ("LayerNorm", (6,), {}, [(4, 6)]),
     ("LayerNorm", ([3, 4],), {"bias": False}, [(2, 3, 4)]),
     ("GroupNorm", (2, 6), {}, [(3, 6, 4, 4)]),
+    ("BatchNorm3d", (3,), {}, [(2, 3, 4, 2, 3)]),
+    ("SyncBatchNorm", (3,), {"momentum": 0.3}, [(4, 3, 5)]),
+    ("InstanceNorm1d", (3,), {}, [(4, 3, 5)]),
+    ("InstanceNorm2d", (3,), {"affine": True, "track_running_stats": True}, [(4, 3, 5, 2)]),
+    ("InstanceNorm3d", (3,), {}, [(3, 4, 5, 2)]),
+    ("RMSNorm", ((3, 4),), {}, [(2, 3, 4)]),
+    ("LocalResponseNorm", (3,), {"alpha": 0.5}, [(2, 5, 3)]),
+    ("ZeroPad2d", ((1, 2, 0, 1),), {}, [(2, 3, 4, 5)]),
+    ("ConstantPad1d", (2, 1.5), {}, [(2, 3, 4)]),
+    ("ReflectionPad2d", ((1, 2, 0, 1),), {}, [(2, 3, 4, 5)]),
+    ("ReplicationPad3d", (1,), {}, [(2, 3, 4, 5, 2)]),
+    ("CircularPad2d", (2,), {}, [(2, 3, 4, 5)]),
+    ("Upsample", (), {"scale_factor": 2, "mode": "bilinear"}, [(2, 3, 4, 5)]),
+    ("Upsample", ((7,),), {}, [(2, 3, 4)]),
+    ("UpsamplingBilinear2d", (), {"scale_factor": 3}, [(2, 3, 4, 5)]),
+    ("UpsamplingNearest2d", (6,), {}, [(2, 3, 4, 5)]),
+    ("PixelShuffle", (2,), {}, [(2, 8, 3, 4)]),
+    ("PixelUnshuffle", (2,), {}, [(2, 3, 6, 4)]),
+    ("ChannelShuffle", (2,), {}, [(2, 6, 3, 4)]),
+    ("Unfold", ((2, 3),), {"padding": 1}, [(2, 3, 4, 5)]),
+    ("Fold", ((4, 5), 2), {"stride": (2, 1)}, [(2, 12, 8)]),
+    ("CosineSimilarity", (), {}, [(4, 3), (4, 3)]),
+    ("PairwiseDistance", (3.0,), {"keepdim": True}, [(4, 3), (4, 3)]),
     ("Embedding", (7, 3), {"padding_idx": 2}, ["indices below 7"]),
+    ("Embedding", (7, 3), {"scale_grad_by_freq": True, "max_norm": 1.0}, ["indices below 7"]),
+    ("EmbeddingBag", (7, 3), {"mode": "max", "padding_idx": -1}, ["indices below 7", "offsets"]),
     ("Dropout", (0.0,), {}, [(3, 4)]),
     ("Dropout2d", (0.0,), {"inplace": True}, [(3, 4, 2, 2)]),
     ("Flatten", (), {}, [(2, 3, 4)]),
@@ -76,6 +115,8 @@ def inputs(shapes):
     for shape in shapes:
         if shape == "probabilities":
             found.append(random.uniform(0.05, 0.95, (5, 4)))
+        elif shape == "offsets":
+            found.append(np.array([0, 2, 2]))
         elif isinstance(shape, str):
             found.append(random.integers(0, int(shape.split()[-1]), 5))
         else:
@@ -124,6 +165,7 @@ DRAWN = [
     ("Bilinear", (40, 50, 30)),
     ("Conv1d", (20, 30, 5)),
     ("Conv2d", (20, 30, 5)),
+    ("ConvTranspose2d", (30, 20, 5)),
     ("Embedding", (200, 100)),
 ]
 
@@ -141,19 +183,17 @@ def test_initial_distributions(name, args):
         assert abs(x.mean() - y.mean()) < allowed, key
         if name != "Embedding":  # uniform: the extent is sharp
             assert abs(x.max() / y.max() - 1) < 0.2 and x.max() <= 1 / {"Linear": 300, "Bilinear": 40}.get(
-                name, 20 * 5 ** (1 + (name == "Conv2d"))) ** 0.5 * (1 + 1e-6)  # fmt: skip
+                name, 20 * 5 ** (1 + ("2d" in name))) ** 0.5 * (1 + 1e-6)  # fmt: skip
 
 
 DEPRECATED = {"size_average", "reduce", "min_value", "max_value"}
-UNSUPPORTED = {"Embedding": {"max_norm", "norm_type", "scale_grad_by_freq", "sparse", "_weight", "_freeze"}}
 
 
 @pytest.mark.parametrize("name", sorted({row[0] for row in LAYERS} - {"Identity"}))
 def test_same_constructor(name):
-    """Names, order and defaults of the arguments, up to the stated exceptions."""
+    """Names, order and defaults of the arguments, but for deprecated ones."""
     ours, theirs = (inspect.signature(getattr(m.nn, name).__init__).parameters for m in (paceline, torch))
-    left_out = DEPRECATED | UNSUPPORTED.get(name, set())
-    wanted = {n: p.default for n, p in theirs.items() if n not in left_out and p.kind is not p.VAR_POSITIONAL}
+    wanted = {n: p.default for n, p in theirs.items() if n not in DEPRECATED and p.kind is not p.VAR_POSITIONAL}
     wanted.pop("kwargs", None)
     assert list(ours) == list(wanted)
     for n, p in ours.items():
