@@ -66,7 +66,7 @@ def _max_pool(
     geometry = map(hashable, (kernel_size, stride, padding, dilation))
     windows = _windows(function, images.array.shape, *geometry, ceil_mode)
     out = ops.max_pool(images, windows)
-    results = (out, ops.max_pool_indices(images, out, windows)) if return_indices else (out,)
+    results = (out, ops.max_pool_indices(images, windows)) if return_indices else (out,)
     if images is not input:
         results = tuple(shaping.squeeze(x, 0) for x in results)
     return results if return_indices else results[0]

@@ -29,59 +29,62 @@ def max_pool(xp, input: Array, windows: Windows):
     return out
 
 
-max_pool.vjp(input=lambda F, g, input, out, windows: F.max_pool_scatter(g, input, out, windows))
+# by the input alone, not by the output: what follows may overwrite that, as ReLU(inplace=True) often does
+max_pool.vjp(input=lambda F, g, input, windows: F.max_pool_scatter(g, input, windows))
 
 
-def _winners(xp: Any, input: Array, out: Array, windows: Windows) -> Iterator[Array]:
-    """For each kernel position, which windows have their largest element there; the first one counts."""
-    free = xp.ones(out.shape, bool)
+def _winners(xp: Any, input: Array, windows: Windows) -> Iterator[Array]:
+    """For each kernel position, which windows have their largest element there: the first of equals, the last nan."""
     images = windows.padded(xp, input, _lowest(xp, input.dtype))
-    inside = windows.padded(xp, xp.ones((1, 1, *input.shape[2:]), bool), False)
-    is_padded = images is not input
-    for elements, counted in zip(windows.positions(images), windows.positions(inside), strict=True):
-        hit = elements == out
-        hit |= elements != elements  # nan is larger than everything
-        hit &= free
-        if is_padded:
-            hit &= counted  # of a window of -inf
-        free ^= hit
-        yield hit
+    first, *rest = windows.positions(images)
+    index = xp.uint8 if len(rest) < 256 else xp.int32
+    largest, winner = first.copy(), xp.zeros(first.shape, index)
+    if images is not input:  # in a window of -inf only, the padding is not what wins
+        inside = windows.padded(xp, xp.ones((1, 1, *input.shape[2:]), xp.uint8), 0)
+        winner += xp.argmax(xp.stack(list(windows.positions(inside))), axis=0).astype(index)
+    for place, elements in enumerate(rest, 1):
+        larger = elements > largest
+        larger |= elements != elements
+        xp.maximum(winner, larger * index(place), out=winner)
+        xp.maximum(largest, elements, out=largest)
+    for place in range(1 + len(rest)):
+        yield winner == place
 
 
 @primitive
-def max_pool_scatter(xp, gradient: Array, input: Array, out: Array, windows: Windows):
+def max_pool_scatter(xp, gradient: Array, input: Array, windows: Windows):
     """Zeros of the input's shape with each window's gradient added at its largest element."""
     total = windows.zeros(xp, input.shape, gradient.dtype)
-    for place, hit in zip(windows.positions(total), _winners(xp, input, out, windows), strict=True):
+    for place, hit in zip(windows.positions(total), _winners(xp, input, windows), strict=True):
         place += gradient * hit
     return windows.interior(total, input.shape)
 
 
-max_pool_scatter.vjp(gradient=lambda F, g, input, out, windows: F.max_pool_gather(g, input, out, windows))
+max_pool_scatter.vjp(gradient=lambda F, g, input, windows: F.max_pool_gather(g, input, windows))
 
 
 @primitive
-def max_pool_gather(xp, values: Array, input: Array, out: Array, windows: Windows):
+def max_pool_gather(xp, values: Array, input: Array, windows: Windows):
     """The elements of values (of the input's shape) where each window has its largest input."""
-    result = xp.zeros(out.shape, values.dtype)
+    result = xp.zeros((*input.shape[:2], *windows.out), values.dtype)
     padded = windows.padded(xp, values, 0)
-    for elements, hit in zip(windows.positions(padded), _winners(xp, input, out, windows), strict=True):
+    for elements, hit in zip(windows.positions(padded), _winners(xp, input, windows), strict=True):
         result += elements * hit
     return result
 
 
-max_pool_gather.vjp(values=lambda F, g, input, out, windows: F.max_pool_scatter(g, input, out, windows))
+max_pool_gather.vjp(values=lambda F, g, input, windows: F.max_pool_scatter(g, input, windows))
 
 
 @primitive
-def max_pool_indices(xp, input: Array, out: Array, windows: Windows):
+def max_pool_indices(xp, input: Array, windows: Windows):
     """Where in its flattened image each window has its largest element."""
     places = xp.zeros((1,) * input.ndim, xp.int64)
     for n, before, after in zip(input.shape[2:], windows.padding, windows.end, strict=True):
         places = places[..., None] * n + xp.arange(-before, n + after)
     places = places.reshape(places.shape[-input.ndim :])
-    index = xp.zeros(out.shape, xp.int64)
-    for place, hit in zip(windows.positions(places), _winners(xp, input, out, windows), strict=True):
+    index = xp.zeros((*input.shape[:2], *windows.out), xp.int64)
+    for place, hit in zip(windows.positions(places), _winners(xp, input, windows), strict=True):
         index += place * hit
     return index
 
