@@ -10,14 +10,15 @@ from ..runtime import dtypes
 from .variable import Node, Variable, box
 
 FLOATING = frozenset(d.numpy for d in dtypes.ALL if d.category >= 2)
-WEAK_NUMBERS = FLOATING - {dtypes.bfloat16.numpy}  # keep their dtype beside a Python number; NumPy makes bfloat16 float32
+# dtypes that survive beside a Python number; of bfloat16 NumPy makes float32
+WEAK_NUMBERS = FLOATING - {dtypes.bfloat16.numpy}
 
 
 class Plan:
     """What backward does for one primitive and one set of inputs that want gradients."""
 
-    __slots__ = ("declaration", "fused", "holomorphic", "joint", "multiple", "names", "needs", "rules", "save", "simple", "title",
-                 "versions")  # fmt: skip
+    __slots__ = ("declaration", "fused", "holomorphic", "joint", "multiple", "names", "needs", "rules", "save",
+                 "simple", "title", "versions")  # fmt: skip
 
     def __init__(self, declaration: Any, mask: int, device: str) -> None:
         self.declaration = declaration

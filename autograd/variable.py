@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..runtime.arrays import Array
 from .mode import anomaly, enable_grad, node_observers
@@ -45,6 +45,10 @@ class Variable:
 
     box: type  # the class of results; Tensor registers itself with `class Tensor(Variable, box=True)`
     any_leaf_hooks = False  # true for good once a leaf got a hook: backward need not look for them before
+
+    if TYPE_CHECKING:  # every Variable is a Tensor, with operations that this layer does not know
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init_subclass__(cls, box: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -179,7 +183,8 @@ def check_shape_kept(view: View) -> None:
     """Refuse to derive a view again from a tensor that got another shape in place since it was cut from it."""
     if view.parent.reshaped_at > view.version:
         raise RuntimeError(
-            "a tensor was given another shape in place (by squeeze_() or the like) after this view was cut from it, and "
+            "a tensor was given another shape in place (by squeeze_() or the like) after this view was cut from it, "
+            "and "
             "memory they share was changed since; use the out-of-place form of that operation"
         )
 

@@ -14,6 +14,7 @@ import tempfile
 import time
 
 import click
+
 from paceline.launch.mpi import find_mpiexec
 
 SCRIPT = """

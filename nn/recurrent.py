@@ -114,7 +114,7 @@ class RNNBase(Module):
         for layer in range(num_layers):
             for suffix in self._suffixes(layer):
                 features = input_size if layer == 0 else output_size * (2 if bidirectional else 1)
-                shapes = {"weight_ih": (gates, features), "weight_hh": (gates, output_size)}
+                shapes: dict[str, tuple] = {"weight_ih": (gates, features), "weight_hh": (gates, output_size)}
                 if bias:
                     shapes |= {"bias_ih": (gates,), "bias_hh": (gates,)}
                 if proj_size:
@@ -201,9 +201,9 @@ class RNNBase(Module):
         return states if batched else tuple(s.unsqueeze(1) for s in states)
 
     def _run(self, data: Any, counts: list[int], states: tuple) -> tuple[Any, tuple]:
-        """All layers over rows [sum of counts, features]: counts[0] rows are the first step, counts[1] the second, ..."""
+        """All layers over rows [sum of counts, features]: counts[0] rows are the first step, counts[1] the second."""
         step = self._STEPS[self.mode][0]
-        finals = []
+        finals: list = []
         for layer in range(self.num_layers):
             outputs = []
             for suffix in self._suffixes(layer):

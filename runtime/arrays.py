@@ -107,5 +107,5 @@ def scipy_linalg(xp: ModuleType) -> ModuleType:
 
 
 def linalg_errors(xp: ModuleType) -> AbstractContextManager:
-    """A context in which linear algebra on this module's arrays raises where it fails; CuPy by default does not look."""
+    """A context in which linear algebra on this module's arrays raises where it fails; CuPy does not look by itself."""
     return nullcontext() if xp is numpy else importlib.import_module("cupyx").errstate(linalg="raise")

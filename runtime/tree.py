@@ -25,7 +25,7 @@ def flatten(tree: Any) -> tuple[list, Structure]:
 def _structure(tree: Any, leaves: list) -> Structure:
     if isinstance(tree, dict):
         kind, keys = type(tree), tuple(tree)
-        items, rebuild = tree.values(), lambda values: kind(zip(keys, values, strict=True))
+        items, rebuild = tuple(tree.values()), lambda values: kind(zip(keys, values, strict=True))
     elif type(tree) in (list, tuple):
         items, rebuild = tree, type(tree)
     elif isinstance(tree, tuple) and hasattr(tree, "_fields"):

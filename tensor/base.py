@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, SupportsIndex
 
 import numpy
+from numpy import ndarray
 
 from ..autograd import api
 from ..autograd.plan import FLOATING
@@ -136,7 +137,7 @@ class TensorBase(Variable):
 
     def data_ptr(self) -> int:
         """The address of the first element."""
-        return self.array.ctypes.data if isinstance(self.array, numpy.ndarray) else self.array.data.ptr
+        return self.array.ctypes.data if isinstance(self.array, ndarray) else self.array.data.ptr
 
     def get_device(self) -> int:
         """The number of the CUDA device, -1 on the CPU."""
@@ -308,7 +309,7 @@ class TensorBase(Variable):
         """Nested lists of Python numbers."""
         return self.array.tolist()
 
-    def numpy(self, *, force: bool = False) -> numpy.ndarray:
+    def numpy(self, *, force: bool = False) -> ndarray:
         """A NumPy array over the same memory; force=True detaches and copies to the host where needed."""
         if self.requires_grad and not force:
             raise RuntimeError(
@@ -321,7 +322,7 @@ class TensorBase(Variable):
             )
         return to_host(self.array)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> numpy.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> ndarray:
         array = self.numpy()
         return numpy.array(array, dtype, copy=copy) if dtype is not None or copy else array
 
@@ -393,7 +394,7 @@ class TensorBase(Variable):
         return _rebuild, (type(self), to_host(self.array), str(self.device), self.node is LEAF)
 
 
-def _rebuild(kind: type, array: numpy.ndarray, device: str, leaf: bool) -> Any:
+def _rebuild(kind: type, array: ndarray, device: str, leaf: bool) -> Any:
     result: Any = object.__new__(kind)
     result.array = devices.move(array, devices.resolve(device))
     if leaf:

@@ -67,7 +67,9 @@ class finfo:
     def __init__(self, type: dtypes.dtype | None = None) -> None:
         dtype = dtypes.of(type) if type is not None else dtypes.get_default_dtype()
         if dtype.category < 2:
-            raise TypeError(f"torch.finfo() requires a floating point input type. Use torch.iinfo to handle '{dtype.name}'")
+            raise TypeError(
+                f"torch.finfo() requires a floating point input type. Use torch.iinfo to handle '{dtype.name}'"
+            )
         info: Any = ml_dtypes.finfo(dtype.numpy)
         self.dtype = dtype.name
         self.bits = info.bits

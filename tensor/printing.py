@@ -40,7 +40,8 @@ def set_printoptions(
         linewidth: characters of a line (80).
         sci_mode: scientific notation always or never; None decides by the values.
     """
-    for name, value in dict(precision=precision, threshold=threshold, edgeitems=edgeitems, linewidth=linewidth).items():
+    given = {"precision": precision, "threshold": threshold, "edgeitems": edgeitems, "linewidth": linewidth}
+    for name, value in given.items():
         if value is not None:
             setattr(_options, name, value)
     _options.sci_mode = sci_mode

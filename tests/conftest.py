@@ -4,9 +4,9 @@ import os
 import sys
 
 import pytest
-from paceline.runtime.arrays import device_count
 
 import paceline
+from paceline.runtime.arrays import device_count
 
 EMULATED = "EMU_OUT" in os.environ  # the CUDA device is emulated on the CPU: no cuRAND, sort or cuSOLVER there
 

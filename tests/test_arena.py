@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paceline.runtime.arrays import to_host
-from paceline.tensor.arena import ALIGNMENT, Arena, flat_gradients, home_of, settle
 
 import paceline as torch
 from paceline import optim
+from paceline.runtime.arrays import to_host
+from paceline.tensor.arena import ALIGNMENT, Arena, flat_gradients, home_of, settle
 
 shapes = st.lists(st.lists(st.integers(0, 5), max_size=3).map(tuple), min_size=1, max_size=8)
 dtypes = st.sampled_from(["float16", "bfloat16", "float32", "float64"])

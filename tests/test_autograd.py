@@ -5,9 +5,9 @@ import threading
 
 import numpy as np
 import pytest
-from paceline.autograd import Function, engine, grad, gradcheck, gradgradcheck
 
 import paceline as torch
+from paceline.autograd import Function, engine, grad, gradcheck, gradgradcheck
 
 
 def leaf(*values):

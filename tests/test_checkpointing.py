@@ -5,10 +5,10 @@ import weakref
 
 import numpy as np
 import pytest
-from paceline.autograd.function import once_differentiable
-from paceline.autograd.graph import save_on_cpu, saved_tensors_hooks
 
 import paceline as torch
+from paceline.autograd.function import once_differentiable
+from paceline.autograd.graph import save_on_cpu, saved_tensors_hooks
 from paceline.utils.checkpoint import CheckpointError, checkpoint, checkpoint_sequential
 
 nn = torch.nn

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tables import comms
+
+from paceline import distributed
 from paceline.launch.mpi import LaunchError, find_mpiexec
 from paceline.runtime import comm as comm_package
 from paceline.runtime.comm import backend_class, register, world_comm, world_rank, world_size
 from paceline.runtime.comm.threads import run_threads
-from tables import comms
-
-from paceline import distributed
 
 
 def test_every_registered_backend_has_a_row():

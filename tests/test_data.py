@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_dtypes import bfloat16
+
 from paceline.runtime import data, rng
 from paceline.runtime.data import sampler as sampler_module
 

@@ -4,9 +4,9 @@ import collections
 
 import numpy as np
 import pytest
-from paceline.runtime.arrays import device_count
 
 import paceline as torch
+from paceline.runtime.arrays import device_count
 from paceline.utils import data
 
 Pair = collections.namedtuple("Pair", "x y")

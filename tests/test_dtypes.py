@@ -106,7 +106,8 @@ def test_floats_keep_their_dtype(name, device):
         lambda x: x * 2.5, lambda x: 1 / x, lambda x: x**3, lambda x: x**0.5, lambda x: x.clamp(0.1, 0.9),
         lambda x: x.softmax(1), lambda x: x.log_softmax(1), lambda x: x.var(), lambda x: x.norm(),
         lambda x: x @ x, lambda x: x.prod(), lambda x: x[0], lambda x: x.masked_fill(x > 0, 2.5), lambda x: x.cumsum(0),
-        lambda x: x.logsumexp(0), lambda x: torch.where(x > 0, x, 2.5), lambda x: x.lerp(x, 0.3), lambda x: torch.einsum("ij,jk", x, x),
+        lambda x: x.logsumexp(0), lambda x: torch.where(x > 0, x, 2.5), lambda x: x.lerp(x, 0.3),
+        lambda x: torch.einsum("ij,jk", x, x),
     ]  # fmt: skip
     for i, function in enumerate(functions):
         y = function(x)

@@ -3,8 +3,9 @@
 import sys
 
 import pytest
-from paceline.launch.mpi import LaunchError, find_mpiexec
 from tables.comms import finish_job
+
+from paceline.launch.mpi import LaunchError, find_mpiexec
 
 # Rank 1 does something; the others wait for it in a collective for ever.
 JOB = """

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from paceline.autograd import functional
 
 import paceline as torch
+from paceline.autograd import functional
 
 RNG = np.random.default_rng(0)
 A = RNG.standard_normal((3, 4))

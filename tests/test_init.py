@@ -5,9 +5,9 @@ import statistics
 
 import numpy as np
 import pytest
-from paceline.nn import init
 
 import paceline as torch
+from paceline.nn import init
 
 SHAPE = (60, 40, 5)  # fan_in 200, fan_out 300
 

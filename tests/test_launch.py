@@ -9,8 +9,9 @@ import sys
 import time
 
 import pytest
-from paceline.launch import cli, mpi
 from tables.comms import finish_job
+
+from paceline.launch import cli, mpi
 
 PACELINE = [sys.executable, "-m", "paceline"]
 RUN = [*PACELINE, "run"]

@@ -6,13 +6,13 @@ import inspect
 import numpy as np
 import pytest
 from conftest import EMULATED
-from paceline.autograd.declaration import registry
-from paceline.autograd.primitive import RAW_NUMPY
-from paceline.runtime.arrays import device_count
 from tables.all_ops import EXCUSED, EXCUSED_MODULES, params, rows
 from tables.table import outputs, to_numpy
 
 import paceline
+from paceline.autograd.declaration import registry
+from paceline.autograd.primitive import RAW_NUMPY
+from paceline.runtime.arrays import device_count
 
 gradcheck, gradgradcheck = paceline.autograd.gradcheck, paceline.autograd.gradgradcheck
 

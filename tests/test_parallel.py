@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tables import comms
+
+import paceline as torch
+from paceline import nn
 from paceline.launch.mpi import LaunchError, find_mpiexec
 from paceline.nn.parallel import DistributedDataParallel, average_gradients
 from paceline.optim import SGD
 from paceline.runtime.comm import world_comm
 from paceline.runtime.comm.threads import run_threads
 from paceline.tensor.arena import settle
-from tables import comms
-
-import paceline as torch
-from paceline import nn
 
 TINY = 1e-4  # MiB: every parameter has a bucket of its own, or shares one with its bias
 

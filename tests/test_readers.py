@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from paceline.runtime import data
 
 DIGITS = Path(__file__).parents[1] / "examples" / "data" / "mnist"

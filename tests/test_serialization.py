@@ -10,9 +10,9 @@ import zipfile
 
 import numpy as np
 import pytest
-from paceline.runtime.tensor_file import DamagedFileError
 
 import paceline as torch
+from paceline.runtime.tensor_file import DamagedFileError
 
 DTYPES = ("bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 float16 bfloat16 float32 float64 complex64 "
           "complex128").split()  # fmt: skip

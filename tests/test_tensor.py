@@ -6,9 +6,9 @@ import pickle
 import numpy as np
 import pytest
 from conftest import EMULATED
-from paceline.runtime.arrays import device_count
 
 import paceline as torch
+from paceline.runtime.arrays import device_count
 
 # -- creation ----------------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from paceline.runtime.world import World, get_world, read_world, threads_per_rank
 
 HYDRA = {"PMI_RANK": "2", "PMI_SIZE": "4", "MPI_LOCALRANKID": "0", "MPI_LOCALNRANKS": "2", "PMI_PORT": "host:1"}

@@ -1,4 +1,4 @@
-"""The CNN of the CIFAR-10 tutorial. Pass the folder with the data set; without it, it learns 512 random images by heart.
+"""The CNN of the CIFAR-10 tutorial. Pass the folder with the data set; without it, it learns random images by heart.
 
     python 5_cifar_cnn.py [FOLDER [download]]
 """

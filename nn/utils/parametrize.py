@@ -212,7 +212,7 @@ def remove_parametrizations(module: Module, tensor_name: str, leave_parametrized
             "Cannot leave unparametrized (`leave_parametrized=False`) a tensor that is parametrized in terms of a "
             "sequence of tensors."
         )
-    value = getattr(module, tensor_name) if leave_parametrized else None
+    value: Any = getattr(module, tensor_name) if leave_parametrized else None
     if parametrizations.is_tensor:
         value = parametrizations.original if value is None else _write(parametrizations.original, value)
     else:
@@ -279,7 +279,7 @@ def _with_computed(base: type, names: tuple[str, ...]) -> type:
         if name in names:
             self.parametrizations[name].right_inverse(value)
         else:
-            base.__setattr__(self, name, value)
+            base.__setattr__(self, name, value)  # type: ignore[call-arg, arg-type]
 
     computed = {name: property(functools.partial(_value, name=name)) for name in names}
     body = {**computed, "__setattr__": set_attribute, "__module__": base.__module__, "_computed": names}

@@ -53,7 +53,7 @@ class _Computed:
         key = cls.find(module, name)
         if key is None:
             raise ValueError(f"{cls.title} of '{name}' not found in {module}")
-        hook: Any = module._forward_pre_hooks.pop(key)
+        hook: Any = module._forward_pre_hooks.pop(key)  # type: ignore[attr-defined]
         with no_grad():
             weight = hook.now(module)
         for suffix in hook.parts:

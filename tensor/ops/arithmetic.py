@@ -183,7 +183,8 @@ atan2.vjp(
 def where(xp, condition: Array, input: Array, other: Array):
     """input where the condition holds, other elsewhere."""
     if condition.dtype.kind != "b" and condition.dtype != numpy.uint8:
-        raise ValueError(f"expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype.name}")
+        name = condition.dtype.name
+        raise ValueError(f"expected condition to be a boolean tensor, but got a tensor with dtype {name}")
     out = xp.where(condition, input, other)
     dtype = getattr(input, "dtype", None) or other.dtype
     return out if out.dtype == dtype else out.astype(dtype)  # CuPy makes bfloat16 float32

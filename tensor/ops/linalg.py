@@ -219,7 +219,9 @@ def _parse(equation: str, ndims: list[int]) -> tuple[list[list[str]], list[str]]
     left, arrow, right = equation.replace(" ", "").partition("->")
     texts = left.split(",")
     if len(texts) != len(ndims):
-        raise RuntimeError(f"einsum(): the equation {equation!r} names {len(texts)} operands, but {len(ndims)} were given")
+        raise RuntimeError(
+            f"einsum(): the equation {equation!r} names {len(texts)} operands, but {len(ndims)} were given"
+        )
     widths = [n - len(text.replace("...", "")) for text, n in zip(texts, ndims, strict=True)]
     rest = max((w for text, w in zip(texts, widths, strict=True) if "..." in text), default=0)
     dots = [f".{i}" for i in range(rest)]

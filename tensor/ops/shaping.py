@@ -125,7 +125,8 @@ def cat(xp, tensors: list[Array], dim: int = 0):
 
 def _cat_tensors(F: Any, g: Any, tensors_shape: list, dim: int) -> list:
     axis = one_dim(dim, len(g.shape))
-    parts, start = [], 0
+    parts: list = []
+    start = 0
     for shape in tensors_shape:
         if shape == (0,) and len(g.shape) != 1:
             parts.append(None)
@@ -305,7 +306,7 @@ def embed_diagonal(xp, input: Array, size: tuple, offset: int, dim1: int, dim2: 
 embed_diagonal.vjp(input=lambda F, g, offset, dim1, dim2: F.diagonal(g, offset, dim1, dim2))
 
 
-# -- the forms users call ------------------------------------------------------------------------------------------------
+# -- the forms users call ----------------------------------------------------------------------------------------------
 
 
 def view(input: Any, *shape: Any) -> Any:

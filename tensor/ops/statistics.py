@@ -353,7 +353,7 @@ def histogramdd(
     if len(numbers) != count:
         raise RuntimeError(f"torch.histogramdd(): bins tensor should have {count} elements, got {len(numbers)}")
     if isinstance(numbers[0], Variable):
-        edges = [b.array for b in numbers]
+        edges = [b.array for b in numbers]  # type: ignore[union-attr]
     else:
         edges = _equal_edges(xp, points, numbers, range)
     hist = _counted(xp, points, edges, weight, density)

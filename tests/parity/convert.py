@@ -39,13 +39,19 @@ def _module_to_paceline(module: torch.nn.Module) -> Any:
     """The same module with the same weights, for the kinds that are passed to others."""
     options: dict[str, Any] = {}
     if isinstance(module, torch.nn.TransformerEncoderLayer):
-        options = dict(
-            d_model=module.self_attn.embed_dim, nhead=module.self_attn.num_heads, batch_first=module.self_attn.batch_first,
-            dim_feedforward=module.linear1.out_features, dropout=module.dropout.p, norm_first=module.norm_first,
-            activation=to_paceline(module.activation), bias=module.linear1.bias is not None,
-        )  # fmt: skip
+        attention = module.self_attn
+        options = {
+            "d_model": attention.embed_dim,
+            "nhead": attention.num_heads,
+            "batch_first": attention.batch_first,
+            "dim_feedforward": module.linear1.out_features,
+            "dropout": module.dropout.p,
+            "norm_first": module.norm_first,
+            "activation": to_paceline(module.activation),
+            "bias": module.linear1.bias is not None,
+        }
     elif isinstance(module, torch.nn.LayerNorm):
-        options = dict(normalized_shape=list(module.normalized_shape), eps=module.eps)
+        options = {"normalized_shape": list(module.normalized_shape), "eps": module.eps}
     ours = getattr(paceline.nn, type(module).__name__)(**options)
     ours.load_state_dict({k: tensor_to_paceline(v) for k, v in module.state_dict().items()})
     return ours.double() if any(p.dtype == torch.float64 for p in module.parameters()) else ours

@@ -1,4 +1,4 @@
-"""Modules against PyTorch's own sample inputs (module_db): outputs and gradients from the same weights, in both modes."""
+"""Modules against PyTorch's own sample inputs (module_db): outputs and gradients from the same weights."""
 
 from __future__ import annotations
 

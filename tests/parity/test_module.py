@@ -4,9 +4,9 @@ import collections
 import copy
 
 import pytest
-from paceline.runtime.arrays import module_of  # noqa: F401  (Paceline before torch: it sets the number of threads)
 
 import paceline
+from paceline.runtime.arrays import module_of  # noqa: F401  (Paceline before torch: it sets the number of threads)
 
 torch = pytest.importorskip("torch")
 

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from paceline.optim import lr_scheduler
 from tables.optimizers import OPTIMIZERS
 
 import paceline
 from paceline import optim
+from paceline.optim import lr_scheduler
 
 torch = pytest.importorskip("torch")
 

@@ -10,7 +10,15 @@ from .internal_ops import INTERNAL
 from .ops import PUBLIC
 
 # Each package may bring rows in a table of its own, as a list ROWS.
-MORE_TABLES = ("tables.nn_ops", "tables.spatial_ops", "tables.special_ops", "tables.linalg_ops", "tables.fft_ops", "tables.structure_ops", "tables.shape_ops")
+MORE_TABLES = (
+    "tables.nn_ops",
+    "tables.spatial_ops",
+    "tables.special_ops",
+    "tables.linalg_ops",
+    "tables.fft_ops",
+    "tables.structure_ops",
+    "tables.shape_ops",
+)
 
 # Primitives of these modules are compared with independent references where their layers are tested.
 EXCUSED_MODULES = {

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
+
 from paceline.runtime.arrays import cupy, device_count, module_of, to_host
 from paceline.runtime.comm import CollectiveMismatchError, Comm, ReduceOp, Work, world_comm
 

@@ -4,6 +4,7 @@ wraps."""
 from __future__ import annotations
 
 import numpy as np
+
 from paceline.runtime import device, dtypes
 
 from .ops import erf, ints, mask, rnd, sigmoid, spread, unary

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 import scipy.linalg
+
 from paceline.runtime import dtypes
 
 from .ops import ints, rnd, spread

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from paceline.autograd.declaration import registry
 
 import paceline
+from paceline.autograd.declaration import registry
 
 
 class Sample:
