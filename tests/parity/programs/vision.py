@@ -429,7 +429,8 @@ def spatial_transformer(torch, same):
             self.localization = nn.Sequential(nn.Conv2d(1, 4, kernel_size=5), nn.MaxPool2d(2, stride=2), nn.ReLU(True))
             self.fc_loc = nn.Sequential(nn.Linear(4 * 4 * 4, 8), nn.ReLU(True), nn.Linear(8, 3 * 2))
             self.fc_loc[2].weight.data.zero_()
-            self.fc_loc[2].bias.data.copy_(torch.tensor([1, 0, 0, 0, 1, 0], dtype=torch.float))
+            # published with the identity, where every place lies on a pixel and rounding decides the slopes
+            self.fc_loc[2].bias.data.copy_(torch.tensor([0.93, 0.1, 0.02, -0.1, 0.91, 0.03], dtype=torch.float))
             self.fc = nn.Linear(144, 3)
 
         def forward(self, x):
