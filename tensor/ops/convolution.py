@@ -13,7 +13,8 @@ import importlib
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
@@ -22,7 +23,8 @@ from ...runtime.arrays import Array
 _COLUMN_BYTES = {"numpy": 1 << 22, "cupy": 1 << 28}
 
 
-class _Geometry(NamedTuple):
+@dataclass(frozen=True)
+class _Geometry:
     """The sizes of one convolution, by spatial dimension; channels are those of one group."""
 
     batch: int
@@ -38,7 +40,7 @@ class _Geometry(NamedTuple):
     dilation: tuple
     lattice: tuple  # the positions that columns are kept for
 
-    @property
+    @functools.cached_property
     def full_rows(self) -> bool:
         """Whether columns are kept for all positions of the padded rows, not only those that are outputs.
 
@@ -47,39 +49,35 @@ class _Geometry(NamedTuple):
         """
         return self.lattice[1:] == self.padded[1:] and set(self.stride) == {1}
 
-    @property
+    @functools.cached_property
     def pointwise(self) -> bool:
         """Whether every window is one element, and every element has one."""
         return self.image == self.out and set(self.kernel) == {1} and not any(self.padding)
 
-    @property
+    @functools.cached_property
     def depth(self) -> int:
         """Elements of one column."""
         return self.in_channels * math.prod(self.kernel)
 
-    @property
+    @functools.cached_property
     def length(self) -> int:
         """Columns of one image."""
         return math.prod(self.lattice)
 
-    @property
+    @functools.cached_property
+    def positions(self) -> list[tuple[tuple, int]]:
+        """The kernel's positions, and how far each lies behind the window's first element in a padded image."""
+        steps = [d * math.prod(self.padded[i + 1 :]) for i, d in enumerate(self.dilation)]
+        return [
+            (place, sum(i * step for i, step in zip(place, steps, strict=True)))
+            for place in itertools.product(*map(range, self.kernel))
+        ]
+
+    @functools.cached_property
     def filled(self) -> int:
         """Columns of one image before the surplus at the very end, which would reach past the image."""
-        if not self.full_rows:
-            return self.length
-        last = (0, *(n - 1 for n in self.kernel[1:]))
-        return self.length - self.offset(last)
-
-    def offset(self, position: tuple) -> int:
-        """How far behind a window's first element its element at a kernel position lies in a padded image."""
-        place = 0
-        for i, d, n in zip(position, self.dilation, self.padded, strict=True):
-            place = place * n + i * d
-        return place
-
-    def positions(self) -> Iterator[tuple]:
-        """The kernel's positions in row-major order."""
-        return itertools.product(*map(range, self.kernel))
+        last_of_first_row = math.prod(self.kernel[1:]) - 1
+        return self.length - self.positions[last_of_first_row][1] if self.full_rows else self.length
 
     def elements(self, position: tuple) -> tuple:
         """The slices of a padded image that hold all windows' elements at a kernel position."""
@@ -227,6 +225,10 @@ def convolution_input(
     kernels = weight.reshape(groups, s.out_channels, s.depth).swapaxes(1, 2)
     if s.pointwise:
         return xp.matmul(kernels, gradient.reshape(s.batch, groups, s.out_channels, s.length)).reshape(size)
+    around = tuple(d * (k - 1) - p for d, k, p in zip(dilation, s.kernel, padding, strict=True))
+    if set(stride) == {1} and s.out_channels <= s.in_channels and min(around) >= 0:
+        # a convolution too, with the kernels turned around: copying columns costs half of what adding them up does
+        return convolution.declaration.body(xp, gradient, _turned(weight, s), None, stride, around, dilation, groups)
     out = xp.empty(size, gradient.dtype)
     step = s.piece(xp, gradient.itemsize)
     for start in range(0, s.batch, step):
@@ -236,16 +238,22 @@ def convolution_input(
     return out
 
 
+def _turned(weight: Array, s: _Geometry) -> Array:
+    """The kernels mirrored in every spatial dimension, with input and output channels exchanged."""
+    by_group = weight.reshape(s.groups, s.out_channels, s.in_channels, *s.kernel).swapaxes(1, 2)
+    mirrored = by_group[(..., *[slice(None, None, -1)] * len(s.kernel))]
+    return mirrored.reshape(s.groups * s.in_channels, s.out_channels, *s.kernel)
+
+
 def _gathered(xp: Any, columns: Array, n: int, s: _Geometry) -> Array:
     """Padded images with every column added where it was taken from."""
     images = xp.zeros((n, s.groups, s.in_channels, *s.padded), columns.dtype)
     columns = columns.reshape(s.groups, s.in_channels, *s.kernel, n, *((s.length,) if s.full_rows else s.out))
     flat = images.reshape(n, s.groups, s.in_channels, -1)
-    for position in s.positions():
+    for position, first in s.positions:
         values = columns[(slice(None), slice(None), *position)]
         values = values.transpose(2, 0, 1, *range(3, values.ndim))
         if s.full_rows:
-            first = s.offset(position)
             place = flat[..., first : first + s.filled]
             values = values[..., : s.filled]
         else:
