@@ -11,7 +11,7 @@ from ...autograd.variable import box
 from ...runtime import dtypes
 from ...runtime.arrays import Array, module_of
 from ...tensor.ops import arithmetic as ar
-from ...tensor.ops import indexing, reduction, shaping
+from ...tensor.ops import indexing, linalg, reduction, shaping
 from ...tensor.ops import loss as ops
 from ...tensor.ops import pointwise as pw
 from ...tensor.ops.softmax import log_softmax, softmax_cross_entropy
@@ -88,6 +88,73 @@ def cross_entropy(
         smooth = ar.mul(smooth, box((classes != ignore_index).astype(log_p.array.dtype)))
         losses = ar.add(losses * (1 - label_smoothing), smooth * (label_smoothing / log_p.array.shape[1]))
     return _in_shape(_weighted(losses, factors, reduction), target, reduction)
+
+
+def linear_cross_entropy(
+    input: Any,
+    linear_weight: Any,
+    target: Any,
+    *,
+    linear_bias: Any = None,
+    weight: Any = None,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    options: None = None,
+) -> Any:
+    """The cross-entropy of `linear(input, linear_weight, linear_bias)`.
+
+    Args:
+        input: [n, in_features] or [in_features].
+        linear_weight: [classes, in_features], or [classes, d1, ..., in_features] for logits [n, classes, d1, ...].
+        target: class indices or probabilities, as for `cross_entropy` of those logits.
+        linear_bias: [classes, d1, ...].
+        weight, reduction, label_smoothing: as for `cross_entropy`.
+        ignore_index: a target that counts for nothing, for class indices only; default: -100.
+        options: PyTorch's computation by chunks is absent; only None.
+
+    Raises:
+        RuntimeError: the sizes do not fit, or ignore_index comes with probabilities.
+        NotImplementedError: options were given.
+    """
+    if options is not None:
+        raise NotImplementedError("linear_cross_entropy(): computing the logits by chunks is absent; use options=None")
+    shape, (classes, *places, features) = input.shape, _checked_weight(input, linear_weight)
+    if linear_bias is not None and tuple(linear_bias.shape) != (classes, *places):
+        raise RuntimeError(f"expected linear_bias shape {(classes, *places)}, got {tuple(linear_bias.shape)}")
+    logits_shape = (*shape[:-1], classes, *places)
+    if tuple(target.shape) == logits_shape and ignore_index is not None:
+        raise RuntimeError("ignore_index cannot be specified when target contains probabilities")
+    bias = None if linear_bias is None else shaping.reshape(linear_bias, (-1,))
+    logits = linalg.linear(input, shaping.reshape(linear_weight, (-1, features)), bias)
+    return cross_entropy(
+        shaping.reshape(logits, logits_shape),
+        target,
+        weight,
+        ignore_index=-100 if ignore_index is None else ignore_index,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+    )
+
+
+def _checked_weight(input: Any, weight: Any) -> tuple:
+    """The weight's shape, if it fits the input."""
+    given, shape = tuple(input.shape), tuple(weight.shape)
+    if not 1 <= len(given) <= 2:
+        raise RuntimeError(f"expected input with dimensionality 1 or 2, got {len(given)}")
+    if len(shape) < 2:
+        raise RuntimeError(f"expected linear_weight with dimensionality at least 2, got {len(shape)}")
+    if given[-1] != shape[-1]:
+        raise RuntimeError(
+            f"expected equal input and linear_weight last dimensions (in_features), got {given[-1]} and {shape[-1]}, "
+            "respectively"
+        )
+    if len(shape) > 2 and len(given) == 1:
+        raise RuntimeError(
+            f"K-dimensional loss defined by linear_weight shape {shape} requires batched input, (N, {shape[-1]}), got "
+            f"unbatched input with shape {given}"
+        )
+    return shape
 
 
 def nll_loss(input: Any, target: Any, weight: Any = None, *, ignore_index: int = -100, reduction: str = "mean") -> Any:
@@ -303,5 +370,3 @@ def kl_div(input: Any, target: Any, *, reduction: str = "mean", log_target: bool
     if reduction == "batchmean":
         return _reduced(losses, "sum") / max(input.array.shape[0] if input.array.ndim else 1, 1)
     return _reduced(losses, reduction)
-
-

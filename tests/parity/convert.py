@@ -10,10 +10,16 @@ import torch
 import paceline
 
 
-def to_paceline(value: Any) -> Any:
-    """The same value for Paceline: tensors with their memory layout, dtypes, devices, containers."""
+def to_paceline(value: Any, converted: dict[int, Any] | None = None) -> Any:
+    """The same value for Paceline: tensors with their memory layout, dtypes, devices, containers.
+
+    A tensor that appears twice is one tensor there, too; `converted` has those met so far.
+    """
+    converted = {} if converted is None else converted
     if isinstance(value, torch.Tensor):
-        return tensor_to_paceline(value)
+        if id(value) not in converted:
+            converted[id(value)] = tensor_to_paceline(value)
+        return converted[id(value)]
     if isinstance(value, torch.dtype | torch.memory_format | torch.layout):
         return getattr(paceline, str(value).removeprefix("torch."))
     if isinstance(value, torch.device):
@@ -27,11 +33,11 @@ def to_paceline(value: Any) -> Any:
     if callable(value) and hasattr(paceline.nn.functional, getattr(value, "__name__", "")):
         return getattr(paceline.nn.functional, value.__name__)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*map(to_paceline, value))
+        return type(value)(*(to_paceline(v, converted) for v in value))
     if isinstance(value, list | tuple):
-        return type(value)(map(to_paceline, value))
+        return type(value)(to_paceline(v, converted) for v in value)
     if isinstance(value, dict):
-        return {k: to_paceline(v) for k, v in value.items()}
+        return {k: to_paceline(v, converted) for k, v in value.items()}
     return value
 
 

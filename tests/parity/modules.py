@@ -17,6 +17,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from torch.testing._internal.common_modules import module_db
 
+# PyTorch's gradient in float32 is several times further from the one in float64 than Paceline's.
+_COARSE_IN_FLOAT32 = {"CTCLoss": 1e-4}
 _RANDOM_IN_TRAINING = {"FractionalMaxPool2d", "FractionalMaxPool3d"}
 
 
@@ -52,6 +54,8 @@ def samples(info: Any, dtype: torch.dtype, training: bool, limit: int | None) ->
 
 def check(info: Any, module_class: type, sample: Any, dtype: torch.dtype, training: bool) -> tuple[str, str]:
     rtol, atol = (1e-4, 1e-5) if dtype == torch.float32 else (1e-7, 1e-7)
+    if dtype == torch.float32:
+        atol = _COARSE_IN_FLOAT32.get(info.module_cls.__name__, atol)
     given, arguments = sample.constructor_input, sample.forward_input
     if arguments is None:
         return "pass", ""

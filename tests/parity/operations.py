@@ -212,7 +212,7 @@ def check(info: Any, function: Callable, sample: Any, dtype: torch.dtype) -> tup
     """One sample: the result, and the gradients under a random cotangent."""
     given = (sample.input, *sample.args)
     try:
-        ours_in, ours_kwargs = to_paceline(given), to_paceline(sample.kwargs)
+        ours_in, ours_kwargs = to_paceline((given, sample.kwargs))
     except AttributeError as error:
         return "error", f"an argument has no counterpart: {error}"
     with warnings.catch_warnings():
