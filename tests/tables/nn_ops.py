@@ -487,4 +487,25 @@ LOSSES = [
     ),
 ]
 
-ROWS = [*WINDOWS, *NORMALIZATIONS, *ACTIVATIONS, *MAPS, *LOSSES]
+
+# -- recurrent cells ---------------------------------------------------------------------------------------------------
+
+
+def lstm_gates(gates, cell):
+    i, f, g, o = np.split(gates, 4, -1)
+    new = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(new), new
+
+
+def gru_gates(from_input, from_hidden, hidden):
+    (xr, xz, xn), (hr, hz, hn) = (np.split(x, 3, -1) for x in (from_input, from_hidden))
+    z = sigmoid(xz + hz)
+    return (1 - z) * np.tanh(xn + sigmoid(xr + hr) * hn) + z * hidden
+
+
+CELLS = [
+    Op("lstm_gates", [S(rnd(2, 12), rnd(2, 3)), S(rnd(4), rnd(1))], lstm_gates, internal=True),
+    Op("gru_gates", [S(rnd(2, 9), rnd(2, 9), rnd(2, 3)), S(rnd(3), rnd(3), rnd(1))], gru_gates, internal=True),
+]
+
+ROWS = [*WINDOWS, *NORMALIZATIONS, *ACTIVATIONS, *MAPS, *LOSSES, *CELLS]
