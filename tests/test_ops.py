@@ -18,6 +18,8 @@ gradcheck, gradgradcheck = paceline.autograd.gradcheck, paceline.autograd.gradgr
 
 
 def skip_if_missing(op, device):
+    if op.cpu_only and device == "cuda":
+        pytest.skip("this operation is for the CPU only, as in PyTorch")
     if not op.emulated and device == "cuda" and EMULATED:
         pytest.skip("the emulated device lacks it")
 

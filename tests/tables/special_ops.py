@@ -281,6 +281,7 @@ BINARY = [
         lambda x: x * x + 1,
         call=lambda m, x: x.clone().apply_(lambda v: v * v + 1),
         differentiable=False,
+        cpu_only=True,
     ),
     Op("overwrite", [S(rnd(2, 3), np.array(0.5))], np.full_like, internal=True),
 ]

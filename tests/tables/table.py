@@ -42,6 +42,7 @@ class Op:
         differentiable: whether gradients flow from the float64 arrays to every floating output.
         second: whether to check second derivatives by finite differences as well.
         fused: ordinary backward runs a kernel that equals the written rule only up to rounding.
+        cpu_only: an operation that PyTorch, too, has on the CPU alone.
         emulated: False for what the emulated device lacks: sorting, and matrix products with a broadcast batch.
     """
 
@@ -54,6 +55,7 @@ class Op:
     second: bool = True
     fused: bool = False
     emulated: bool = True
+    cpu_only: bool = False
     aliases: tuple[str, ...] = field(default=())
 
     def __call__(self, module: Any, *args: Any, **kwargs: Any) -> Any:
