@@ -1,5 +1,6 @@
 """Optimizers, schedules and clipping against PyTorch's, and state exchanged with it."""
 
+import copy
 import math
 
 import numpy as np
@@ -105,7 +106,21 @@ SCHEDULES = {
     "CosineAnnealingLR": lambda S, o: S.CosineAnnealingLR(o, 10, 0.01),
     "OneCycleLR": lambda S, o: S.OneCycleLR(o, [0.5, 2.0], 50),
     "OneCycleLR three_phase": lambda S, o: S.OneCycleLR(o, 2.0, 51, three_phase=True, anneal_strategy="linear"),
-}
+    "MultiplicativeLR": lambda S, o: S.MultiplicativeLR(o, lambda t: 0.99),
+    "PolynomialLR": lambda S, o: S.PolynomialLR(o, 30, 1.5),
+    "CosineAnnealingWarmRestarts": lambda S, o: S.CosineAnnealingWarmRestarts(o, 3, 2, 0.01),
+    "CyclicLR": lambda S, o: S.CyclicLR(o, [0.01, 0.02], 0.5, 5, 3, mode="exp_range", gamma=0.97),
+    "CyclicLR scale_fn": lambda S, o: S.CyclicLR(o, 0.01, 0.5, 5, scale_fn=lambda x: 1 / x, scale_mode="cycle"),
+    "SequentialLR": lambda S, o: S.SequentialLR(
+        o,
+        [
+            S.LinearLR(o, 0.1, 1.0, 5), S.CosineAnnealingLR(o, 10), S.MultiplicativeLR(o, lambda t: 0.9),
+            S.CosineAnnealingWarmRestarts(o, 4), S.StepLR(o, 3, 0.5),
+        ],
+        [5, 15, 20, 31],
+    ),
+    "ChainedScheduler": lambda S, o: S.ChainedScheduler([S.StepLR(o, 4, 0.5), S.CosineAnnealingLR(o, 9, 0.01)]),
+}  # fmt: skip
 
 
 def history(M, S, make_schedule, change):
@@ -143,6 +158,29 @@ def test_fifty_epochs_of_a_plateau(options):
             schedule.step(random.standard_normal())
             rates[-1] += schedule.get_last_lr()
     assert rates[0] == rates[1]
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_state_of_pytorchs_schedule_continues_here(name):
+    """And the rates are those of PyTorch going on by itself."""
+
+    def begin(M, steps):
+        optimizer = M.optim.SGD([{"params": [M.zeros(1)]}, {"params": [M.zeros(1)], "lr": 0.3}], lr=0.1, momentum=0.9)
+        schedule = SCHEDULES[name](M.optim.lr_scheduler, optimizer)
+        optimizer.step()
+        return optimizer, schedule, [step_of(schedule) for _ in range(steps)]
+
+    def step_of(schedule):
+        schedule.step()
+        return schedule.get_last_lr()
+
+    theirs, schedule, _ = begin(torch, 10)
+    ours, other, _ = begin(paceline, 0)
+    ours.load_state_dict(theirs.state_dict())
+    other.load_state_dict(copy.deepcopy(schedule.state_dict()))
+    np.testing.assert_allclose(
+        [step_of(other) for _ in range(20)], [step_of(schedule) for _ in range(20)], rtol=1e-11, atol=1e-15
+    )
 
 
 @pytest.mark.parametrize("scheduler", ["StepLR", "ExponentialLR", "CosineAnnealingLR", "LinearLR"])
