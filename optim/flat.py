@@ -51,6 +51,11 @@ class ElementwiseOptimizer(Optimizer):
         self._scratch: dict[Any, tuple[Array, Array]] = {}
 
     @staticmethod
+    def needs_state(hp: dict[str, Any]) -> bool:
+        """Whether `init` makes any state with these options."""
+        return True
+
+    @staticmethod
     def init(xp: ModuleType, p: Array, hp: dict[str, Any]) -> State:
         """The state before the first step, by PyTorch's names; depends on p's shape and dtype only.
 
@@ -142,7 +147,7 @@ class ElementwiseOptimizer(Optimizer):
 
     def _prepare(self, run: _Run, group: dict[str, Any]) -> None:
         """Make the state of a run that has none; options changed since may demand one (momentum set from 0)."""
-        if run.state:
+        if run.state or (run.chunks and not self.needs_state(group)):
             return
         run.state = self.init(run.xp, run.like, group)
         if run.data is not None and (run.state or not run.chunks):

@@ -71,6 +71,10 @@ class SGD(ElementwiseOptimizer):
         super().__init__(params, defaults)
 
     @staticmethod
+    def needs_state(hp: dict[str, Any]) -> bool:
+        return hp["momentum"] != 0
+
+    @staticmethod
     def init(xp: ModuleType, p: Array, hp: dict[str, Any]) -> State:
         return {"momentum_buffer": xp.zeros_like(p)} if hp["momentum"] else {}
 

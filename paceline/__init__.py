@@ -8,6 +8,7 @@ Only re-exports live here; the code is in the packages runtime, autograd, tensor
 # ruff: noqa: I001  (runtime comes first: it sets the number of BLAS threads before NumPy is loaded)
 from . import runtime as runtime
 
+import sys as _sys
 import warnings as _warnings
 from math import e, inf, nan, pi
 
@@ -22,6 +23,7 @@ from . import nn as nn
 from . import optim as optim
 from . import special as special
 from . import signal as signal
+from . import swa_utils as _swa_utils
 from . import tensor as _tensor  # the package; the name `tensor` is the function below
 from . import utils as utils
 from .autograd import (
@@ -446,6 +448,9 @@ from .tensor.inspection import (
 )
 from .tensor.serialization import load, save
 from .tensor.windows import bartlett_window, blackman_window, hamming_window, hann_window, kaiser_window
+
+# PyTorch has it in optim, which may not import nn
+optim.swa_utils = _sys.modules["paceline.optim.swa_utils"] = _swa_utils  # type: ignore[attr-defined]
 
 __version__ = "0.1.0"
 __getattr__ = _getattr_of(__name__)

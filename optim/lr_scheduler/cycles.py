@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..optimizer import Optimizer
-from .base import LRScheduler, checked, per_group, saved_function, set_rate
+from .base import LRScheduler, checked, current_rates, per_group, saved_function, set_rate
 
 
 class CosineAnnealingWarmRestarts(LRScheduler):
@@ -222,8 +222,7 @@ class OneCycleLR(LRScheduler):
             raise ValueError(f"Expected positive integer total_steps, but got {total_steps}")
         if not 0 <= pct_start <= 1:
             raise ValueError(f"Expected float between 0 and 1 pct_start, but got {pct_start}")
-        if anneal_strategy not in ("cos", "linear"):
-            raise ValueError(f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}")
+        _check_strategy(anneal_strategy)
         if cycle_momentum:
             _check_momentum(checked(optimizer))
         self.total_steps = total_steps
@@ -254,8 +253,7 @@ class OneCycleLR(LRScheduler):
         k = next((k for k, last in enumerate(last_steps) if self.last_epoch <= last), len(last_steps) - 1)
         start = last_steps[k - 1] if k else 0
         done = (self.last_epoch - start) / (last_steps[k] - start)
-        if self.anneal_strategy == "cos":
-            done = (1 - math.cos(math.pi * done)) / 2
+        done = _eased(done, self.anneal_strategy)
         _, lr0, lr1, momentum0, momentum1 = self._phases[k]
         rates = []
         for group in self.optimizer.param_groups:
@@ -263,6 +261,67 @@ class OneCycleLR(LRScheduler):
             if self.cycle_momentum:
                 _set_momentum(group, group[momentum0] + (group[momentum1] - group[momentum0]) * done)
         return rates
+
+
+class SWALR(LRScheduler):
+    """The rate goes from what it is to swa_lr in `anneal_epochs` epochs, and stays there.
+
+    Made before training and stepped from the epoch on in which the averaging of the model starts.
+
+    Args:
+        optimizer: whose groups' "lr" to set.
+        swa_lr: the last rate, or one for each group.
+        anneal_epochs: epochs of the change.
+        anneal_strategy: "cos" or "linear".
+        last_epoch: number of the last epoch when resuming, -1 at the start.
+
+    Izmailov et al., Averaging weights leads to wider optima and better generalization, 2018.
+
+    Example:
+        >>> import paceline as torch
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule = SWALR(optimizer, swa_lr=0.5, anneal_epochs=2)
+        >>> optimizer.step(); schedule.step(); schedule.get_last_lr()
+        [0.75]
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        swa_lr: float | Sequence[float],
+        anneal_epochs: int = 10,
+        anneal_strategy: str = "cos",
+        last_epoch: int = -1,
+    ) -> None:
+        _check_strategy(anneal_strategy)
+        if not isinstance(anneal_epochs, int) or anneal_epochs < 0:
+            raise ValueError(f"anneal_epochs must be equal or greater than 0, got {anneal_epochs}")
+        for group, lr in zip(checked(optimizer).param_groups, per_group(optimizer, "swa_lr", swa_lr), strict=True):
+            group["swa_lr"] = lr
+        self.anneal_epochs = anneal_epochs
+        self._anneal_strategy = anneal_strategy
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        step = max(self._step_count - 1, 1 if self.anneal_epochs == 0 else 0)
+        before, now = self._left(step - 1), self._left(step)
+        ratio = now / before if before else 0.0
+        rates = zip(self.optimizer.param_groups, current_rates(self.optimizer), strict=True)
+        return [group["swa_lr"] + (lr - group["swa_lr"]) * ratio for group, lr in rates]
+
+    def _left(self, step: int) -> float:
+        """Which part of the way is left after a number of steps."""
+        return 1 - _eased(min(1.0, max(0.0, step / max(1, self.anneal_epochs))), self._anneal_strategy)
+
+
+def _check_strategy(strategy: str) -> None:
+    if strategy not in ("cos", "linear"):
+        raise ValueError(f"anneal_strategy must be one of 'cos' or 'linear', instead got {strategy}")
+
+
+def _eased(done: float, strategy: str) -> float:
+    """How much of a change is made when a part of its time is over."""
+    return (1 - math.cos(math.pi * done)) / 2 if strategy == "cos" else done
 
 
 def _check_momentum(optimizer: Optimizer) -> None:

@@ -42,6 +42,7 @@ def entries() -> list[tuple[str, Callable]]:
     found += [(modules.name_of(i), lambda n, i=i: modules.run(i, n)) for i in modules.in_scope()]
     found += [("optim." + i.optim_cls.__name__, lambda n, i=i: optimizers.run(i, n)) for i in optimizers.in_scope()]
     found += [("lr_scheduler." + s, lambda n, s=s: optimizers.run_scheduler(s)) for s in optimizers.SCHEDULERS]
+    found += [("optim.swa_utils." + s, lambda n, s=s: optimizers.run_averages(s)) for s in optimizers.AVERAGES]
     return found
 
 

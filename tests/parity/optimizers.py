@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from typing import Any
 
@@ -88,6 +89,59 @@ SCHEDULERS: dict[str, Any] = {
     "SequentialLR": lambda s, o: s.SequentialLR(o, [s.ConstantLR(o, 0.1, 2), s.ExponentialLR(o, 0.9)], [3]),
     "ChainedScheduler": lambda s, o: s.ChainedScheduler([s.ConstantLR(o, 0.1, 2), s.ExponentialLR(o, 0.9)]),
 }
+
+
+def averages(M: Any, options: Any, use_buffers: bool = False) -> list[numpy.ndarray]:
+    """State of an averaged model after some updates of the model and one of its batch normalization."""
+    utils = importlib.import_module(f"{M.__name__}.optim.swa_utils")
+    random = numpy.random.default_rng(0)
+
+    def array(*shape: int) -> Any:
+        return M.from_numpy(random.standard_normal(shape))
+
+    model = M.nn.Sequential(M.nn.Linear(3, 4), M.nn.BatchNorm1d(4), M.nn.Linear(4, 2)).double()
+    averaged = utils.AveragedModel(model, **options(utils), use_buffers=use_buffers)
+    found = []
+    for _ in range(6):
+        for p in model.parameters():
+            p.data.copy_(array(*p.shape))
+        model(array(8, 3))
+        averaged.update_parameters(model)
+        found += [t.detach().numpy().copy() for t in averaged.state_dict().values()]
+    utils.update_bn([(array(8, 3), None) for _ in range(4)], averaged)
+    found += [t.detach().numpy() for t in averaged.state_dict().values()]
+    return [*found, averaged(array(8, 3)).detach().numpy()]
+
+
+AVERAGES: dict[str, Any] = {
+    "AveragedModel": [
+        lambda M: averages(M, lambda u: {}),
+        lambda M: averages(M, lambda u: {}, use_buffers=True),
+        lambda M: averages(M, lambda u: {"avg_fn": lambda average, current, n: (average + n * current) / (n + 1)}),
+    ],
+    "get_ema_avg_fn": [lambda M: averages(M, lambda u: {"avg_fn": u.get_ema_avg_fn(0.9)}, use_buffers=True)],
+    "get_ema_multi_avg_fn": [lambda M: averages(M, lambda u: {"multi_avg_fn": u.get_ema_multi_avg_fn()}, True)],
+    "get_swa_avg_fn": [lambda M: averages(M, lambda u: {"avg_fn": u.get_swa_avg_fn()}, use_buffers=True)],
+    "get_swa_multi_avg_fn": [lambda M: averages(M, lambda u: {"multi_avg_fn": u.get_swa_multi_avg_fn()})],
+    "update_bn": [lambda M: averages(M, lambda u: {})],
+    "SWALR": [
+        lambda M, kw=kw: history(M, lambda s, o: M.optim.swa_utils.SWALR(o, 0.02, **kw), M.optim.lr_scheduler)
+        for kw in ({}, {"anneal_epochs": 5, "anneal_strategy": "linear"}, {"anneal_epochs": 0})
+    ],
+}  # fmt: skip
+
+
+def run_averages(name: str) -> Outcome:
+    """Averages of models and what belongs to them: the same numbers after some updates."""
+    full_name = f"optim.swa_utils.{name}"
+    for count, compute in enumerate(AVERAGES[name], 1):
+        try:
+            found, expected = compute(paceline), compute(torch)
+        except Exception as error:
+            return Outcome(full_name, "error", count, f"{type(error).__name__}: {error}")
+        if not all(numpy.allclose(a, b, 1e-10, 1e-12) for a, b in zip(found, expected, strict=True)):
+            return Outcome(full_name, "wrong", count, "the averages differ")
+    return Outcome(full_name, "pass", len(AVERAGES[name]))
 
 
 def run_scheduler(name: str) -> Outcome:
