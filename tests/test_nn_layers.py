@@ -84,8 +84,16 @@ def test_max_pool_of_nan_and_of_nothing_but_minus_infinity():
     assert math.isnan(float(y[0, 0, 0])) and index.tolist() == [[[1, 2]]]
     y.sum().backward()
     close(x.grad, [[[0, 1, 1, 0]]])
+    _, index = F.max_pool1d(tensor([[[math.nan, 3.0, math.nan]]]), 3, return_indices=True)
+    assert index.tolist() == [[[2]]]  # of several nans the last
     _, index = F.max_pool2d(paceline.full((1, 1, 2, 2), -math.inf), 2, 2, 1, return_indices=True)
     assert index.tolist() == [[[[0, 1], [2, 3]]]]
+
+
+def test_max_pool_does_not_need_its_output_again():
+    x = tensor([[[1.0, 2.0, -4.0, -3.0]]], requires_grad=True)
+    F.relu(F.max_pool1d(x, 2), inplace=True).sum().backward()
+    close(x.grad, [[[0, 1, 0, 0]]])
 
 
 def test_unpooling_reverses_pooling():
