@@ -118,6 +118,7 @@ class _Backward:
     def run(self) -> None:
         heap, pending, wanted, targets = self.heap, self.pending, self.wanted, self.targets
         create_graph, retain_graph, completes = self.create_graph, self.retain_graph, self.completes
+        simple_leaves = targets is None and not create_graph and not Variable.any_leaf_hooks
         while heap:
             node, g, _ = pending.pop(-heappop(heap))
             if node.hooks is not None:
@@ -154,11 +155,15 @@ class _Backward:
                         gradient = rule(F, g) if pick is None else rule(F, g, *pick(saved))
                         if conjugate:
                             gradient = F.conj(gradient)
-                        if edge.__class__ is Node and edge.number not in pending and gradient.shape == edge.shape:
-                            pending[edge.number] = (edge, gradient, False)  # pass_to() for the usual case
-                            heappush(heap, -edge.number)
-                        else:
-                            self.pass_to(edge, gradient, gradient is not g)
+                        if edge.__class__ is Node:
+                            if edge.number not in pending and gradient.shape == edge.shape:
+                                pending[edge.number] = (edge, gradient, False)  # pass_to() for the usual case
+                                heappush(heap, -edge.number)
+                                continue
+                        elif simple_leaves and edge.grad_slot is not None and gradient.shape == edge.array.shape:
+                            _accumulate(edge, gradient, False, False)  # the same, for a leaf in an arena
+                            continue
+                        self.pass_to(edge, gradient, gradient is not g)
                 else:
                     for edge, gradient in zip(edges, plan.gradients(F, g, saved, create_graph), strict=True):
                         if edge is not None and gradient is not None and (wanted is None or edge in wanted):
@@ -297,17 +302,15 @@ def _reachable(roots: list[Node]) -> set[Node]:
     return seen
 
 
-_ONES: dict[numpy.dtype, numpy.ndarray] = {}
+_FLOAT32 = numpy.dtype(numpy.float32)
+_ONE = numpy.ones((), numpy.float32)
+_ONE.flags.writeable = False
 
 
 def _one_like(array: Any) -> Any:
     """The gradient of a root with respect to itself."""
-    if array.__class__ is _ndarray and not array.ndim:
-        one = _ONES.get(array.dtype)
-        if one is None:
-            one = _ONES[array.dtype] = numpy.array(1, array.dtype)
-            one.flags.writeable = False
-        return one
+    if array.dtype is _FLOAT32 and not array.ndim and array.__class__ is _ndarray:
+        return _ONE  # the usual case: a loss
     return arrays.module_of(array).ones(array.shape, array.dtype)
 
 

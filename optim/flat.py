@@ -27,7 +27,7 @@ Chunk = tuple[Array, Array, State, tuple[Array, Array]]  # parameters, gradients
 def descent(xp: ModuleType, p: Array, g: Array, weight_decay: float, maximize: bool, out: Array) -> Array:
     """The gradient of what is minimized: negated to maximize, plus that of the L2 penalty; in `out` if it differs."""
     if weight_decay:
-        xp.multiply(p, weight_decay, out=out)
+        xp.multiply(p, float(weight_decay), out=out)
         return xp.subtract(out, g, out=out) if maximize else xp.add(out, g, out=out)
     return xp.negative(g, out=out) if maximize else g
 

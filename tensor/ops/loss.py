@@ -35,7 +35,7 @@ def squared_error(xp, input: Array, target: Array, scale: float):
     else:
         total = (difference * difference).sum()
     result = total * scale
-    return result if result.dtype == difference.dtype else result.astype(difference.dtype)  # bfloat16
+    return result if difference.dtype.itemsize > 2 else result.astype(difference.dtype)
 
 
 def _squared_error_input(F: Any, g: Any, input: Any, target: Any, scale: float) -> Any:
