@@ -83,7 +83,7 @@ class Adam(ElementwiseOptimizer):
         xp: ModuleType, p: Array, g: Array, state: State, hp: dict[str, Any], step: int, scratch: tuple[Array, Array]
     ) -> None:
         a, b = scratch
-        lr, (beta1, beta2) = float(hp["lr"]), hp["betas"]
+        lr, beta1, beta2 = map(float, (hp["lr"], *hp["betas"]))
         m, v = state["exp_avg"], state["exp_avg_sq"]
         decay = hp["weight_decay"]
         if hp["decoupled_weight_decay"]:

@@ -1,4 +1,4 @@
-"""Optimizers against the textbook's formulas, in and out of arenas; clipping."""
+"""Optimizers against the textbook's formulas, in and out of arenas."""
 
 import copy
 import math
@@ -13,7 +13,6 @@ from paceline import optim
 from paceline.optim.flat import ElementwiseOptimizer
 from paceline.runtime.arrays import to_host
 from paceline.tensor.arena import home_of
-from paceline.tensor.clip import clip_grad_norm_, clip_grad_value_, get_total_norm
 
 SHAPES = [(3, 4), (4,), (), (2, 1, 5), (0,)]
 IN_OTHER_FILES = {"LBFGS", "Muon"}  # test_optim_whole.py
@@ -429,6 +428,55 @@ def test_repr():
     assert text.endswith("    nesterov: False\n    weight_decay: 0\n)")
 
 
+def test_parameters_with_names():
+    model = torch.nn.Linear(2, 1)
+    optimizer = optim.SGD(model.named_parameters(), lr=1.0)
+    assert optimizer.param_groups[0]["param_names"] == ["weight", "bias"]
+    model(torch.ones(1, 2)).sum().backward()
+    before = values(model.parameters())
+    optimizer.step()
+    assert_bits_equal(values(model.parameters()), [b - 1 for b in before])
+
+    other = optim.SGD([{"params": list(model.named_parameters()), "lr": 0.5}])
+    saved = optim.SGD(model.parameters(), lr=2.0).state_dict()
+    other.load_state_dict(saved)
+    assert (other.param_groups[0]["param_names"], other.param_groups[0]["lr"]) == (["weight", "bias"], 2.0)
+    with pytest.raises(ValueError, match="with/without names"):
+        other.add_param_group({"params": weight()})
+    with pytest.raises(ValueError, match="Some param names are missing"):
+        optim.SGD([("weight", model.weight), model.bias])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("Adam", {"lr": 0.25, "betas": (0.5, 0.75)}), ("SGD", {"lr": 0.25, "weight_decay": 0.5}), ("LBFGS", {"lr": 0.5})],
+)
+def test_options_in_tensors(name, options):
+    found = []
+    for number in (float, torch.tensor):
+        params = make()
+        given = {k: tuple(map(number, v)) if isinstance(v, tuple) else number(v) for k, v in options.items()}
+        optimizer = getattr(optim, name)(params, **given)
+        give_gradients(params, 0)
+        optimizer.step(lambda: torch.tensor(1.0))
+        found.append(values(params))
+    assert_bits_equal(*found)
+
+
+def test_states_of_any_shape_are_loaded_into_optimizers_written_as_in_pytorch():
+    class Remembering(optim.Optimizer):
+        def step(self):
+            for p in self.param_groups[0]["params"]:
+                self.state[p] = {"step": 3, "factor": torch.ones(7), "past": [torch.zeros(1), None], "name": "w"}
+
+    optimizer, other = Remembering([weight()], {}), Remembering([weight()], {})
+    optimizer.step()
+    other.load_state_dict(optimizer.state_dict())
+    (state,) = other.state.values()
+    assert (state["step"], state["name"], state["past"][1]) == (3, "w", None)
+    assert torch.equal(state["factor"], torch.ones(7)) and torch.equal(state["past"][0], torch.zeros(1))
+
+
 # -- bad input -------------------------------------------------------------------------------------------------------
 
 
@@ -507,58 +555,3 @@ def test_an_optimizer_written_as_in_pytorch():
     assert w.tolist() == [0.5, -1.5]
     assert optimizer.state_dict() == {"state": {0: {"step": 1}}, "param_groups": [{"lr": 0.5, "params": [0]}]}
     assert not isinstance(optimizer, ElementwiseOptimizer)
-
-
-# -- clipping --------------------------------------------------------------------------------------------------------
-
-
-def with_gradients(device, arena, dtype=torch.float64):
-    params = make(device, dtype)
-    if arena:
-        optim.SGD(params)
-    give_gradients(params, 0)
-    return params, np.concatenate([g.ravel() for g in values([p.grad for p in params])])
-
-
-@pytest.mark.parametrize("arena", [True, False])
-@pytest.mark.parametrize("norm_type", [1.0, 2.0, 3.5, math.inf])
-@pytest.mark.parametrize("max_norm", [0.5, 1000.0])
-def test_clip_grad_norm(norm_type, max_norm, arena, device):
-    params, flat = with_gradients(device, arena)
-    expected = np.linalg.norm(flat, norm_type)
-    norm = clip_grad_norm_(params, max_norm, norm_type)
-    assert norm.item() == pytest.approx(expected, rel=1e-12)
-    clipped = np.concatenate([g.ravel() for g in values([p.grad for p in params])])
-    np.testing.assert_allclose(clipped, flat * min(1, max_norm / (expected + 1e-6)), rtol=1e-12)
-    assert get_total_norm([p.grad for p in params], norm_type).item() <= max(max_norm, 1e-9) * (1 + 1e-9)
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_norms_that_are_not_finite(bad, device):
-    params, _ = with_gradients(device, arena=True)
-    params[0].grad.array[0, 0] = bad
-    with pytest.raises(RuntimeError, match="is non-finite, so it cannot be clipped"):
-        clip_grad_norm_(params, 1.0, error_if_nonfinite=True)
-    assert not math.isfinite(clip_grad_norm_(params, 1.0).item())
-    arena = home_of(params[0])[0]
-    for (_, stop), (start, _) in zip(arena.ranges, arena.ranges[1:], strict=False):
-        assert not to_host(arena.grad[stop:start]).any()
-
-
-def test_clip_grad_value(device):
-    params, flat = with_gradients(device, arena=True)
-    clip_grad_value_(params, 0.5)
-    clipped = np.concatenate([g.ravel() for g in values([p.grad for p in params])])
-    np.testing.assert_array_equal(clipped, flat.clip(-0.5, 0.5))
-
-
-def test_float16_norms_are_summed_in_float32():
-    w = torch.full((1000,), 10.0, dtype=torch.float16).requires_grad_()
-    w.grad = torch.full((1000,), 10.0, dtype=torch.float16)
-    norm = clip_grad_norm_(w, 1.0)
-    assert (norm.dtype, round(norm.item())) == (torch.float16, 316)
-
-
-def test_nothing_to_clip():
-    assert clip_grad_norm_([], 1.0).item() == 0
-    assert clip_grad_norm_([weight()], 1.0).item() == 0

@@ -96,6 +96,59 @@ def test_state_of_pytorch_continues_here_and_back(row):
     assert_close(ours, theirs, 1e-12)
 
 
+WHOLE = [
+    ("LBFGS", {"max_iter": 3, "lr": 0.1, "history_size": 2}),
+    ("LBFGS", {"max_iter": 3, "line_search_fn": "strong_wolfe"}),
+    ("LBFGS", {"max_iter": 4, "max_eval": 3, "line_search_fn": "strong_wolfe", "tolerance_change": 0.0}),
+    ("Muon", {"lr": 0.1, "momentum": 0.5}),
+    ("Muon", {"lr": 0.1, "nesterov": False, "adjust_lr_fn": "match_rms_adamw"}),
+    ("Adafactor", {"lr": 0.3, "weight_decay": 0.1}),
+]
+
+
+def banana(M, name):
+    """Rosenbrock's function of matrices: curved, so that line searches have something to do."""
+    random = np.random.default_rng(1)
+    arrays = [random.standard_normal((3, 4)), random.standard_normal((3, 4))]
+    params = [M.tensor(a, dtype=M.float64).requires_grad_() for a in arrays]
+
+    def closure():
+        for p in params:
+            p.grad = None
+        x, y = params
+        loss = ((1 - x) ** 2 + 10 * (y - x * x) ** 2).sum()
+        loss.backward()
+        return loss
+
+    return params, closure
+
+
+@pytest.mark.parametrize(("name", "options"), WHOLE)
+def test_optimizers_of_whole_matrices_and_vectors(name, options):
+    """Their steps, their state's names, and PyTorch's state going on here."""
+    runs = []
+    for M in (paceline, torch):
+        params, closure = banana(M, name)
+        optimizer = getattr(M.optim, name)(params, **options)
+        losses = [optimizer.step(closure).item() for _ in range(6)]
+        runs.append((params, closure, optimizer, losses))
+    (ours, closure, optimizer, found), (theirs, their_closure, peer, expected) = runs
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert_close(ours, theirs, 1e-9)
+    assert optimizer.defaults == peer.defaults
+    for number, state in peer.state_dict()["state"].items():
+        names = set(state) - {"al"}  # only memory to compute in
+        assert names == set(optimizer.state_dict()["state"][number])
+
+    params, closure = banana(paceline, name)
+    for p, q in zip(params, theirs, strict=True):
+        p.data.copy_(paceline.from_numpy(q.detach().numpy()))
+    loaded = getattr(optim, name)(params, **options)
+    loaded.load_state_dict(peer.state_dict())
+    found = [loaded.step(closure).item() for _ in range(4)]
+    np.testing.assert_allclose(found, [peer.step(their_closure).item() for _ in range(4)], rtol=1e-9)
+
+
 SCHEDULES = {
     "LambdaLR": lambda S, o: S.LambdaLR(o, [lambda t: 0.9**t, lambda t: 1 / (1 + t)]),
     "StepLR": lambda S, o: S.StepLR(o, 7, 0.5),

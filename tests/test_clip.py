@@ -1,0 +1,65 @@
+"""Clipping of gradients, in and out of arenas."""
+
+import math
+
+import numpy as np
+import pytest
+from test_optim import give_gradients, make, values
+
+import paceline as torch
+from paceline import optim
+from paceline.runtime.arrays import to_host
+from paceline.tensor.arena import home_of
+from paceline.tensor.clip import clip_grad_norm_, clip_grad_value_, get_total_norm
+
+
+def with_gradients(device, arena, dtype=torch.float64):
+    params = make(device, dtype)
+    if arena:
+        optim.SGD(params)
+    give_gradients(params, 0)
+    return params, np.concatenate([g.ravel() for g in values([p.grad for p in params])])
+
+
+@pytest.mark.parametrize("arena", [True, False])
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, 3.5, math.inf])
+@pytest.mark.parametrize("max_norm", [0.5, 1000.0])
+def test_clip_grad_norm(norm_type, max_norm, arena, device):
+    params, flat = with_gradients(device, arena)
+    expected = np.linalg.norm(flat, norm_type)
+    norm = clip_grad_norm_(params, max_norm, norm_type)
+    assert norm.item() == pytest.approx(expected, rel=1e-12)
+    clipped = np.concatenate([g.ravel() for g in values([p.grad for p in params])])
+    np.testing.assert_allclose(clipped, flat * min(1, max_norm / (expected + 1e-6)), rtol=1e-12)
+    assert get_total_norm([p.grad for p in params], norm_type).item() <= max(max_norm, 1e-9) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_norms_that_are_not_finite(bad, device):
+    params, _ = with_gradients(device, arena=True)
+    params[0].grad.array[0, 0] = bad
+    with pytest.raises(RuntimeError, match="is non-finite, so it cannot be clipped"):
+        clip_grad_norm_(params, 1.0, error_if_nonfinite=True)
+    assert not math.isfinite(clip_grad_norm_(params, 1.0).item())
+    arena = home_of(params[0])[0]
+    for (_, stop), (start, _) in zip(arena.ranges, arena.ranges[1:], strict=False):
+        assert not to_host(arena.grad[stop:start]).any()
+
+
+def test_clip_grad_value(device):
+    params, flat = with_gradients(device, arena=True)
+    clip_grad_value_(params, 0.5)
+    clipped = np.concatenate([g.ravel() for g in values([p.grad for p in params])])
+    np.testing.assert_array_equal(clipped, flat.clip(-0.5, 0.5))
+
+
+def test_float16_norms_are_summed_in_float32():
+    w = torch.full((1000,), 10.0, dtype=torch.float16).requires_grad_()
+    w.grad = torch.full((1000,), 10.0, dtype=torch.float16)
+    norm = clip_grad_norm_(w, 1.0)
+    assert (norm.dtype, round(norm.item())) == (torch.float16, 316)
+
+
+def test_nothing_to_clip():
+    assert clip_grad_norm_([], 1.0).item() == 0
+    assert clip_grad_norm_([torch.zeros(2, requires_grad=True)], 1.0).item() == 0
