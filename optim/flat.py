@@ -220,7 +220,7 @@ class ElementwiseOptimizer(Optimizer):
         super().load_state_dict(state_dict)
         self._forget_plans()
 
-    def _fitted(self, number: Any, p: Variable, entry: dict[str, Any]) -> dict[str, Any]:
+    def _fitted(self, number: Any, p: Any, entry: dict[str, Any]) -> dict[str, Any]:
         for name, value in entry.items():
             shape = tuple(getattr(value, "shape", ()))
             if name not in ("step", *self.numbers) and shape != p.array.shape:

@@ -71,8 +71,7 @@ class Optimizer:
         self.defaults = defaults
         self.state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
-        self._before_step: dict[int, Callable] = {}
-        self._after_step: dict[int, Callable] = {}
+        self._forget_hooks()
         groups = list(params)
         if not groups:
             raise ValueError("optimizer got an empty parameter list")
@@ -160,6 +159,14 @@ class Optimizer:
 
     # -- hooks -------------------------------------------------------------------------------------------------------
 
+    def _forget_hooks(self) -> None:
+        self._before_step: dict[int, Callable] = {}
+        self._after_step: dict[int, Callable] = {}
+        self._before_saving: dict[int, Callable] = {}
+        self._after_saving: dict[int, Callable] = {}
+        self._before_loading: dict[int, Callable] = {}
+        self._after_loading: dict[int, Callable] = {}
+
     def register_step_pre_hook(self, hook: Callable) -> HookHandle:
         """Call `hook(optimizer, args, kwargs)` before every step, with the arguments of step()."""
         return HookHandle(self._before_step, hook)
@@ -167,6 +174,22 @@ class Optimizer:
     def register_step_post_hook(self, hook: Callable) -> HookHandle:
         """Call `hook(optimizer, args, kwargs)` after every step, with the arguments of step()."""
         return HookHandle(self._after_step, hook)
+
+    def register_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> HookHandle:
+        """Call `hook(optimizer)` before every state_dict(), before the hooks there are with prepend=True."""
+        return _registered(self._before_saving, hook, prepend)
+
+    def register_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> HookHandle:
+        """Call `hook(optimizer, state_dict)` on every state_dict(); what it returns, if not None, takes its place."""
+        return _registered(self._after_saving, hook, prepend)
+
+    def register_load_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> HookHandle:
+        """Call `hook(optimizer, state_dict)` before loading; what it returns, if not None, is loaded instead."""
+        return _registered(self._before_loading, hook, prepend)
+
+    def register_load_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> HookHandle:
+        """Call `hook(optimizer)` after every load_state_dict()."""
+        return _registered(self._after_loading, hook, prepend)
 
     # -- saving and loading ------------------------------------------------------------------------------------------
 
@@ -177,15 +200,18 @@ class Optimizer:
             {"state": {number: {name: tensor}}, "param_groups": [{option: value, "params": [numbers]}]}; the tensors
             share memory with the optimizer's.
         """
+        for hook in self._before_saving.values():
+            hook(self)
         params = [p for group in self.param_groups for p in group["params"]]
         numbers = {p: i for i, p in enumerate(params)}
-        return {
+        state_dict: dict[str, Any] = {
             "state": {numbers.get(p, p): state for p, state in self.state.items() if p not in numbers or state},
             "param_groups": [
                 {**{k: v for k, v in group.items() if k != "params"}, "params": [numbers[p] for p in group["params"]]}
                 for group in self.param_groups
             ],
         }
+        return _through(self._after_saving, self, state_dict)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state and the options that `state_dict()` returned, here or in PyTorch.
@@ -198,6 +224,7 @@ class Optimizer:
             ValueError: other numbers of groups or parameters than this optimizer has.
             RuntimeError: state of another shape than its parameter.
         """
+        state_dict = _through(self._before_loading, self, state_dict.copy())
         saved = state_dict["param_groups"]
         have, want = [len(g["params"]) for g in saved], [len(g["params"]) for g in self.param_groups]
         if len(have) != len(want):
@@ -218,6 +245,8 @@ class Optimizer:
         self.state = state
         for group, loaded in zip(self.param_groups, saved, strict=True):
             group.update({k: v for k, v in loaded.items() if k != "params"})
+        for hook in self._after_loading.values():
+            hook(self)
 
     def _fitted(self, number: Any, p: Tensor, entry: dict[str, Any]) -> dict[str, Any]:
         """Copies of a parameter's loaded state."""
@@ -230,8 +259,7 @@ class Optimizer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._before_step = {}
-        self._after_step = {}
+        self._forget_hooks()
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
@@ -257,6 +285,21 @@ def _with_hooks(step: Callable) -> Callable:
         return result
 
     return wrapped
+
+
+def _registered(hooks: dict[int, Callable], hook: Callable, first: bool) -> HookHandle:
+    handle = HookHandle(hooks, hook)
+    if first:
+        hooks.update({number: hooks.pop(number) for number in list(hooks) if number != handle.id})
+    return handle
+
+
+def _through(hooks: dict[int, Callable], optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """A state dict after hooks that may change or replace it."""
+    for hook in hooks.values():
+        replacement = hook(optimizer, state_dict)
+        state_dict = state_dict if replacement is None else replacement
+    return state_dict
 
 
 def _fitted_value(value: Any, dtype: dtypes.dtype, device: devices.device) -> Any:

@@ -383,6 +383,37 @@ def test_hooks_run_around_the_step_until_removed():
     assert seen == [("before", True, start), ("after", True, start - 1)]
 
 
+def test_hooks_around_saving_and_loading():
+    def named(name, replacement=None):
+        def hook(*args):
+            seen.append((name, args[1:]))
+            return replacement and replacement(*args[1:])
+
+        return hook
+
+    def faster(state_dict):
+        return {**state_dict, "param_groups": [{**group, "lr": 2.0} for group in state_dict["param_groups"]]}
+
+    optimizer, seen = optim.SGD([weight()], lr=1.0), []
+    handles = [
+        optimizer.register_state_dict_pre_hook(named("saving")),
+        optimizer.register_state_dict_post_hook(named("saved", lambda s: {**s, "extra": 1})),
+        optimizer.register_load_state_dict_pre_hook(named("loading")),
+        optimizer.register_load_state_dict_pre_hook(named("first", faster), prepend=True),
+        optimizer.register_load_state_dict_post_hook(named("loaded")),
+    ]
+    state = optimizer.state_dict()
+    assert state["extra"] == 1 and optimizer.param_groups[0]["lr"] == 1.0
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["lr"] == 2.0 and state["param_groups"][0]["lr"] == 1.0
+    assert [name for name, _ in seen] == ["saving", "saved", "first", "loading", "loaded"]
+    assert seen[3][1][0]["param_groups"][0]["lr"] == 2.0
+    for handle in handles:
+        handle.remove()
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert len(seen) == 5
+
+
 # -- saving and copying ----------------------------------------------------------------------------------------------
 
 
