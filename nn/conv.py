@@ -124,7 +124,7 @@ class _Conv(_ConvBase):
         )  # fmt: skip
 
     def forward(self, input: Any) -> Any:
-        padding = self.padding
+        padding: Any = self.padding
         if self.padding_mode != "zeros" and padding != "valid":
             input, padding = F.pad(input, self._around(), self.padding_mode), 0
         return self.function(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
@@ -240,9 +240,10 @@ class _ConvTranspose(_ConvBase):
                 f"{self._get_name()}: for {input.array.ndim}D input, output_size must have {self.spatial} or "
                 f"{lead + self.spatial} elements (got {len(size)})"
             )
+        geometry: tuple[Any, ...] = (image, self.stride, self.padding, self.dilation, self.kernel_size)
         smallest = tuple(
             (n - 1) * s - 2 * p + d * (k - 1) + 1
-            for n, s, p, d, k in zip(image, self.stride, self.padding, self.dilation, self.kernel_size, strict=True)
+            for n, s, p, d, k in zip(*geometry, strict=True)
         )
         more = tuple(m - low for m, low in zip(size, smallest, strict=True))
         if any(not 0 <= o < s for o, s in zip(more, self.stride, strict=True)):

@@ -119,8 +119,18 @@ class Embedding(_Table):
         sparse: bool = False,
     ) -> Embedding:
         """An Embedding over a tensor [num_embeddings, embedding_dim]; freeze means that it is not trained."""
-        options = (padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
-        return cls(*cls._checked(embeddings), *options, _weight=embeddings, _freeze=freeze)
+        count, dim = cls._checked(embeddings)
+        return cls(
+            count,
+            dim,
+            padding_idx,
+            max_norm,
+            norm_type,
+            scale_grad_by_freq,
+            sparse,
+            _weight=embeddings,
+            _freeze=freeze,
+        )
 
     def forward(self, input: Any) -> Any:
         return F.embedding(input, self.weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq)
@@ -197,7 +207,8 @@ class EmbeddingBag(_Table):
         padding_idx: int | None = None,
     ) -> EmbeddingBag:
         """An EmbeddingBag over a tensor [num_embeddings, embedding_dim]; freeze means that it is not trained."""
-        options = (max_norm, norm_type, scale_grad_by_freq, mode, sparse, embeddings, include_last_offset, padding_idx)
+        options: tuple[Any, ...] = (max_norm, norm_type, scale_grad_by_freq, mode, sparse)
+        options += (embeddings, include_last_offset, padding_idx)
         layer = cls(*cls._checked(embeddings), *options)
         layer.weight.requires_grad_(not freeze)
         return layer

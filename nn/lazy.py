@@ -66,7 +66,7 @@ class LazyModuleMixin(Module):
     def reset_parameters(self) -> None:
         """Draw new values, as soon as there is something to draw."""
         if all(parameter is None or parameter.array.size for parameter in self._parameters.values()):
-            super().reset_parameters()
+            super().reset_parameters()  # type: ignore[misc]
 
 
 class LazyLinear(LazyModuleMixin, Linear):
@@ -139,7 +139,8 @@ class _LazyForward(_LazyConv):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(0, 0, kernel_size, stride, padding, dilation, groups, False, padding_mode)
+        options = (kernel_size, stride, padding, dilation, groups, False, padding_mode)
+        super().__init__(0, 0, *options)  # type: ignore[call-arg]
         self._uninitialize(out_channels, bias, device, dtype)
 
 
@@ -160,41 +161,42 @@ class _LazyTranspose(_LazyConv):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(0, 0, kernel_size, stride, padding, output_padding, groups, False, dilation, padding_mode)
+        options = (kernel_size, stride, padding, output_padding, groups, False, dilation, padding_mode)
+        super().__init__(0, 0, *options)  # type: ignore[call-arg]
         self._uninitialize(out_channels, bias, device, dtype)
 
 
-class LazyConv1d(_LazyForward, Conv1d):
+class LazyConv1d(_LazyForward, Conv1d):  # type: ignore[misc]
     """`Conv1d` whose in_channels are those of its first input."""
 
     cls_to_become = Conv1d
 
 
-class LazyConv2d(_LazyForward, Conv2d):
+class LazyConv2d(_LazyForward, Conv2d):  # type: ignore[misc]
     """`Conv2d` whose in_channels are those of its first input."""
 
     cls_to_become = Conv2d
 
 
-class LazyConv3d(_LazyForward, Conv3d):
+class LazyConv3d(_LazyForward, Conv3d):  # type: ignore[misc]
     """`Conv3d` whose in_channels are those of its first input."""
 
     cls_to_become = Conv3d
 
 
-class LazyConvTranspose1d(_LazyTranspose, ConvTranspose1d):
+class LazyConvTranspose1d(_LazyTranspose, ConvTranspose1d):  # type: ignore[misc]
     """`ConvTranspose1d` whose in_channels are those of its first input."""
 
     cls_to_become = ConvTranspose1d
 
 
-class LazyConvTranspose2d(_LazyTranspose, ConvTranspose2d):
+class LazyConvTranspose2d(_LazyTranspose, ConvTranspose2d):  # type: ignore[misc]
     """`ConvTranspose2d` whose in_channels are those of its first input."""
 
     cls_to_become = ConvTranspose2d
 
 
-class LazyConvTranspose3d(_LazyTranspose, ConvTranspose3d):
+class LazyConvTranspose3d(_LazyTranspose, ConvTranspose3d):  # type: ignore[misc]
     """`ConvTranspose3d` whose in_channels are those of its first input."""
 
     cls_to_become = ConvTranspose3d
@@ -214,7 +216,7 @@ class _LazyNorm(LazyModuleMixin):
         *,
         bias: bool = True,
     ) -> None:
-        super().__init__(0, eps, momentum, False, False)
+        super().__init__(0, eps, momentum, False, False)  # type: ignore[call-arg]
         self.affine = affine
         self.track_running_stats = track_running_stats
         if affine:

@@ -50,5 +50,5 @@ def _stack(leaves: Sequence[Any]) -> Tensor:
 class DataLoader(data.DataLoader):
     __doc__ = data.DataLoader.__doc__
 
-    default_collate: Any = staticmethod(default_collate)
+    default_collate = staticmethod(default_collate)
     default_convert = staticmethod(default_convert)

@@ -48,8 +48,8 @@ class DataLoader:
     """
 
     # The Tensor face of the loader replaces these two.
-    default_collate = staticmethod(default_collate)
-    default_convert = staticmethod(default_convert)
+    default_collate: Any = staticmethod(default_collate)
+    default_convert: Any = staticmethod(default_convert)
 
     def __init__(
         self,

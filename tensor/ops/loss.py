@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy
+
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
 
@@ -29,13 +31,17 @@ bernoulli_cross_entropy.vjp(
 def squared_error(xp, input: Array, target: Array, scale: float):
     """scale times the sum of (input - target)**2 over all elements."""
     difference = input - target
-    if difference.size <= 4096:  # one product is much quicker than two passes, and as exact for so few
-        flat = difference.reshape(-1)
-        total = xp.dot(flat, flat)
-    else:
-        total = (difference * difference).sum()
-    result = total * scale
-    return result if difference.dtype.itemsize > 2 else result.astype(difference.dtype)
+    return ((difference * difference).sum() * scale).astype(difference.dtype)
+
+
+@squared_error.kernel("cpu")
+def _squared_error(input: numpy.ndarray, target: numpy.ndarray, scale: float) -> Any:
+    """For few elements one inner product is much quicker than two passes, and as exact."""
+    difference = input - target
+    if difference.size > 4096 or difference.dtype.kind == "V":
+        return squared_error.declaration.body(numpy, input, target, scale)
+    flat = difference.reshape(-1)
+    return numpy.vecdot(flat, flat) * scale
 
 
 def _squared_error_input(F: Any, g: Any, input: Any, target: Any, scale: float) -> Any:
