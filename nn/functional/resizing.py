@@ -52,12 +52,27 @@ def interpolate(
         raise RuntimeError(
             f"Input and output sizes should be greater than 0, but got input {list(input.array.shape)} and output {new}"
         )
+    if input.array.dtype.kind in "bui" and not mode.startswith("nearest"):
+        return _rounded(input, new, scales, mode, bool(align_corners), antialias)
     precision = "float64" if input.array.dtype.itemsize >= 8 else "float32"
     for i, (n, m, scale) in enumerate(zip(image, new, scales, strict=True)):
         if n == m and (antialias or (mode == "nearest" and len(image) == 2)):
             continue  # whatever the scale is, as in PyTorch
         input = resample(input, i + 2, _taps(n, m, scale, mode, bool(align_corners), antialias, precision))
     return input
+
+
+def _rounded(input: Any, new: tuple, scales: tuple, mode: str, align_corners: bool, antialias: bool) -> Any:
+    """Images of bytes: along the width, then the height, each time rounded and limited to a byte, as in PyTorch."""
+    if input.array.dtype.name != "uint8" or mode not in ("bilinear", "bicubic"):
+        raise NotImplementedError(
+            f"interpolate(): mode {mode!r} is not implemented for {input.dtype!r}; convert the input with .float()"
+        )
+    x, height = input.float(), input.array.shape[2]
+    for size, factors in (((height, new[1]), (1.0, scales[1])), (new, (scales[0], 1.0))):
+        given = (size, None) if scales[0] is None else (None, factors)
+        x = interpolate(x, *given, mode, align_corners, None, antialias).add(0.5).floor().clamp(0, 255)
+    return x.to(input.dtype)
 
 
 def _check_mode(mode: str, spatial: int, align_corners: bool | None, antialias: bool) -> None:

@@ -190,7 +190,7 @@ def convolution(
     ones = (1,) * len(s.out)
     if s.pointwise:
         out = xp.matmul(kernels, input.reshape(s.batch, groups, s.in_channels, s.length))
-        out = out.reshape(s.batch, groups * s.out_channels, *s.out)
+        out = out.reshape(s.batch, groups * s.out_channels, *s.out).astype(input.dtype, copy=False)
         if bias is not None:
             out += bias.reshape(-1, *ones)
         return out

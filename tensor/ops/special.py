@@ -210,7 +210,9 @@ entr.vjp(input=lambda F, g, input: g * (-F.log(input) - 1))
 @floating
 def logit(xp, input: Array, eps: float | None = None):
     """log(input / (1 - input)), the inverse of sigmoid; with eps, of the input limited to [eps, 1 - eps]."""
-    return evaluate(xp, "logit", input if eps is None else xp.clip(input, eps, 1 - eps))
+    if eps is not None:
+        input = xp.clip(input, eps, 1 - eps).astype(input.dtype, copy=False)
+    return evaluate(xp, "logit", input)
 
 
 def _logit_input(F: Any, g: Any, input: Any, eps: float | None) -> Any:

@@ -21,7 +21,7 @@ NO_OUT = {
     "equal": "its result is a Python bool",
     "histogramdd": "its results are a list and a tensor",
     **dict.fromkeys(
-        ("nn.functional.normalize", "nn.functional.avg_pool2d", "nn.functional.avg_pool3d", "nn.functional.linear",
+        ("nn.functional.normalize", "nn.functional.avg_pool2d", "nn.functional.avg_pool3d",
          "nn.functional.softshrink", "nn.functional.hardshrink"),
         "functions of layers, which nobody calls with out",
     ),

@@ -113,6 +113,7 @@ BLOCKS = [
     internal("move", [S(rnd(3), device.CPU, device.CPU)], lambda x, to, source: x),
     internal("matmul_nd", [S(rnd(2, 3), rnd(3, 2)), S(rnd(2, 1, 2), rnd(2, 2, 2))], np.matmul),
     internal("matmul_nd", [S(rnd(2, 1, 2), rnd(2, 2)), S(rnd(1, 2), rnd(2, 2, 1))], np.matmul, emulated=False),
+    internal("sum_rows", [S(rnd(3, 2)), S(rnd(2, 2, 2))], lambda x: x.sum(0)),
     internal("contiguous_copy", [S(rnd(3, 2).T)], np.copy),
     internal(
         "embed_range",
