@@ -1,9 +1,10 @@
 if __name__ != "paceline.runtime":
     raise ImportError("import paceline.runtime: the bare folder would be a second copy with a second registry")
 
-from . import faults, world
+from . import faults, memory, world
 
 # Here and not later: NumPy's BLAS reads its thread count while it is loaded, and a rank that fails
 # before it makes a communicator must end the job as well.
 world.set_thread_counts(world.get_world())
 faults.install(world.get_world())
+memory.keep_freed()
