@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
-
-import numpy
 
 from ...autograd.variable import box
 from ...runtime import dtypes
@@ -261,15 +258,9 @@ def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
         >>> torch.nn.functional.mse_loss(torch.zeros(2), torch.tensor([1.0, 3.0]))
         tensor(5.)
     """
-    if reduction == "none":
-        return pw.square(ar.sub(input, target))
-    if reduction == "sum":
-        return ops.squared_error(input, target, 1.0)
-    _check_reduction(reduction)
-    count = input.array.size
-    if target.array.shape != input.array.shape:
-        count = math.prod(numpy.broadcast_shapes(input.array.shape, target.array.shape))
-    return ops.squared_error(input, target, 1 / count if count else math.nan)
+    if reduction == "mean":
+        return ops.mean_squared_error(input, target)
+    return _reduced(pw.square(ar.sub(input, target)), reduction)
 
 
 def l1_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:

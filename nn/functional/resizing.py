@@ -70,8 +70,8 @@ def _rounded(input: Any, new: tuple, scales: tuple, mode: str, align_corners: bo
         )
     x, height = input.float(), input.array.shape[2]
     for size, factors in (((height, new[1]), (1.0, scales[1])), (new, (scales[0], 1.0))):
-        given = (size, None) if scales[0] is None else (None, factors)
-        x = interpolate(x, *given, mode, align_corners, None, antialias).add(0.5).floor().clamp(0, 255)
+        size, factors = (size, None) if scales[0] is None else (None, factors)  # type: ignore[assignment]
+        x = interpolate(x, size, factors, mode, align_corners, None, antialias).add(0.5).floor().clamp(0, 255)
     return x.to(input.dtype)
 
 

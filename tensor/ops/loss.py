@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy
@@ -28,27 +29,28 @@ bernoulli_cross_entropy.vjp(
 
 
 @primitive(promote="float")
-def squared_error(xp, input: Array, target: Array, scale: float):
-    """scale times the sum of (input - target)**2 over all elements."""
-    difference = input - target
-    return ((difference * difference).sum() * scale).astype(difference.dtype)
+def mean_squared_error(xp, input: Array, other: Array):
+    """The mean of (input - other)**2 over all elements."""
+    difference = input - other
+    return ((difference * difference).sum() / (difference.size or math.nan)).astype(difference.dtype)
 
 
-@squared_error.kernel("cpu")
-def _squared_error(input: numpy.ndarray, target: numpy.ndarray, scale: float) -> Any:
+@mean_squared_error.kernel("cpu")
+def _mean_squared_error(input: numpy.ndarray, other: numpy.ndarray) -> Any:
     """For few elements one inner product is much quicker than two passes, and as exact."""
-    difference = input - target
-    if difference.size > 4096 or difference.dtype.kind == "V":
-        return squared_error.declaration.body(numpy, input, target, scale)
+    difference = input - other
+    if not 0 < difference.size <= 4096 or difference.dtype.kind == "V":
+        return mean_squared_error.declaration.body(numpy, input, other)
     flat = difference.reshape(-1)
-    return numpy.vecdot(flat, flat) * scale
+    return numpy.vecdot(flat, flat) / difference.size
 
 
-def _squared_error_input(F: Any, g: Any, input: Any, target: Any, scale: float) -> Any:
-    return (input - target) * (g * (2 * scale))
+def _slope(F: Any, g: Any, a: Any, b: Any) -> Any:
+    difference = a - b
+    return difference * (g * (2 / (math.prod(difference.shape) or math.nan)))
 
 
-squared_error.vjp(
-    input=_squared_error_input,
-    target=lambda F, g, input, target, scale: -_squared_error_input(F, g, input, target, scale),
+mean_squared_error.vjp(
+    input=lambda F, g, input, other: _slope(F, g, input, other),
+    other=lambda F, g, input, other: _slope(F, g, other, input),
 )
