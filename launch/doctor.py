@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import platform
 import subprocess
 import sys
@@ -166,7 +167,7 @@ def _two_ranks() -> Check:
         return Check(name, "missing", "cannot run without mpiexec")
     command = found.command(2, [sys.executable, "-c", _WORLD])
     code, output = _run(command, found.environment(2))
-    worlds = [line for line in output.splitlines() if line.startswith("world ")]
+    worlds = re.findall(r"world \d", output)  # not by lines: mpiexec may mix those of two ranks
     if code == 0 and worlds == ["world 2"] * 2:
         return Check(name, "ok", "mpiexec -n 2 gives a world of 2")
     if worlds == ["world 1"] * 2:
