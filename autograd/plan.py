@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..runtime import dtypes
-from .variable import Node, Variable, box
+from .variable import Node, Variable, box, counter_of
 
 FLOATING = frozenset(d.numpy for d in dtypes.ALL if d.category >= 2)
 # dtypes that survive beside a Python number; of bfloat16 NumPy makes float32
@@ -92,11 +92,9 @@ _CONSTANT: tuple[list, int] = ([0, None], 0)
 def _version(variable: Any) -> tuple[list, int]:
     """The change counter of a tensor's memory and its count now; numbers and None never change."""
     try:
-        counter = variable.counter
+        counter = variable.counter or counter_of(variable)
     except AttributeError:
         return _CONSTANT
-    if counter is None:
-        counter = variable.counter = [0, None]
     return counter, counter[0]
 
 
