@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -114,7 +113,8 @@ class Rule:
 
     def __init__(self, name: str, function: Callable, leading: int, legal: tuple[str, ...]) -> None:
         self.function = function
-        self.names = tuple(inspect.signature(function).parameters)[leading:]
+        code = function.__code__  # inspect.signature() of all rules would cost a tenth of the time of the import
+        self.names = code.co_varnames[leading : code.co_argcount]
         unknown = [name for name in self.names if name not in legal]
         if unknown:
             raise TypeError(f"{name}: a rule asks for {unknown}; it may ask for {sorted(legal)}")
