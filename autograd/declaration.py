@@ -70,6 +70,7 @@ class Declaration:
         self.rules: dict[str, Rule] = {}
         self.joint: Rule | None = None
         self.fused: dict[str, Rule] = {}
+        self.fused_takes: dict[str, Callable[[Array], bool] | None] = {}  # which gradients `fused` is for; None: all
         self.kernels: dict[str, Callable] = {}
         self.bodies: dict[type, Callable] = {}  # array class -> function of raw arrays, filled at first use
         self.plans: dict[int, Plan | None] = {}  # mask of inputs (negative: on CUDA) -> plan
@@ -92,15 +93,17 @@ class Declaration:
         self.joint = Rule(self.name, function, 3, self.nameable())
         return function
 
-    def fused_vjp(self, device: str) -> Callable[[Callable], Callable]:
+    def fused_vjp(self, device: str, takes: Callable[[Array], bool] | None = None) -> Callable[[Callable], Callable]:
         """Register a backward kernel `(xp, g, needs, ...)` for raw arrays; it may name residuals, rules may not.
 
         Residuals are constants to the tape, so they would make higher derivatives silently wrong: the written rule
-        stays, and is what `create_graph=True` uses.
+        stays, and is what `create_graph=True` uses, and what computes if `takes(g)` is false or the kernel returns
+        NotImplemented.
         """
 
         def register(function: Callable) -> Callable:
             self.fused[device] = Rule(self.name, function, 3, (*self.nameable(), *self.residuals))
+            self.fused_takes[device] = takes
             return function
 
         return register

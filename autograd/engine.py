@@ -147,7 +147,7 @@ class _Backward:
             if conjugate:
                 g = F.conj(g)
             try:
-                if plan.simple:
+                if plan.simple and (plan.takes is None or create_graph or not plan.takes(g)):
                     for i, rule, pick in plan.rules:
                         edge = edges[i]
                         if wanted is not None and edge not in wanted:

@@ -17,7 +17,7 @@ class Plan:
     """What backward does for one primitive and one set of inputs that want gradients."""
 
     __slots__ = ("declaration", "fused", "holomorphic", "joint", "multiple", "names", "needs", "rules", "save",
-                 "simple", "title", "versions")  # fmt: skip
+                 "simple", "takes", "title", "versions")  # fmt: skip
 
     def __init__(self, declaration: Any, mask: int, device: str) -> None:
         self.declaration = declaration
@@ -33,22 +33,25 @@ class Plan:
         self.rules = tuple((i, rule.function, rule.picker(names)) for i, rule in rules)
         self.joint = joint and (joint.function, joint.picker(names) or _nothing)
         self.fused = fused and (fused.function, fused.picker(names) or _nothing)
-        self.simple = bool(rules) and fused is None and not declaration.variadic
+        self.takes = declaration.fused_takes.get(device)  # which gradients the fused kernel is for; None: all
+        self.simple = bool(rules) and (fused is None or self.takes is not None) and not declaration.variadic
         self.versions = _version_reader(declaration, names)
 
     def gradients(self, F: Any, g: Any, saved: tuple, create_graph: bool) -> Iterable:
         """The gradients of all inputs in order, for the rules that are not one per input."""
-        if self.fused is not None and not create_graph:
+        if self.fused is not None and not create_graph and (self.takes is None or self.takes(g)):
             function, pick = self.fused
-            return function(F.xp, g, self.needs, *pick(saved))
+            found = function(F.xp, g, self.needs, *pick(saved))
+            if found is not NotImplemented:
+                return found
         if self.joint is not None:
             function, pick = self.joint
             return function(F, g, self.needs, *pick(saved))
         if self.declaration.variadic:
             ((_, rule, pick),) = self.rules
             return rule(F, g, *(pick or _nothing)(saved))
-        found = {i: rule(F, g, *(pick or _nothing)(saved)) for i, rule, pick in self.rules}
-        return [found.get(i) for i in range(len(self.needs))]
+        gradients = {i: rule(F, g, *(pick or _nothing)(saved)) for i, rule, pick in self.rules}
+        return [gradients.get(i) for i in range(len(self.needs))]
 
     def lift(self, node: Node, saved: tuple) -> tuple:
         """The saved values as tensors in their places on the tape, for `create_graph=True`."""

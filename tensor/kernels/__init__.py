@@ -1,0 +1,97 @@
+"""Kernels compiled by Numba for the CPU: which calls take them, and how they are loaded.
+
+The portable body of a primitive is always there and is the oracle. A call takes the compiled kernel if its input is
+large, a decision by size alone: the same program then computes the same bits every time, a small model never waits for
+a compiler, and without Numba everything still runs.
+
+The modules beside this one hold the sources. They import Numba, which takes longer than a small model's first step, so
+`sources.<module>` loads them at first use.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import warnings
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+LEAST_SIZE = 1 << 14  # elements; for fewer NumPy is as quick as waking a second thread
+
+_FLOATS = frozenset((numpy.dtype(numpy.float32), numpy.dtype(numpy.float64)))
+
+
+class _Sources:
+    """The modules of this package that import Numba, as attributes, loaded when they are first asked for."""
+
+    def __getattr__(self, name: str) -> ModuleType:
+        module = importlib.import_module(f".{name}", __name__)
+        setattr(self, name, module)  # found without __getattr__ from now on
+        return module
+
+
+sources = _Sources()
+
+
+@functools.cache
+def usable() -> bool:
+    """Whether Numba is there and loads."""
+    if importlib.util.find_spec("numba") is None:
+        return False
+    try:
+        sources.compiler  # noqa: B018  (loads it)
+    except ImportError as error:
+        warnings.warn(f"Numba does not load, so nothing is compiled: {error}", RuntimeWarning, stacklevel=2)
+        return False
+    return True
+
+
+def takes(array: Any, work: int = 1) -> bool:
+    """Whether a compiled kernel shall compute on an array: a large one of float32 or float64.
+
+    Args:
+        array: NumPy array.
+        work: how many times more a kernel does for an element than a few additions.
+    """
+    return array.size * work >= LEAST_SIZE and array.dtype in _FLOATS and usable()
+
+
+def compiled(primitive: Any, work: int = 1) -> Callable[[Callable], Callable]:
+    """Register the decorated function as the primitive's CPU kernel for large inputs.
+
+    It is called as the body is, without `xp`, and returns what the body returns, or NotImplemented for what it does
+    not take (other layouts, dimensions, attributes); the portable body computes then.
+    """
+
+    def register(function: Callable) -> Callable:
+        portable = functools.partial(primitive.declaration.body, numpy)
+
+        def choose(input: Any, *rest: Any, **named: Any) -> Any:
+            if takes(input, work):
+                result = function(input, *rest, **named)
+                if result is not NotImplemented:
+                    return result
+            return portable(input, *rest, **named)
+
+        primitive.kernel("cpu")(choose)
+        return function
+
+    return register
+
+
+def compiled_vjp(primitive: Any, work: int = 1) -> Callable[[Callable], Callable]:
+    """Register the decorated function as the primitive's fused backward on the CPU for large gradients.
+
+    It is called `(xp, g, needs, ...)` and may name residuals, see `fused_vjp`; where it returns NotImplemented the
+    written rules compute.
+    """
+
+    def register(function: Callable) -> Callable:
+        primitive.fused_vjp("cpu", lambda g: takes(g, work))(function)
+        return function
+
+    return register
