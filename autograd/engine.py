@@ -131,9 +131,9 @@ class _Backward:
                 continue
             if saved.__class__ is not tuple:
                 saved = node.values()
-            for counter, count in node.versions:
-                if counter[0] != count:
-                    raise RuntimeError(_MODIFIED.format(plan.title, count, *counter))
+            for counter in node.versions:
+                if counter[2] > node.number:
+                    raise RuntimeError(_MODIFIED.format(plan.title, *counter))
             if plan.multiple:
                 g = self.fill_outputs(node.shape, g)
             if create_graph:
@@ -324,8 +324,8 @@ def _namespace(g: Any) -> Any:
 
 
 _MODIFIED = (
-    "one of the variables needed for gradient computation has been modified by an inplace operation: {} saved it at "
-    "version {}, it is at version {} since {}. Hint: use the out-of-place form of that operation, or clone() before "
+    "one of the variables needed for gradient computation has been modified by an inplace operation: {} saved it "
+    "before it got to version {} in {}. Hint: use the out-of-place form of that operation, or clone() before "
     "it; set_detect_anomaly(True) shows where the forward was called."
 )
 

@@ -166,9 +166,9 @@ class Function:
         sources = {id(x): edge for x, edge in zip(args, edges, strict=True)}
         places = [positions.get(id(t), sources.get(id(t))) for t in ctx.to_save]
         saved = tuple(None if t is None else t.array for t in ctx.to_save)
-        counters = [counter_of(t) for t in ctx.to_save if t is not None]
+        counters = tuple(counter_of(t) for t in ctx.to_save if t is not None)
         results = [x for x in outputs if isinstance(x, Variable)]
-        node = Node(FunctionPlan(cls, ctx, places), edges, saved, (), tuple((c, c[0]) for c in counters))
+        node = Node(FunctionPlan(cls, ctx, places), edges, saved, (), counters)
         constants = {id(x) for x in ctx.not_differentiable}
         attach_outputs(node, results, [id(x) not in constants for x in results])
         ctx.node, ctx.to_save = node, ()

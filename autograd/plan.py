@@ -78,26 +78,19 @@ def _nothing(saved: tuple) -> tuple:
 
 
 def _version_reader(declaration: Any, names: list[str]) -> Callable | None:
-    """A function (inputs, result) -> (counter, count) of each tensor whose memory is saved; None if there is none."""
+    """A function (inputs, result) -> the counters of all tensors whose memory is saved; None if there is none."""
+    term = "(getattr({0}, 'counter', CONSTANT) or counter_of({0}))".format
     if declaration.variadic:
-        terms = ["*map(version, inputs)"] if declaration.inputs[0] in names else []
+        terms = [f"*[{term('x')} for x in inputs]"] if declaration.inputs[0] in names else []
     else:
-        terms = [f"version(inputs[{i}])" for i, name in enumerate(declaration.inputs) if name in names]
+        terms = [term(f"inputs[{i}]") for i, name in enumerate(declaration.inputs) if name in names]
     if any(name in names for name in declaration.outputs):
-        terms.append("version(result)")
-    return eval(f"lambda inputs, result: ({', '.join(terms)},)", {"version": _version, "map": map}) if terms else None
+        terms.append(term("result"))
+    scope = {"CONSTANT": _CONSTANT, "counter_of": counter_of}
+    return eval(f"lambda inputs, result: ({', '.join(terms)},)", scope) if terms else None
 
 
-_CONSTANT: tuple[list, int] = ([0, None], 0)
-
-
-def _version(variable: Any) -> tuple[list, int]:
-    """The change counter of a tensor's memory and its count now; numbers and None never change."""
-    try:
-        counter = variable.counter or counter_of(variable)
-    except AttributeError:
-        return _CONSTANT
-    return counter, counter[0]
+_CONSTANT = [0, None, -1]  # the counter of numbers and None, which never change
 
 
 def _on_tape(value: Any, edge: Any) -> Any:

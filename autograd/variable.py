@@ -28,7 +28,8 @@ class Variable:
     Attributes:
         array: the raw NumPy or CuPy array.
         node: None (no gradient wanted), LEAF, or the Node whose operation computed this tensor.
-        counter: None, or `[changes, last in-place operation]`, shared by all tensors over the same memory.
+        counter: None, or `[changes, last in-place operation, its stamp]`, shared by all tensors over the same memory.
+            Stamps and the numbers of nodes come from one sequence, so that comparing them tells what came first.
         view_of: None, or the View that says how this tensor was cut from another one.
     """
 
@@ -81,7 +82,7 @@ class Node:
         saved: the raw values that the plan's rules name; None once they were freed. Or an object with a method
             `unpack(node)` that makes them when backward asks: hooks on saved tensors, checkpointing.
         shape: of the output.
-        versions: (counter, count) pairs to verify that saved memory was not changed since.
+        versions: the counters of the saved memory, to verify that it was not changed since.
         hooks: called with the output's gradient, may replace it.
     """
 
@@ -193,12 +194,13 @@ def counter_of(variable: Variable) -> list:
     """The change counter of a tensor's memory, made at first need."""
     counter = variable.counter
     if counter is None:
-        counter = variable.counter = [0, None]
+        counter = variable.counter = [0, None, -1]
     return counter
 
 
 def changed(variable: Variable, operation: str) -> None:
     """Note that a tensor's memory was changed in place."""
-    counter = counter_of(variable)
+    counter = variable.counter or counter_of(variable)
     counter[0] += 1
     counter[1] = operation
+    counter[2] = next_number()

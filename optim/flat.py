@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 
 from ..autograd.mode import enable_grad
-from ..autograd.variable import Variable, box, changed, counter_of
+from ..autograd.variable import Variable, box, changed, counter_of, next_number
 from ..runtime import device as devices
 from ..runtime.arrays import Array, module_of
 from ..tensor.arena import Arena, home_of, settle
@@ -106,9 +106,11 @@ class ElementwiseOptimizer(Optimizer):
                 for run in plan.runs:
                     self._prepare(run, group)
                     self._update(run, group, 0, len(run.parameters), run.chunks)
+                stamp = next_number()
                 for _, _, counter in plan.expected:
                     counter[0] += 1
                     counter[1] = "optimizer step"
+                    counter[2] = stamp
             else:
                 self._step_in_pieces(i, group)
                 for p in params:

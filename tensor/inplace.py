@@ -60,9 +60,9 @@ def _keep_saved(node: Node, tensor: Any, first: int) -> None:
     pending = [] if counter is None else [node]
     while pending:
         node = pending.pop()
-        if any(saved is counter for saved, _ in node.versions):
+        if any(saved is counter for saved in node.versions):
             node.saved = tuple(v.copy() if hasattr(v, "dtype") else v for v in node.values())
-            node.versions = tuple(pair for pair in node.versions if pair[0] is not counter)
+            node.versions = tuple(saved for saved in node.versions if saved is not counter)
         pending += [edge for edge in node.edges if isinstance(edge, Node) and edge.number > first]
 
 
