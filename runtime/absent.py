@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
-from importlib import resources
 from typing import Any
 
 
 @functools.cache
 def torch_names() -> frozenset[str]:
     """The public names of PyTorch's training API, as `python -m docs.api` last wrote them down."""
-    return frozenset(resources.files(__package__).joinpath("torch_names.txt").read_text().split())
+    with open(os.path.join(os.path.dirname(__file__), "torch_names.txt")) as names:
+        return frozenset(names.read().split())
 
 
 def getattr_of(module: str) -> Callable[[str], Any]:

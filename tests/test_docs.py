@@ -33,7 +33,8 @@ def test_examples(name):
 
 
 def public_functions():
-    for name, value in vars(paceline).items():
+    for name in dir(paceline):
+        value = getattr(paceline, name)
         if not name.startswith("_") and (inspect.isroutine(value) or inspect.isclass(value)):
             yield name, value
     for name, value in vars(paceline.Tensor).items():

@@ -21,9 +21,8 @@ comm.barrier()
 # The same before anyone has started MPI.
 EARLY_JOB = """
 import sys, time
-import paceline.runtime
-from paceline.runtime.world import get_world
-if get_world().rank == 1:
+import paceline
+if paceline.runtime.world.get_world().rank == 1:
     {action}
 time.sleep(60)
 """

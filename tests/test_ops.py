@@ -79,7 +79,7 @@ def test_every_primitive_has_a_row():
 
 def public_names():
     """What `paceline` shows of the packages below nn."""
-    shown = {n: v for n, v in vars(paceline).items() if not n.startswith("_") and callable(v)}
+    shown = {n: v for n in dir(paceline) if not n.startswith("_") and callable(v := getattr(paceline, n))}
     return [
         n
         for n, v in shown.items()
