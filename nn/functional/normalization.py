@@ -63,7 +63,7 @@ def batch_norm(
     mean, variance = ops.moments(input, dims)
     _move_towards(running_mean, mean.array, momentum)
     _move_towards(running_var, variance.array * (count / max(count - 1, 1)), momentum)
-    return ops.normalize(input, mean, variance, weight, bias, dims, eps)
+    return ops.normalize(input, mean, variance, weight, bias, dims, eps, True)
 
 
 def _move_towards(running: Any, new: Any, momentum: float) -> None:
@@ -126,13 +126,12 @@ def instance_norm(
     if len(shape) < 3 or math.prod(shape[2:]) == 1:
         raise ValueError(f"Expected more than 1 spatial element when training, got input size {list(shape)}")
     _check_channels("instance_norm", shape, running_mean, running_var, weight, bias)
-    dims = tuple(range(2, len(shape)))
-    mean, variance = ops.moments(input, dims)
-    count = math.prod(shape[2:])
-    _move_towards(running_mean, mean.array.mean(0), momentum)
-    _move_towards(running_var, variance.array.mean(0) * (count / max(count - 1, 1)), momentum)
-    weight, bias = (_per_channel(x, len(shape)) for x in (weight, bias))
-    return ops.normalize(input, mean, variance, weight, bias, dims, eps)
+    if running_mean is not None or running_var is not None:
+        mean, variance = ops.moments(input, tuple(range(2, len(shape))))
+        count = math.prod(shape[2:])
+        _move_towards(running_mean, mean.array.mean(0), momentum)
+        _move_towards(running_var, variance.array.mean(0) * (count / max(count - 1, 1)), momentum)
+    return _by_group(input, shape[1], weight, bias, eps)
 
 
 def _check_channels(function: str, shape: tuple, running_mean: Any, running_var: Any, weight: Any, bias: Any) -> None:
@@ -173,8 +172,7 @@ def layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any 
         tensor([-1.,  1.])
     """
     dims = _last_dims(input, normalized_shape, weight, bias)
-    mean, variance = ops.moments(input, dims)
-    return ops.normalize(input, mean, variance, weight, bias, dims, eps)
+    return ops.normalize(input, None, None, weight, bias, dims, eps, True)
 
 
 def _last_dims(input: Any, normalized_shape: Any, weight: Any, bias: Any) -> tuple[int, ...]:
@@ -214,8 +212,7 @@ def rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float |
     dims = _last_dims(input, normalized_shape, weight, None)
     if eps is None:
         eps = finfo(input.dtype).eps
-    scale = pw.rsqrt(ar.add(reduction.mean(ar.mul(input, input), dims, True), eps))
-    return _affine(ar.mul(input, scale), weight, None)
+    return ops.normalize(input, None, None, weight, None, dims, eps, False)
 
 
 def local_response_norm(input: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Any:
@@ -255,9 +252,17 @@ def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None
             "Expected number of channels in input to be divisible by num_groups, but got input of shape "
             f"{list(shape)} and num_groups={num_groups}"
         )
-    groups = shaping.reshape(input, (shape[0], num_groups, math.prod(shape[1:]) // num_groups))
-    normal = shaping.reshape(layer_norm(groups, groups.array.shape[2:], eps=eps), shape)
-    return _affine(normal, _per_channel(weight, len(shape)), _per_channel(bias, len(shape)))
+    _check_channels("group_norm", shape, None, None, weight, bias)
+    return _by_group(input, num_groups, weight, bias, eps)
+
+
+def _by_group(input: Any, num_groups: int, weight: Any, bias: Any, eps: float) -> Any:
+    """Normalization over groups of channels, as [n, num_groups, channels of a group, places]."""
+    shape = input.array.shape
+    size = (shape[0], num_groups, shape[1] // max(num_groups, 1), math.prod(shape[2:]))
+    weight, bias = (None if x is None else shaping.reshape(x, (1, *size[1:3], 1)) for x in (weight, bias))
+    out = ops.normalize(shaping.reshape(input, size), None, None, weight, bias, (2, 3), eps, True)
+    return shaping.reshape(out, shape)
 
 
 def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Any:
