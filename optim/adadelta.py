@@ -7,7 +7,8 @@ from types import ModuleType
 from typing import Any
 
 from ..runtime.arrays import Array
-from .flat import ElementwiseOptimizer, State, descent
+from ..tensor.kernels import sources
+from .flat import ElementwiseOptimizer, State, descent, descent_options
 from .optimizer import check_options
 
 
@@ -93,3 +94,10 @@ class Adadelta(ElementwiseOptimizer):
         u *= rho
         u += b
         p -= xp.multiply(d, float(hp["lr"]), out=b)
+
+    @staticmethod
+    def fused_update(p: Array, g: Array, state: State, hp: dict[str, Any], step: int) -> None:
+        number, rho = p.dtype.type, hp["rho"]
+        numbers = map(number, (float(hp["lr"]), rho, 1 - rho, hp["eps"]))
+        options = descent_options(hp, number, hp["weight_decay"])
+        sources.optimizer.adadelta(p, g, state["square_avg"], state["acc_delta"], *numbers, *options)

@@ -7,7 +7,8 @@ from types import ModuleType
 from typing import Any
 
 from ..runtime.arrays import Array
-from .flat import ElementwiseOptimizer, State, descent
+from ..tensor.kernels import sources
+from .flat import ElementwiseOptimizer, State, descent, descent_options
 from .optimizer import check_options
 
 
@@ -85,3 +86,10 @@ class Adagrad(ElementwiseOptimizer):
         xp.divide(g, b, out=b)
         b *= lr
         p -= b
+
+    @staticmethod
+    def fused_update(p: Array, g: Array, state: State, hp: dict[str, Any], step: int) -> None:
+        number = p.dtype.type
+        lr = float(hp["lr"]) / (1 + (step - 1) * hp["lr_decay"])
+        options = descent_options(hp, number, hp["weight_decay"])
+        sources.optimizer.adagrad(p, g, state["sum"], number(lr), number(hp["eps"]), *options)

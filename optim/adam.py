@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
 from ..runtime.arrays import Array
-from .flat import ElementwiseOptimizer, State, descent
+from ..tensor.kernels import sources
+from .flat import ElementwiseOptimizer, State, descent, descent_options
 from .optimizer import check_options
 
 
@@ -105,6 +106,28 @@ class Adam(ElementwiseOptimizer):
         xp.divide(m, b, out=b)
         b *= lr * root / (1 - beta1**step)
         p -= b
+
+    @staticmethod
+    def fused_update(p: Array, g: Array, state: State, hp: dict[str, Any], step: int) -> None:
+        number, (beta1, beta2) = p.dtype.type, map(float, hp["betas"])
+        root = math.sqrt(1 - beta2**step)
+        rate, eps = number(float(hp["lr"]) * root / (1 - beta1**step)), number(hp["eps"] * root)
+        m, v = state["exp_avg"], state["exp_avg_sq"]
+        if hp["amsgrad"]:
+            sources.optimizer.adam_means(p, g, m, v, *mean_options(hp, number))
+            sources.optimizer.amsgrad(p, m, v, state["max_exp_avg_sq"], rate, eps)
+            return
+        sources.optimizer.adam(p, g, m, v, rate, eps, *mean_options(hp, number))
+
+
+def mean_options(hp: dict[str, Any], number: Callable[[float], Any]) -> tuple:
+    """What kernels take to decay p and update both means: see `adam` in the sources."""
+    (beta1, beta2), decay = map(float, hp["betas"]), hp["weight_decay"]
+    keep = 1.0
+    if hp["decoupled_weight_decay"]:
+        keep, decay = 1 - float(hp["lr"]) * decay, 0
+    numbers = map(number, (keep, beta1, 1 - beta1, beta2, 1 - beta2))
+    return *numbers, *descent_options(hp, number, decay)
 
 
 class AdamW(Adam):

@@ -7,7 +7,8 @@ from types import ModuleType
 from typing import Any
 
 from ..runtime.arrays import Array
-from .flat import ElementwiseOptimizer, State, descent
+from ..tensor.kernels import sources
+from .flat import ElementwiseOptimizer, State, descent, descent_options
 from .optimizer import check_options
 
 
@@ -86,3 +87,11 @@ class Adamax(ElementwiseOptimizer):
         xp.divide(m, u, out=b)
         b *= float(hp["lr"]) / (1 - beta1**step)
         p -= b
+
+    @staticmethod
+    def fused_update(p: Array, g: Array, state: State, hp: dict[str, Any], step: int) -> None:
+        number, (beta1, beta2) = p.dtype.type, hp["betas"]
+        rate = float(hp["lr"]) / (1 - beta1**step)
+        numbers = map(number, (rate, hp["eps"], beta1, 1 - beta1, beta2))
+        options = descent_options(hp, number, hp["weight_decay"])
+        sources.optimizer.adamax(p, g, state["exp_avg"], state["exp_inf"], *numbers, *options)

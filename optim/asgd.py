@@ -9,7 +9,8 @@ from typing import Any
 import numpy
 
 from ..runtime.arrays import Array
-from .flat import ElementwiseOptimizer, State, descent
+from ..tensor.kernels import sources
+from .flat import ElementwiseOptimizer, State, descent, descent_options
 from .optimizer import check_options
 
 
@@ -99,3 +100,10 @@ class ASGD(ElementwiseOptimizer):
             xp.subtract(p, mean, out=b)
             b *= mu
             mean += b
+
+    @staticmethod
+    def fused_update(p: Array, g: Array, state: State, hp: dict[str, Any], step: int) -> None:
+        number, eta, mu = p.dtype.type, hp["eta"], hp["mu"]
+        numbers = map(number, (eta, 1 - hp["lambd"] * eta, mu))
+        options = descent_options(hp, number, hp["weight_decay"])
+        sources.optimizer.asgd(p, g, state["ax"], *numbers, mu == 1, *options)

@@ -13,6 +13,7 @@ from ..autograd.variable import Variable, box, changed, counter_of, next_number
 from ..runtime import device as devices
 from ..runtime.arrays import Array, module_of
 from ..tensor.arena import Arena, home_of, settle
+from ..tensor.kernels import takes
 from .optimizer import Optimizer
 
 # Bytes of each array in one update call. On the CPU parameters, gradients, two states and two scratch arrays then stay
@@ -21,7 +22,8 @@ _CHUNK_CPU = 128 * 1024
 _CHUNK_GPU = 64 * 1024 * 1024
 
 State = dict[str, Array]
-Chunk = tuple[Array, Array, State, tuple[Array, Array]]  # parameters, gradients, state, scratch
+# parameters, gradients, state, scratch; without scratch they are for `fused_update`
+Chunk = tuple[Array, Array, State, tuple[Array, Array] | None]
 
 
 def descent(xp: ModuleType, p: Array, g: Array, weight_decay: float, maximize: bool, out: Array) -> Array:
@@ -30,6 +32,11 @@ def descent(xp: ModuleType, p: Array, g: Array, weight_decay: float, maximize: b
         xp.multiply(p, float(weight_decay), out=out)
         return xp.subtract(out, g, out=out) if maximize else xp.add(out, g, out=out)
     return xp.negative(g, out=out) if maximize else g
+
+
+def descent_options(hp: dict[str, Any], number: Callable[[float], Any], decay: float) -> tuple[Any, bool, bool]:
+    """What kernels take to compute the same: the L2 penalty, whether there is one, and whether to maximize."""
+    return number(decay), bool(decay), bool(hp["maximize"])
 
 
 class ElementwiseOptimizer(Optimizer):
@@ -79,6 +86,15 @@ class ElementwiseOptimizer(Optimizer):
             scratch: two arrays like p to compute in.
         """
         raise NotImplementedError
+
+    # `update` without scratch in one compiled pass over large float arrays on the CPU: `(p, g, state, hp, step)`. It
+    # returns NotImplemented for options that it does not take; None: there is no such function.
+    fused_update: Callable[..., Any] | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "update" in vars(cls) and "fused_update" not in vars(cls):
+            cls.fused_update = None  # the inherited one computes another update
 
     @staticmethod
     def advance(numbers: dict[str, float], hp: dict[str, Any], step: int) -> dict[str, Any]:
@@ -143,7 +159,11 @@ class ElementwiseOptimizer(Optimizer):
                 for name, number in numbers.items():
                     run.numbers[name][first:last] = number
         for p, g, state, scratch in chunks:
-            self.update(run.xp, p, g, state, options, step, scratch)
+            if scratch is not None:
+                self.update(run.xp, p, g, state, options, step, scratch)
+            elif self.fused_update(p, g, state, options, step) is NotImplemented:  # type: ignore[misc]
+                for part in self._cut(run.xp, p, g, state):
+                    self.update(run.xp, *part[:3], options, step, part[3])  # type: ignore[arg-type]
         if step == 1 and run.state:
             self._publish(run, range(first, last))
 
@@ -156,7 +176,12 @@ class ElementwiseOptimizer(Optimizer):
             run.chunks = self._chunks(run.xp, run.data, run.grad, run.state)
 
     def _chunks(self, xp: ModuleType, p: Array, g: Array, state: State) -> list[Chunk]:
-        """Flat arrays cut into what one update call takes."""
+        """Flat arrays as one update call after the other takes them."""
+        if xp is numpy and self.fused_update is not None and takes(p):
+            return [(p, g, state, None)]
+        return self._cut(xp, p, g, state)
+
+    def _cut(self, xp: ModuleType, p: Array, g: Array, state: State) -> list[Chunk]:
         width = (_CHUNK_CPU if xp is numpy else _CHUNK_GPU) // p.itemsize
         a, b = self._scratch_like(xp, p[:width])
         chunks = []

@@ -10,6 +10,8 @@ from typing import Any
 import numpy
 
 from ..runtime.arrays import Array
+from ..tensor.kernels import sources
+from .adam import mean_options
 from .flat import ElementwiseOptimizer, State, descent
 from .optimizer import check_options
 
@@ -116,6 +118,15 @@ class NAdam(ElementwiseOptimizer):
         d /= b
         d *= lr * root
         p -= d
+
+    @staticmethod
+    def fused_update(p: Array, g: Array, state: State, hp: dict[str, Any], step: int) -> None:
+        number, beta2 = p.dtype.type, hp["betas"][1]
+        root = math.sqrt(1 - beta2**step)
+        product, ahead = hp["mu_product"], _mu(hp, step + 1)
+        parts = (1 - _mu(hp, step)) / (1 - product), ahead / (1 - product * ahead)
+        numbers = map(number, (float(hp["lr"]) * root, *parts, hp["eps"] * root))
+        sources.optimizer.nadam(p, g, state["exp_avg"], state["exp_avg_sq"], *numbers, *mean_options(hp, number))
 
 
 def _mu(hp: dict[str, Any], step: int) -> float:

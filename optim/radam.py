@@ -8,6 +8,8 @@ from types import ModuleType
 from typing import Any
 
 from ..runtime.arrays import Array
+from ..tensor.kernels import sources
+from .adam import mean_options
 from .flat import ElementwiseOptimizer, State, descent
 from .optimizer import check_options
 
@@ -94,15 +96,30 @@ class RAdam(ElementwiseOptimizer):
         b *= 1 - beta2
         v *= beta2
         v += b
-        rate, correction = lr / (1 - beta1**step), 1 - beta2**step
-        longest = 2 / (1 - beta2) - 1
-        length = longest - 2 * step * beta2**step / correction
-        if length <= 5:
+        rate, divided = _rate(hp, step)
+        if not divided:
             p -= xp.multiply(m, rate, out=b)
             return
-        rate *= math.sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length))
         xp.sqrt(v, out=b)
         b += hp["eps"]
         xp.divide(m, b, out=b)
-        b *= rate * math.sqrt(correction)
+        b *= rate
         p -= b
+
+    @staticmethod
+    def fused_update(p: Array, g: Array, state: State, hp: dict[str, Any], step: int) -> None:
+        number, (rate, divided) = p.dtype.type, _rate(hp, step)
+        m, v, options = state["exp_avg"], state["exp_avg_sq"], mean_options(hp, number)
+        sources.optimizer.radam(p, g, m, v, number(rate), divided, number(hp["eps"]), *options)
+
+
+def _rate(hp: dict[str, Any], step: int) -> tuple[float, bool]:
+    """The factor of this step's direction, and whether that is divided by the root of the mean square."""
+    beta1, beta2 = hp["betas"]
+    rate, correction = float(hp["lr"]) / (1 - beta1**step), 1 - beta2**step
+    longest = 2 / (1 - beta2) - 1
+    length = longest - 2 * step * beta2**step / correction
+    if length <= 5:
+        return rate, False
+    rate *= math.sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length))
+    return rate * math.sqrt(correction), True

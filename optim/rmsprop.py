@@ -7,7 +7,8 @@ from types import ModuleType
 from typing import Any
 
 from ..runtime.arrays import Array
-from .flat import ElementwiseOptimizer, State, descent
+from ..tensor.kernels import sources
+from .flat import ElementwiseOptimizer, State, descent, descent_options
 from .optimizer import check_options
 
 
@@ -108,3 +109,15 @@ class RMSprop(ElementwiseOptimizer):
         else:
             b *= lr
         p -= b
+
+    @staticmethod
+    def fused_update(p: Array, g: Array, state: State, hp: dict[str, Any], step: int) -> Any:
+        if hp["centered"]:
+            return NotImplemented
+        number, s, alpha = p.dtype.type, state["square_avg"], hp["alpha"]
+        numbers = map(number, (float(hp["lr"]), alpha, 1 - alpha, hp["eps"]))
+        options = descent_options(hp, number, hp["weight_decay"])
+        if hp["momentum"] > 0:
+            v, momentum = state["momentum_buffer"], number(hp["momentum"])
+            return sources.optimizer.rmsprop_momentum(p, g, s, v, momentum, *numbers, *options)
+        return sources.optimizer.rmsprop(p, g, s, *numbers, *options)

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from ..runtime.arrays import Array
+from ..tensor.kernels import sources
 from .flat import ElementwiseOptimizer, State, descent
 from .optimizer import check_options
 
@@ -88,3 +89,9 @@ class Rprop(ElementwiseOptimizer):
         xp.sign(before, out=b)
         b *= size
         p -= b
+
+    @staticmethod
+    def fused_update(p: Array, g: Array, state: State, hp: dict[str, Any], step: int) -> None:
+        shrink, grow = hp["etas"]
+        numbers = map(p.dtype.type, (grow, shrink, *hp["step_sizes"], 0))
+        sources.optimizer.rprop(p, g, state["prev"], state["step_size"], *numbers, bool(hp["maximize"]))

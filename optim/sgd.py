@@ -7,7 +7,8 @@ from types import ModuleType
 from typing import Any
 
 from ..runtime.arrays import Array
-from .flat import ElementwiseOptimizer, State, descent
+from ..tensor.kernels import sources
+from .flat import ElementwiseOptimizer, State, descent, descent_options
 from .optimizer import check_options
 
 
@@ -98,3 +99,15 @@ class SGD(ElementwiseOptimizer):
             else:
                 g = v
         p -= xp.multiply(g, lr, out=b)
+
+    @staticmethod
+    def fused_update(p: Array, g: Array, state: State, hp: dict[str, Any], step: int) -> None:
+        number, momentum = p.dtype.type, hp["momentum"]
+        lr, options = number(float(hp["lr"])), descent_options(hp, number, hp["weight_decay"])
+        if not momentum:
+            sources.optimizer.sgd(p, g, lr, *options)
+            return
+        fresh = 1 - hp["dampening"] if step > 1 else 1
+        sources.optimizer.sgd_momentum(
+            p, g, state["momentum_buffer"], lr, number(momentum), number(fresh), hp["nesterov"], *options
+        )
