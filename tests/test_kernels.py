@@ -1,0 +1,156 @@
+"""Every compiled kernel against the portable body and the written rules, on the samples of the table of operations."""
+
+import contextlib
+import functools
+
+import numpy as np
+import pytest
+from tables.all_ops import rows
+from tables.table import outputs
+from test_ops import assert_same, backward, portable_bodies
+
+import paceline
+from paceline.autograd.declaration import registry
+from paceline.autograd.primitive import RAW_NUMPY
+from paceline.tensor import kernels
+
+pytest.importorskip("numba")
+
+DECLARATIONS = {name: function.declaration for name, function in registry.items()}
+# name of the primitive -> what was registered with kernels.compiled and kernels.compiled_vjp
+FORWARD = {n: d.kernels["cpu"].compiled for n, d in DECLARATIONS.items() if hasattr(d.kernels.get("cpu"), "compiled")}
+BACKWARD = {n: d.fused["cpu"].function for n, d in DECLARATIONS.items() if d.fused_takes.get("cpu") is not None}
+DIRECTIONS = {"forward": FORWARD, "backward": BACKWARD}
+TOLERANCE = {np.float32: 1e-4, np.float64: 1e-10}
+
+
+@contextlib.contextmanager
+def replaced_kernels(replace):
+    """Inputs of any size take the compiled kernels, each replaced by `replace(its name, its function, direction)`."""
+    least_size, kernels.LEAST_SIZE = kernels.LEAST_SIZE, 0
+    kept = {name: dict(d.kernels) for name, d in DECLARATIONS.items()}
+    try:
+        for name, function in FORWARD.items():
+            kernels.compiled(registry[name])(replace(name, function, "forward"))
+        for name, function in BACKWARD.items():
+            DECLARATIONS[name].fused["cpu"].function = replace(name, function, "backward")
+        forget_plans()
+        yield
+    finally:
+        kernels.LEAST_SIZE = least_size
+        for name, d in DECLARATIONS.items():
+            d.kernels.update(kept[name])
+        for name, function in BACKWARD.items():
+            DECLARATIONS[name].fused["cpu"].function = function
+        forget_plans()
+
+
+def forget_plans():
+    """Make calls look up their kernels anew."""
+    for d in DECLARATIONS.values():
+        d.bodies.clear()
+        d.plans.clear()
+    for name in [name for name in vars(RAW_NUMPY) if name != "xp"]:
+        delattr(RAW_NUMPY, name)
+
+
+def run(op, sample, dtype):
+    """Outputs, and gradients of the floating inputs, with the sample's floating arrays in one dtype."""
+    leaves = []
+
+    def make(array):
+        if array.dtype != np.float64:
+            return paceline.from_numpy(array.copy("K"))
+        tensor = paceline.from_numpy(array.astype(dtype))
+        if op.differentiable:
+            leaves.append(tensor.requires_grad_())
+        return tensor
+
+    args, kwargs = sample.tensors(make)
+    results = op(paceline, *args, **kwargs)
+    roots = [y for y in outputs(results) if isinstance(y, paceline.Tensor) and y.requires_grad]
+    return results, backward(results, leaves) if leaves and roots else ()
+
+
+@functools.cache
+def samples_by_kernel():
+    """name of the primitive -> the (row, sample) that come to one of its kernels, none of which computes here."""
+    found = {name: [] for name in {**FORWARD, **BACKWARD}}
+    asked = set()
+
+    def only_note(name, function, direction):
+        @functools.wraps(function)
+        def note(*args, **kwargs):
+            asked.add(name)
+            return NotImplemented
+
+        return note
+
+    with replaced_kernels(only_note):
+        for op in rows():
+            for sample in op.samples:
+                asked.clear()
+                run(op, sample, np.float64)
+                for name in asked:
+                    found[name].append((op, sample))
+    return found
+
+
+@pytest.mark.parametrize("name", sorted({**FORWARD, **BACKWARD}))
+def test_kernel_equals_portable_body_and_rules(name):
+    """Also fails for a kernel that no row of the table reaches."""
+    computed = set()
+
+    def watched(kernel, function, direction):
+        @functools.wraps(function)
+        def watch(*args, **kwargs):
+            result = function(*args, **kwargs)
+            if kernel == name and result is not NotImplemented:
+                computed.add(direction)
+            return result
+
+        return watch
+
+    for dtype, tolerance in TOLERANCE.items():
+        computed.clear()
+        for op, sample in samples_by_kernel()[name]:
+            with replaced_kernels(watched):
+                found = run(op, sample, dtype)
+            with portable_bodies():
+                expected = run(op, sample, dtype)
+            assert_same(found[0], expected[0], tolerance, f"{op.name}{sample}")
+            assert_same(found[1], expected[1], tolerance, f"gradients of {op.name}{sample}")
+        registered = {direction for direction, table in DIRECTIONS.items() if name in table}
+        assert computed == registered, "a kernel that no row reaches: it returns NotImplemented, or a row is missing"
+
+
+SPECIAL = [np.nan, np.inf, -np.inf, 0.0, 1e30, -1e30, 1e-30, -1e-30, 1e-42, 20.5, -20.5, 100.0, -100.0, 800.0, -800.0]
+
+
+def elementwise(name):
+    """Whether a primitive with a kernel is a function of each element, with no attribute that has to be given."""
+    d = DECLARATIONS[name]
+    if name not in FORWARD or d.inputs != ("input",) or d.required != 1:
+        return False
+    shape = (2, 3)
+    result = registry[name](paceline.ones(*shape))
+    return isinstance(result, paceline.Tensor) and result.shape == shape
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", [name for name in sorted(FORWARD) if elementwise(name)])
+def test_special_values(name, dtype):
+    """NaN, infinities and extreme values come out as from the portable body and the written rule."""
+
+    def gradient_and_value():
+        x = paceline.tensor(SPECIAL, dtype=getattr(paceline, dtype.__name__), requires_grad=True)
+        out = registry[name](x)
+        out.backward(paceline.ones_like(x))
+        return out.detach(), x.grad
+
+    with replaced_kernels(lambda name, function, direction: function):
+        found = gradient_and_value()
+    with portable_bodies():
+        expected = gradient_and_value()
+    for x, y, what in zip(found, expected, ("value", "gradient"), strict=True):
+        np.testing.assert_allclose(x.numpy(), y.numpy(), rtol=TOLERANCE[dtype], atol=1e-7, err_msg=what)
