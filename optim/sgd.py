@@ -84,7 +84,7 @@ class SGD(ElementwiseOptimizer):
         xp: ModuleType, p: Array, g: Array, state: State, hp: dict[str, Any], step: int, scratch: tuple[Array, Array]
     ) -> None:
         a, b = scratch
-        lr, momentum = float(hp["lr"]), hp["momentum"]
+        momentum = hp["momentum"]
         if hp["weight_decay"] or hp["maximize"]:
             g = descent(xp, p, g, hp["weight_decay"], hp["maximize"], out=a)
         if momentum:
@@ -98,7 +98,7 @@ class SGD(ElementwiseOptimizer):
                 g = xp.add(g, xp.multiply(v, momentum, out=b), out=a)
             else:
                 g = v
-        p -= xp.multiply(g, lr, out=b)
+        p -= xp.multiply(g, float(hp["lr"]), b)
 
     @staticmethod
     def fused_update(p: Array, g: Array, state: State, hp: dict[str, Any], step: int) -> None:
