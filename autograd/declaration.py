@@ -127,20 +127,6 @@ class Declaration:
         """The bit mask of inputs that have a rule; the others cut the graph."""
         return sum(1 << i for i, name in enumerate(self.inputs) if self.joint is not None or name in self.rules)
 
-    def picker(self, names: list[str]) -> Callable:
-        """A function from (*inputs, *outputs, *residuals, *attributes) to the tuple of the named values."""
-        everything = (*self.inputs, *self.outputs, *self.residuals, *self.attributes)
-        terms = []
-        for name in names:
-            source = name.removesuffix("_shape")
-            if name in everything:
-                terms.append(name)
-            elif self.variadic:
-                terms.append(f"[x.shape for x in {source}]")
-            else:
-                terms.append(f"{source}.shape")
-        return eval(f"lambda {', '.join(everything)}: ({''.join(t + ',' for t in terms)})")
-
     def plan(self, mask: int, xp_is_numpy: bool) -> Plan | None:
         """The plan for a set of inputs that want gradients, None if no rule leads to any of them."""
         key = mask if xp_is_numpy else -mask
@@ -239,8 +225,7 @@ class Declaration:
         plan = self.plan(mask, values[0].__class__ is _ndarray) if mask else None
         if plan is None:
             return
-        saved = plan.save(*((raw,) if self.variadic else raw), *values, *attributes)
-        versions = plan.versions(inputs, results[0]) if plan.versions is not None else ()
+        saved, versions = plan.save(inputs, results[0], *((raw,) if self.variadic else raw), *values, *attributes)
         node = Node(plan, edges, saved, results[0].array.shape, versions)
         if self.multiple is None:
             results[0].node = node

@@ -17,7 +17,7 @@ class Plan:
     """What backward does for one primitive and one set of inputs that want gradients."""
 
     __slots__ = ("declaration", "fused", "holomorphic", "joint", "multiple", "names", "needs", "rules", "save",
-                 "simple", "takes", "title", "versions")  # fmt: skip
+                 "simple", "takes", "title")  # fmt: skip
 
     def __init__(self, declaration: Any, mask: int, device: str) -> None:
         self.declaration = declaration
@@ -29,13 +29,12 @@ class Plan:
         joint, fused = declaration.joint, declaration.fused.get(device)
         used = [rule for rule in (*(rule for _, rule in rules), joint, fused) if rule is not None]
         self.names = names = list(dict.fromkeys(name for rule in used for name in rule.names))
-        self.save = declaration.picker(names)
+        self.save = _saver(declaration, names)
         self.rules = tuple((i, rule.function, rule.picker(names)) for i, rule in rules)
         self.joint = joint and (joint.function, joint.picker(names) or _nothing)
         self.fused = fused and (fused.function, fused.picker(names) or _nothing)
         self.takes = declaration.fused_takes.get(device)  # which gradients the fused kernel is for; None: all
         self.simple = bool(rules) and (fused is None or self.takes is not None) and not declaration.variadic
-        self.versions = _version_reader(declaration, names)
 
     def gradients(self, F: Any, g: Any, saved: tuple, create_graph: bool) -> Iterable:
         """The gradients of all inputs in order, for the rules that are not one per input."""
@@ -77,17 +76,29 @@ def _nothing(saved: tuple) -> tuple:
     return ()
 
 
-def _version_reader(declaration: Any, names: list[str]) -> Callable | None:
-    """A function (inputs, result) -> the counters of all tensors whose memory is saved; None if there is none."""
-    term = "(getattr({0}, 'counter', CONSTANT) or counter_of({0}))".format
-    if declaration.variadic:
-        terms = [f"*[{term('x')} for x in inputs]"] if declaration.inputs[0] in names else []
-    else:
-        terms = [term(f"inputs[{i}]") for i, name in enumerate(declaration.inputs) if name in names]
+def _saver(declaration: Any, names: list[str]) -> Callable:
+    """A function (inputs, result, *arrays of inputs, *outputs, *residuals, *attributes) -> what a node keeps: the named
+    values, and the counters of the tensors whose memory that is."""
+    everything = (*declaration.inputs, *declaration.outputs, *declaration.residuals, *declaration.attributes)
+    values, counters = [], []
+    for name in names:
+        source = name.removesuffix("_shape")
+        if name in everything:
+            values.append(name)
+        elif declaration.variadic:
+            values.append(f"[x.shape for x in {source}]")
+        else:
+            values.append(f"{source}.shape")
+        if name in declaration.inputs and declaration.variadic:
+            counters.append("*[x.counter or counter_of(x) for x in INPUTS]")
+        elif name in declaration.inputs:
+            tensor = f"INPUTS[{declaration.inputs.index(name)}]"
+            counters.append(f"getattr({tensor}, 'counter', CONSTANT) or counter_of({tensor})")
     if any(name in names for name in declaration.outputs):
-        terms.append(term("result"))
-    scope = {"CONSTANT": _CONSTANT, "counter_of": counter_of}
-    return eval(f"lambda inputs, result: ({', '.join(terms)},)", scope) if terms else None
+        counters.append("RESULT.counter or counter_of(RESULT)")
+    kept = [f"({''.join(term + ', ' for term in terms)})" for terms in (values, counters)]
+    parameters = ", ".join(("INPUTS", "RESULT", *everything))
+    return eval(f"lambda {parameters}: ({', '.join(kept)})", {"CONSTANT": _CONSTANT, "counter_of": counter_of})
 
 
 _CONSTANT = [0, None, -1]  # the counter of numbers and None, which never change

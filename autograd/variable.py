@@ -44,7 +44,6 @@ class Variable:
     home: tuple | None = None  # of a leaf in an arena, and of its slot: (the arena, its number there)
     gradient: Variable | None = None  # what `.grad` shows
 
-    box: type  # the class of results; Tensor registers itself with `class Tensor(Variable, box=True)`
     any_leaf_hooks = False  # true for good once a leaf got a hook: backward need not look for them before
 
     if TYPE_CHECKING:  # every Variable is a Tensor, with operations that this layer does not know
@@ -54,7 +53,11 @@ class Variable:
     def __init_subclass__(cls, box: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if box:
-            Variable.box = cls
+            BOX[0] = cls
+
+
+# The class of results; Tensor puts itself here with `class Tensor(Variable, box=True)`.
+BOX: list[type[Variable]] = [Variable]
 
 
 class View:
@@ -162,7 +165,7 @@ class HookHandle:
 
 def box(array: Array) -> Any:
     """A tensor around a raw array, off the tape."""
-    result: Any = object.__new__(Variable.box)
+    result: Any = object.__new__(BOX[0])
     result.array = array
     return result
 
