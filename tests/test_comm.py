@@ -12,7 +12,7 @@ from tables import comms
 from paceline import distributed
 from paceline.launch.mpi import LaunchError, find_mpiexec
 from paceline.runtime import comm as comm_package
-from paceline.runtime.comm import backend_class, register, world_comm, world_rank, world_size
+from paceline.runtime.comm import CollectiveMismatchError, backend_class, register, world_comm, world_rank, world_size
 from paceline.runtime.comm.threads import run_threads
 
 
@@ -128,7 +128,7 @@ def test_mismatching_message_is_refused():
         else:
             comm.recv(np.zeros(3), 0)
 
-    with pytest.raises(ValueError, match="rank 0 sent 2 elements of float64, but array has 3 of float64"):
+    with pytest.raises(CollectiveMismatchError, match="rank 0 sent 2 elements of float64, but array has 3 of float64"):
         run_threads(2, body)
 
 

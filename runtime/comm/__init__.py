@@ -9,7 +9,10 @@ import threading
 from collections.abc import Iterator
 
 from ..world import get_world
-from .base import CollectiveMismatchError, Comm, ReduceOp, Work
+from .base import Comm
+from .reduction import ReduceOp
+from .signature import CollectiveMismatchError
+from .work import Work
 
 __all__ = ["CollectiveMismatchError", "Comm", "ReduceOp", "Work", "backend_class", "register", "world_comm"]
 

@@ -10,11 +10,36 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..arrays import Array
 from ..world import World
-from .base import Comm, ReduceOp
+from . import messages
+from .base import Comm
+from .reduction import ReduceOp, is_half
+from .work import Receipt, Work
 
 # Larger calls get half the bandwidth, from temporaries that the MPI libraries map and page-fault anew each time.
 PIECE_BYTES = 16 << 20
+
+# Names in mpi4py.MPI, whose sums, maxima and bitwise operations take no booleans.
+_OPS = {
+    ReduceOp.SUM: "SUM",
+    ReduceOp.AVG: "SUM",
+    ReduceOp.PRODUCT: "PROD",
+    ReduceOp.MIN: "MIN",
+    ReduceOp.MAX: "MAX",
+    ReduceOp.BAND: "BAND",
+    ReduceOp.BOR: "BOR",
+    ReduceOp.BXOR: "BXOR",
+}
+_BOOL_OPS = {
+    ReduceOp.SUM: "LOR",
+    ReduceOp.PRODUCT: "LAND",
+    ReduceOp.MIN: "LAND",
+    ReduceOp.MAX: "LOR",
+    ReduceOp.BAND: "LAND",
+    ReduceOp.BOR: "LOR",
+    ReduceOp.BXOR: "LXOR",
+}
 
 
 class MpiComm(Comm):
@@ -22,23 +47,12 @@ class MpiComm(Comm):
 
     backend = "mpi"
 
-    def __init__(self, mpi: Any, comm: Any) -> None:
-        super().__init__(comm.rank, comm.size)
+    def __init__(self, mpi: Any, comm: Any, ranks: tuple[int, ...]) -> None:
+        super().__init__(comm.rank, ranks)
         self._mpi = mpi
-        self._comm = comm
-        self._ops = {
-            ReduceOp.SUM: mpi.SUM,
-            ReduceOp.PRODUCT: mpi.PROD,
-            ReduceOp.MIN: mpi.MIN,
-            ReduceOp.MAX: mpi.MAX,
-        }
-        # MPI's sum and maximum take no booleans.
-        self._bool_ops = {
-            ReduceOp.SUM: mpi.LOR,
-            ReduceOp.PRODUCT: mpi.LAND,
-            ReduceOp.MIN: mpi.LAND,
-            ReduceOp.MAX: mpi.LOR,
-        }
+        self._users = comm
+        # A duplicate, so that the user's own calls on `comm` cannot be mistaken for ours.
+        self._comm = comm.Dup()
         self._sent = np.empty(2, np.int64)
         self._seen = np.empty(2, np.int64)
         # Made once: describing a buffer to mpi4py costs more than the message.
@@ -57,22 +71,43 @@ class MpiComm(Comm):
                 "of different MPIs. Start the job with that library's own mpiexec or with `paceline run`; "
                 "`paceline doctor` shows which ones are installed"
             )
-        # A duplicate, so that the user's own calls on COMM_WORLD cannot be mistaken for ours.
-        comm = found.Dup()
+        comm = cls(mpi, found, tuple(range(found.size)))
         if world.local_rank == 0:
             _unlink_shared_memory()  # after Dup, for which all ranks must have started MPI
-        return cls(mpi, comm)
+        return comm
 
-    def _same_everywhere(self, digest: int) -> bool:
+    @property
+    def mpi4py(self) -> Any:
+        return self._users
+
+    def close(self) -> None:
+        super().close()
+        self._comm.Free()
+        if self._users != self._mpi.COMM_WORLD:
+            self._users.Free()
+
+    def _same_everywhere(self, tag: int) -> bool:
         # All equal if and only if the largest is mine and so is the smallest.
-        self._sent[0] = digest
-        self._sent[1] = -digest
+        self._sent[0] = tag
+        self._sent[1] = -tag
         self._comm.Allreduce(self._sent_buffer, self._seen_buffer, self._mpi.MAX)
-        return bool(self._seen[0] == digest and self._seen[1] == -digest)
+        return bool(self._seen[0] == tag and self._seen[1] == -tag)
 
-    def _all_reduce(self, flat: np.ndarray, op: ReduceOp) -> None:
-        for piece in _pieces(flat):
+    def _agree_and_all_reduce(self, tag: int, flat: np.ndarray, op: ReduceOp) -> bool:
+        if not self._same_everywhere(tag):
+            return False
+        total = _widened(flat)
+        for piece in _pieces(total):
             self._comm.Allreduce(self._mpi.IN_PLACE, piece, self._op(op, flat))
+        self._finish_reduction(op, total, flat)
+        return True
+
+    def _reduce(self, flat: np.ndarray, op: ReduceOp, root: int) -> None:
+        total = _widened(flat)
+        for piece in _pieces(total):
+            sent, received = (self._mpi.IN_PLACE, piece) if self.rank == root else (piece, None)
+            self._comm.Reduce(sent, received, self._op(op, flat), root)
+        self._finish_reduction(op, total, flat)
 
     def _broadcast(self, flat: np.ndarray, root: int) -> None:
         for piece in _pieces(flat.view(np.uint8)):
@@ -85,7 +120,9 @@ class MpiComm(Comm):
         def call(send: np.ndarray, recv: np.ndarray) -> None:
             self._comm.Reduce_scatter_block(send, recv, self._op(op, flat))
 
-        self._by_columns(call, rows, flat[None])
+        total = _widened(flat)
+        self._by_columns(call, rows.astype(total.dtype, copy=False), total[None])
+        self._finish_reduction(op, total, flat)
 
     def _all_to_all(self, out_rows: np.ndarray, in_rows: np.ndarray) -> None:
         self._by_columns(self._comm.Alltoall, in_rows.view(np.uint8), out_rows.view(np.uint8))
@@ -98,23 +135,26 @@ class MpiComm(Comm):
         sent = None if rows is None else rows.view(np.uint8)
         self._by_columns(lambda send, recv: self._comm.Scatter(send, recv, root), sent, flat[None].view(np.uint8))
 
-    def _send(self, flat: np.ndarray, dst: int, tag: int) -> None:
-        for piece in _pieces(flat.view(np.uint8)):
-            self._comm.Send(piece, dst, tag)
+    def _isend(self, array: Array, dst: int, tag: int) -> Work:
+        return messages.isend(self._mpi, self._comm, array, dst, tag)
 
-    def _recv(self, flat: np.ndarray, src: int, tag: int) -> None:
-        for piece in _pieces(flat.view(np.uint8)):
-            self._comm.Recv(piece, src, tag)
+    def _irecv(self, array: Array, src: int | None, tag: int) -> Receipt:
+        return messages.irecv(self._mpi, self._comm, array, src, tag)
 
-    def _barrier(self) -> None:
-        pass  # the signature check was one
-
-    def _split(self, color: int | None, key: int) -> MpiComm | None:
-        part = self._comm.Split(self._mpi.UNDEFINED if color is None else color, key)
-        return None if part == self._mpi.COMM_NULL else MpiComm(self._mpi, part)
+    def _split(self, members: list[int] | None) -> Comm | None:
+        color = self._mpi.UNDEFINED if members is None else min(members)
+        part = self._comm.Split(color, 0 if members is None else members.index(self.rank))
+        return None if members is None else MpiComm(self._mpi, part, tuple(self.ranks[rank] for rank in members))
 
     def _op(self, op: ReduceOp, flat: np.ndarray) -> Any:
-        return self._bool_ops[op] if flat.dtype == np.bool_ else self._ops[op]
+        return getattr(self._mpi, (_BOOL_OPS if flat.dtype == np.bool_ else _OPS)[op])
+
+    def _finish_reduction(self, op: ReduceOp, total: np.ndarray, flat: np.ndarray) -> None:
+        """Divide where the mean was asked for, and round what was summed in float32."""
+        if op is ReduceOp.AVG:
+            total /= self.size
+        if total is not flat:
+            flat[:] = total
 
     def _by_columns(self, call: Callable[..., Any], send: np.ndarray | None, recv: np.ndarray | None) -> None:
         """`call(send, recv)` for ranges of columns, so that no call moves more than PIECE_BYTES."""
@@ -162,3 +202,8 @@ def _pieces(flat: np.ndarray) -> list[np.ndarray]:
     """`flat` in pieces of at most PIECE_BYTES."""
     count = PIECE_BYTES // flat.itemsize
     return [flat] if flat.size <= count else [flat[start : start + count] for start in range(0, flat.size, count)]
+
+
+def _widened(flat: np.ndarray) -> np.ndarray:
+    """Itself, or a copy in float32 where rounding at every rank would lose bits that MPI's own sums do not keep."""
+    return flat.astype(np.float32) if is_half(flat.dtype) else flat

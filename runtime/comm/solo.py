@@ -2,54 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import NoReturn, Self
 
-import numpy as np
-
+from ..arrays import Array
 from ..world import World
-from .base import Comm, ReduceOp
+from .base import Comm
+from .reduction import ReduceOp
 
 
 class SoloComm(Comm):
-    """The communicator of a process that runs alone."""
+    """The communicator of a process that runs alone; its arrays stay where they are, on the host or on a device."""
 
     backend = "solo"
 
-    def __init__(self) -> None:
-        super().__init__(rank=0, size=1)
+    def __init__(self, member: int = 0) -> None:
+        super().__init__(rank=0, ranks=(member,))
 
     @classmethod
     def from_world(cls, world: World) -> Self:
         return cls()
 
-    def _same_everywhere(self, digest: int) -> bool:
+    def _flat(self, array: Array) -> Array:
+        return array.ravel()
+
+    def _same_everywhere(self, tag: int) -> bool:
         return True
 
-    def _all_reduce(self, flat: np.ndarray, op: ReduceOp) -> None:
+    def _agree_and_all_reduce(self, tag: int, flat: Array, op: ReduceOp) -> bool:
+        return True
+
+    def _reduce(self, flat: Array, op: ReduceOp, root: int) -> None:
         pass
 
-    def _broadcast(self, flat: np.ndarray, root: int) -> None:
+    def _broadcast(self, flat: Array, root: int) -> None:
         pass
 
-    def _all_gather(self, rows: np.ndarray, flat: np.ndarray) -> None:
+    def _all_gather(self, rows: Array, flat: Array) -> None:
         rows[0] = flat
 
-    def _reduce_scatter(self, flat: np.ndarray, rows: np.ndarray, op: ReduceOp) -> None:
+    def _reduce_scatter(self, flat: Array, rows: Array, op: ReduceOp) -> None:
         flat[:] = rows[0]
 
-    def _all_to_all(self, out_rows: np.ndarray, in_rows: np.ndarray) -> None:
+    def _all_to_all(self, out_rows: Array, in_rows: Array) -> None:
         out_rows[:] = in_rows
 
-    def _gather(self, rows: np.ndarray | None, flat: np.ndarray, root: int) -> None:
+    def _gather(self, rows: Array | None, flat: Array, root: int) -> None:
         assert rows is not None
         rows[0] = flat
 
-    def _scatter(self, flat: np.ndarray, rows: np.ndarray | None, root: int) -> None:
+    def _scatter(self, flat: Array, rows: Array | None, root: int) -> None:
         assert rows is not None
         flat[:] = rows[0]
 
-    def _barrier(self) -> None:
-        pass
+    def _irecv(self, array: Array, src: int | None, tag: int) -> NoReturn:
+        raise RuntimeError("recv(): there is no other rank that could send anything")
 
-    def _split(self, color: int | None, key: int) -> SoloComm | None:
-        return None if color is None else SoloComm()
+    def _split(self, members: list[int] | None) -> SoloComm | None:
+        return None if members is None else SoloComm(self.ranks[0])

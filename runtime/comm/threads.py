@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import functools
+import datetime
 import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..arrays import Array
 from . import thread_comm
-from .base import Comm, ReduceOp
-
-_COMBINE = {
-    ReduceOp.SUM: np.add,
-    ReduceOp.PRODUCT: np.multiply,
-    ReduceOp.MIN: np.minimum,
-    ReduceOp.MAX: np.maximum,
-}
+from .arguments import fill, flat_on_host
+from .base import Comm
+from .reduction import ReduceOp, combine
+from .work import Receipt, Work, seconds_of
 
 
 def run_threads(size: int, function: Callable[..., Any], *args: Any, timeout: float = 300.0) -> list[Any]:
@@ -50,8 +47,10 @@ def run_threads(size: int, function: Callable[..., Any], *args: Any, timeout: fl
 
     def run_rank(rank: int) -> None:
         try:
-            with thread_comm(ThreadsComm(world, rank)):
+            comm = ThreadsComm(world, rank)
+            with thread_comm(comm):
                 results[rank] = function(*args)
+            comm.close()
         except BaseException as error:  # SystemExit too: whatever ends a rank must end the others
             job.fail(rank, error)
         else:
@@ -115,7 +114,8 @@ class _Group:
         self.meeting = 0
         self.brought: dict[int, Any] = {}
         self.result: list[Any] = []
-        self.mail: defaultdict[tuple[int, int, int], deque[np.ndarray]] = defaultdict(deque)
+        self._letters: defaultdict[tuple[int, int], list[tuple[int, np.ndarray]]] = defaultdict(list)
+        self._receipts: defaultdict[tuple[int, int], list[_Letter]] = defaultdict(list)
 
     def exchange(self, rank: int, item: Any, what: str) -> list[Any]:
         """Every rank brings an item and leaves with all of them, in rank order."""
@@ -132,6 +132,28 @@ class _Group:
             # The next meeting cannot replace it yet: that needs this rank.
             return self.result
 
+    def deliver(self, src: int, dst: int, tag: int, content: np.ndarray) -> None:
+        """Give a message to the first receipt that fits, or keep it for one."""
+        with self.job.changed:
+            waiting = self._receipts[dst, tag]
+            receipt = next((each for each in waiting if each.src in (None, src)), None)
+            if receipt is None:
+                self._letters[dst, tag].append((src, content))
+            else:
+                waiting.remove(receipt)
+                receipt.source, receipt.content = src, content
+                self.job.changed.notify_all()
+
+    def expect(self, dst: int, tag: int, receipt: _Letter) -> None:
+        """Give a receipt the first message that fits, or keep it for one."""
+        with self.job.changed:
+            kept = self._letters[dst, tag]
+            index = next((i for i, (src, _) in enumerate(kept) if receipt.src in (None, src)), None)
+            if index is None:
+                self._receipts[dst, tag].append(receipt)
+            else:
+                receipt.source, receipt.content = kept.pop(index)
+
     def _absent(self) -> list[int]:
         """World ranks that have not come to the meeting."""
         return [member for each, member in enumerate(self.members) if each not in self.brought]
@@ -143,19 +165,31 @@ class ThreadsComm(Comm):
     backend = "threads"
 
     def __init__(self, group: _Group, rank: int) -> None:
-        super().__init__(rank, len(group.members))
+        super().__init__(rank, group.members)
         self._group = group
 
     def _meet(self, item: Any = None) -> list[Any]:
-        return self._group.exchange(self.rank, item, self._kind)
+        return self._group.exchange(self.rank, item, self._call.kind)
 
-    def _same_everywhere(self, digest: int) -> bool:
-        return len(set(self._meet(digest))) == 1
+    def _same_everywhere(self, tag: int) -> bool:
+        return len(set(self._meet(tag))) == 1
 
     # Each collective meets twice: once to show the arrays, once more before anyone may change what he has shown.
 
-    def _all_reduce(self, flat: np.ndarray, op: ReduceOp) -> None:
-        total = functools.reduce(_COMBINE[op], self._meet(flat))
+    def _agree_and_all_reduce(self, tag: int, flat: np.ndarray, op: ReduceOp) -> bool:
+        if not self._same_everywhere(tag):
+            return False
+        total = np.empty_like(flat)
+        combine(op, self._meet(flat), total)
+        self._meet()
+        flat[:] = total
+        return True
+
+    def _reduce(self, flat: np.ndarray, op: ReduceOp, root: int) -> None:
+        total = np.empty_like(flat)
+        sources = self._meet(flat)
+        if self.rank == root:
+            combine(op, sources, total)
         self._meet()
         flat[:] = total
 
@@ -169,7 +203,8 @@ class ThreadsComm(Comm):
         rows[:] = self._meet(flat.copy())  # a copy, since `flat` may be a part of `rows`
 
     def _reduce_scatter(self, flat: np.ndarray, rows: np.ndarray, op: ReduceOp) -> None:
-        total = functools.reduce(_COMBINE[op], [each[self.rank] for each in self._meet(rows)])
+        total = np.empty_like(flat)
+        combine(op, [each[self.rank] for each in self._meet(rows)], total)
         self._meet()
         flat[:] = total
 
@@ -188,33 +223,42 @@ class ThreadsComm(Comm):
         self._meet()
         flat[:] = part
 
-    def _send(self, flat: np.ndarray, dst: int, tag: int) -> None:
-        with self._group.job.changed:
-            self._group.mail[self.rank, dst, tag].append(flat.copy())
-            self._group.job.changed.notify_all()
+    def _isend(self, array: Array, dst: int, tag: int) -> Work:
+        self._group.deliver(self.rank, dst, tag, np.array(flat_on_host(array)))
+        return Work([])
 
-    def _recv(self, flat: np.ndarray, src: int, tag: int) -> None:
+    def _irecv(self, array: Array, src: int | None, tag: int) -> Receipt:
+        receipt = _Letter(self._group, array, src, tag)
+        self._group.expect(self.rank, tag, receipt)
+        return receipt
+
+    def _split(self, members: list[int] | None) -> ThreadsComm | None:
+        ranks = members or []
+        leads = self.rank in ranks[:1]
+        group = _Group(self._group.job, tuple(self.ranks[rank] for rank in ranks), self._group.timeout)
+        groups = self._meet(group if leads else None)
+        return ThreadsComm(groups[ranks[0]], ranks.index(self.rank)) if ranks else None
+
+
+class _Letter(Receipt):
+    """A message that is expected; `content` is what came."""
+
+    def __init__(self, group: _Group, array: Array, src: int | None, tag: int) -> None:
+        super().__init__([array])
+        self.src = src
+        self.content: np.ndarray | None = None
+        self._group = group
+        self._what = f"recv(src={src}, tag={tag})"
+
+    def is_completed(self) -> bool:
+        return self.content is not None
+
+    def wait(self, timeout: float | datetime.timedelta | None = None) -> bool:
         group = self._group
-        mail = group.mail[src, self.rank, tag]
+        senders = group.members if self.src is None else group.members[self.src : self.src + 1]
+        seconds = group.timeout if timeout is None else seconds_of(timeout)
         with group.job.changed:
-            sender = [group.members[src]]
-            group.job.wait(lambda: bool(mail), lambda: sender, f"recv(src={src}, tag={tag})", group.timeout)
-            sent = mail.popleft()
-        if sent.size != flat.size or sent.dtype != flat.dtype:
-            raise ValueError(
-                f"recv(): rank {src} sent {sent.size} elements of {sent.dtype}, "
-                f"but array has {flat.size} of {flat.dtype}"
-            )
-        flat[:] = sent
-
-    def _barrier(self) -> None:
-        pass  # the signature check was one
-
-    def _split(self, color: int | None, key: int) -> ThreadsComm | None:
-        wishes = self._meet((color, key))
-        order = sorted((key, rank) for rank, (each, key) in enumerate(wishes) if each == color)
-        ranks = [rank for _, rank in order]
-        members = tuple(self._group.members[rank] for rank in ranks)
-        leads = color is not None and self.rank == ranks[0]
-        groups = self._meet(_Group(self._group.job, members, self._group.timeout) if leads else None)
-        return None if color is None else ThreadsComm(groups[ranks[0]], ranks.index(self.rank))
+            group.job.wait(self.is_completed, lambda: senders, self._what, seconds)
+        assert self.content is not None
+        fill(self.outputs[0], self.content, self.source)
+        return True

@@ -32,10 +32,15 @@ SHAPES = [(), (0,), (5,), (2, 0, 3), (4, 6)]
 
 _EXACT = {
     ReduceOp.SUM: np.add,
+    ReduceOp.AVG: np.add,
     ReduceOp.PRODUCT: np.multiply,
     ReduceOp.MIN: np.minimum,
     ReduceOp.MAX: np.maximum,
+    ReduceOp.BAND: np.bitwise_and,
+    ReduceOp.BOR: np.bitwise_or,
+    ReduceOp.BXOR: np.bitwise_xor,
 }
+_BITWISE = (ReduceOp.BAND, ReduceOp.BOR, ReduceOp.BXOR)
 
 
 def finish_job(command: list[str], timeout: float = 60.0, **options) -> subprocess.CompletedProcess[str]:
@@ -108,14 +113,24 @@ def cases() -> Iterator[Case]:
                     yield Case(xp, dtype, shape, layout)
 
 
+def has(dtype: np.dtype, op: ReduceOp) -> bool:
+    """Whether the operation is defined for the dtype."""
+    if op in _BITWISE:
+        return dtype.kind in "biu"
+    if op is ReduceOp.AVG:
+        return dtype.kind in "fcV"
+    return dtype.kind != "c" or op not in (ReduceOp.MIN, ReduceOp.MAX)
+
+
 def check_all_reduce(comm: Comm) -> None:
     for case in cases():
         for op, combine in _EXACT.items():
-            if case.dtype.kind == "c" and op in (ReduceOp.MIN, ReduceOp.MAX):
+            if not has(case.dtype, op):
                 continue
             array = case.make(case.values(comm.rank))
             assert comm.all_reduce(array, op) is None
-            case.expect(array, functools.reduce(combine, [case.values(rank) for rank in range(comm.size)]))
+            expected = functools.reduce(combine, [case.values(rank) for rank in range(comm.size)])
+            case.expect(array, expected / comm.size if op is ReduceOp.AVG else expected)
 
 
 def check_broadcast(comm: Comm) -> None:
@@ -276,7 +291,7 @@ def check_arguments(comm: Comm) -> None:
     a = np.zeros(2)
     refuse(TypeError, "NumPy or CuPy array, got list", lambda: comm.all_reduce([1.0]))
     refuse(TypeError, "Python objects", lambda: comm.all_reduce(np.array([None])))
-    refuse(ValueError, "op should be one of sum, prod, min, max", lambda: comm.all_reduce(a, "avg"))
+    refuse(ValueError, "op should be one of sum, avg, prod", lambda: comm.all_reduce(a, "mean"))
     refuse(TypeError, "op max is not defined for dtype complex64", lambda: comm.all_reduce(a.astype("c8"), "max"))
     refuse(TypeError, "not defined for dtype datetime64", lambda: comm.all_reduce(a.astype("M8[s]")))
     refuse(ValueError, f"src should be a rank from 0 to {comm.size - 1}, got 9", lambda: comm.broadcast(a, 9))

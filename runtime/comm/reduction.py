@@ -1,0 +1,81 @@
+"""How the ranks' elements become one: the operations, and the sum of host arrays in rank order."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+import numpy as np
+
+
+class ReduceOp(enum.StrEnum):
+    """How all_reduce, reduce and reduce_scatter combine the ranks' elements."""
+
+    SUM = "sum"
+    AVG = "avg"
+    PRODUCT = "prod"
+    MIN = "min"
+    MAX = "max"
+    BAND = "band"
+    BOR = "bor"
+    BXOR = "bxor"
+
+
+_BITWISE = (ReduceOp.BAND, ReduceOp.BOR, ReduceOp.BXOR)
+_FOLDS = {
+    ReduceOp.SUM: np.add,
+    ReduceOp.AVG: np.add,
+    ReduceOp.PRODUCT: np.multiply,
+    ReduceOp.MIN: np.minimum,
+    ReduceOp.MAX: np.maximum,
+    ReduceOp.BAND: np.bitwise_and,
+    ReduceOp.BOR: np.bitwise_or,
+    ReduceOp.BXOR: np.bitwise_xor,
+}
+
+
+def is_half(dtype: np.dtype) -> bool:
+    """Whether it is float16 or bfloat16."""
+    return dtype.char in "eE"
+
+
+def check_op(kind: str, op: ReduceOp | str, dtype: np.dtype) -> ReduceOp:
+    """The operation, if it exists and this dtype has it."""
+    try:
+        op = ReduceOp(op)
+    except ValueError:
+        raise ValueError(f"{kind}(): op should be one of {', '.join(ReduceOp)}, got {op!r}") from None
+    real = dtype.kind == "f" or is_half(dtype)
+    if op in _BITWISE:
+        defined = dtype.kind in "biu"
+    elif op is ReduceOp.AVG:
+        defined = real or dtype.kind == "c"
+    else:
+        defined = real or dtype.kind in "biu" or (dtype.kind == "c" and op not in (ReduceOp.MIN, ReduceOp.MAX))
+    if not defined:
+        raise TypeError(f"{kind}(): op {op} is not defined for dtype {dtype}")
+    return op
+
+
+def combine(op: ReduceOp, sources: Sequence[np.ndarray], out: np.ndarray) -> None:
+    """out = sources[0] op sources[1] op ..., always from left to right, so that the bits depend on nothing else.
+
+    Half precision is added in float32 and rounded once. `out` may be sources[0] or sources[1], and no later one.
+    """
+    fold = _FOLDS[op]
+    if is_half(out.dtype):
+        wide = sources[0].astype(np.float32)
+        for source in sources[1:]:
+            fold(wide, source.astype(np.float32), out=wide)
+        if op is ReduceOp.AVG:
+            wide /= len(sources)
+        out[...] = wide
+        return
+    if len(sources) == 1:
+        out[...] = sources[0]
+        return
+    fold(sources[0], sources[1], out=out)
+    for source in sources[2:]:
+        fold(out, source, out=out)
+    if op is ReduceOp.AVG:
+        out /= len(sources)
