@@ -35,7 +35,7 @@ def backward(roots: Sequence[Variable], gradients: Sequence[Variable | None], re
     for x in inputs or ():
         gradient = run.found.get(_target(x))
         if gradient is not None:
-            _accumulate(x, gradient, False, create_graph)
+            accumulate(x, gradient, False, create_graph)
 
 
 def gradients_of(roots: Sequence[Variable], gradients: Sequence[Variable | None], inputs: Sequence[Variable],
@@ -161,7 +161,7 @@ class _Backward:
                                 heappush(heap, -edge.number)
                                 continue
                         elif simple_leaves and edge.grad_slot is not None and gradient.shape == edge.array.shape:
-                            _accumulate(edge, gradient, False, False)  # the same, for a leaf in an arena
+                            accumulate(edge, gradient, False, False)  # the same, for a leaf in an arena
                             continue
                         self.pass_to(edge, gradient, gradient is not g)
                 else:
@@ -199,7 +199,7 @@ class _Backward:
             if not self.create_graph and gradient.dtype is not edge.array.dtype:
                 gradient = gradient.astype(edge.array.dtype)  # bfloat16, which numbers in rules make float32
             if self.targets is None and not edge.hooks and not edge.grad_ready_hooks:
-                _accumulate(edge, gradient, fresh, self.create_graph)
+                accumulate(edge, gradient, fresh, self.create_graph)
             else:
                 self.reach_leaf(edge, gradient, fresh)
         elif edge.number not in self.pending:
@@ -239,7 +239,7 @@ class _Backward:
 
     def give_leaf(self, leaf: Variable, gradient: Any, fresh: bool) -> None:
         if self.targets is None:
-            _accumulate(leaf, gradient, fresh, self.create_graph)
+            accumulate(leaf, gradient, fresh, self.create_graph)
         elif leaf in self.targets:
             old = self.found.get(leaf)
             self.found[leaf] = gradient if old is None else old + gradient
@@ -333,7 +333,7 @@ _MODIFIED = (
 # -- leaves ------------------------------------------------------------------------------------------------------------
 
 
-def _accumulate(leaf: Variable, gradient: Any, fresh: bool, create_graph: bool) -> None:
+def accumulate(leaf: Variable, gradient: Any, fresh: bool, create_graph: bool) -> None:
     """Add a gradient to `leaf.grad`, in the leaf's place in its arena if it has one."""
     old = leaf.gradient
     if create_graph:
@@ -364,7 +364,7 @@ def _accumulate(leaf: Variable, gradient: Any, fresh: bool, create_graph: bool) 
 
 
 def _unshared() -> tuple[int, int, int]:
-    """The reference counts of a slot, its array and its counter that nobody but the leaf holds, as `_accumulate` sees
+    """The reference counts of a slot, its array and its counter that nobody but the leaf holds, as `accumulate` sees
     them: with a local name for the slot. They depend on the Python version."""
     leaf, slot = Variable(), Variable()
     slot.array = numpy.zeros(1)

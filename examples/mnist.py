@@ -3,8 +3,10 @@
     python examples/mnist.py                        one process
     paceline run -n 2 examples/mnist.py             two ranks (or: mpirun -n 2 python examples/mnist.py)
     python examples/mnist.py --device cuda          on a GPU; with several ranks, each takes its own
+    paceline run -n 3 examples/mnist.py --lanes 8   the same bits on any number of ranks up to 8
 
-The batch size is that of all ranks together, so the number of ranks changes the speed and not the result.
+The batch size is that of all ranks together, so the number of ranks changes the speed and not the result; with --lanes
+not even its last bit: compare the printed weights_sha256.
 The last line of the output is one JSON object.
 """
 
@@ -21,7 +23,7 @@ import paceline.distributed as dist
 from paceline import nn
 from paceline.nn import functional as F
 from paceline.nn.parallel import DistributedDataParallel
-from paceline.utils.data import DataLoader, DistributedSampler, TensorDataset, read_idx
+from paceline.utils.data import DataLoader, DistributedSampler, LaneSampler, TensorDataset, read_idx
 
 DATA = Path(__file__).parent / "data" / "mnist"
 
@@ -57,13 +59,14 @@ def total(*values):
 
 def train_epoch(model, loader, optimizer, progress, losses):
     loss_sum = count = 0
-    for images, labels in progress(loader):
-        loss = F.cross_entropy(model(images), labels)
+    for batch in progress(loader):
         optimizer.zero_grad()
-        loss.backward()
+        for images, labels in model.lanes(batch):  # the whole batch at once, unless --lanes is given
+            loss = F.cross_entropy(model(images), labels)
+            loss.backward()
+            loss_sum += loss.item() * len(images)
+            count += len(images)
         optimizer.step()
-        loss_sum += loss.item() * len(images)
-        count += len(images)
         if losses is not None:
             losses.append(total(loss.item())[0] / dist.get_world_size())
     loss_sum, count = total(loss_sum, count)
@@ -89,11 +92,12 @@ def main():
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lanes", type=int, help="parts that every batch is cut into, whatever the number of ranks")
     parser.add_argument("--losses", type=Path, help="write the loss of every step to this JSON file")
     args = parser.parse_args()
 
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    if args.batch_size % world_size:
+    if args.lanes is None and args.batch_size % world_size:
         parser.error(f"--batch-size {args.batch_size} cannot be shared out evenly to {world_size} ranks")
     if args.device == "cuda":
         torch.cuda.set_device(dist.get_node_local_rank() % torch.cuda.device_count())
@@ -101,10 +105,14 @@ def main():
     start = time.perf_counter()
     torch.manual_seed(args.seed)
     train_set, test_set = load(args.device)
-    sampler = DistributedSampler(train_set, seed=args.seed)
-    train_loader = DataLoader(train_set, args.batch_size // world_size, sampler=sampler)
+    if args.lanes is None:
+        sampler = DistributedSampler(train_set, seed=args.seed)
+        train_loader = DataLoader(train_set, args.batch_size // world_size, sampler=sampler)
+    else:
+        sampler = LaneSampler(train_set, args.batch_size, args.lanes, seed=args.seed)
+        train_loader = DataLoader(train_set, batch_sampler=sampler)
     test_loader = DataLoader(test_set, 500, sampler=DistributedSampler(test_set, shuffle=False))
-    model = DistributedDataParallel(Net().to(args.device))
+    model = DistributedDataParallel(Net().to(args.device), lanes=args.lanes)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
     losses = [] if args.losses else None
 

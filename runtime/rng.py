@@ -91,11 +91,22 @@ class Generator:
 
 _default = Generator()
 _default.seed()
+_instead: ContextVar[Generator | None] = ContextVar("the stream to draw from in place of the default one", default=None)
 
 
 def default_generator() -> Generator:
     """The stream that random functions draw from unless given a generator."""
-    return _default
+    return _instead.get() or _default
+
+
+@contextlib.contextmanager
+def drawing_from(generator: Generator) -> Iterator[None]:
+    """Within the block, in this thread, `generator` takes the place of the default stream."""
+    token = _instead.set(generator)
+    try:
+        yield
+    finally:
+        _instead.reset(token)
 
 
 def manual_seed(seed: int) -> Generator:

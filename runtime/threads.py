@@ -27,12 +27,17 @@ def set_num_threads(count: int) -> None:
     global _count
     if not isinstance(count, int) or count < 1:
         raise RuntimeError(f"set_num_threads expects a positive integer, got {count!r}")
-    import threadpoolctl  # here: it looks through all loaded libraries, which nobody needs at start-up
-
-    threadpoolctl.threadpool_limits(count, user_api="blas")
+    set_blas_threads(count)
     _count = count
     for follow in _followers:
         follow(count)
+
+
+def set_blas_threads(count: int) -> None:
+    """Use so many threads for BLAS, and leave compiled kernels theirs: the bits of these do not depend on it."""
+    import threadpoolctl  # here: it looks through all loaded libraries, which nobody needs at start-up
+
+    threadpoolctl.threadpool_limits(count, user_api="blas")
 
 
 def on_change(follow: Callable[[int], None]) -> None:

@@ -61,6 +61,13 @@ def test_the_number_of_ranks_does_not_change_the_losses(tmp_path):
     assert losses[1][:40] == pytest.approx(losses[0][:40], rel=1e-4)  # later, rounding has grown
 
 
+@needs_mpi
+def test_lanes_make_the_bits_independent_of_the_number_of_ranks(tmp_path):
+    alone = run_small([sys.executable], "mnist.py", tmp_path, "--lanes", "8")
+    shared = run_small([*RUN, "-n", "3"], "mnist.py", tmp_path, "--lanes", "8")
+    assert shared["world_size"] == 3 and shared["weights_sha256"] == alone["weights_sha256"]
+
+
 def test_vae_draws_a_picture(tmp_path):
     run_small([sys.executable], "vae.py", tmp_path, "--output", "digits.png")
     picture = (tmp_path / "digits.png").read_bytes()

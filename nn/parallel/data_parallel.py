@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ...autograd.mode import is_grad_enabled
 from ...autograd.variable import changed
 from ...runtime.comm import Comm, world_comm
+from ...runtime.rng import initial_seed
 from ...tensor import Tensor
+from ...tensor.creation import tensor
 from ..module import Module
 from .checks import check_arguments, check_same_everywhere
 from .flat import cut, dense_places, pack, unpack
+from .lanes import Lanes
 from .reducer import MiB, Reducer
 
 
@@ -36,6 +39,8 @@ class DistributedDataParallel(Module):
         bucket_cap_mb: size of a bucket in MiB; default 25.
         find_unused_parameters, gradient_as_bucket_view, static_graph: accepted for PyTorch's sake; unused parameters
             are always found, and buckets are views wherever an arena holds the gradients.
+        lanes: the number of parts that every global batch is cut into, for results with the same bits on any number of
+            ranks up to this one; see `lanes()` and docs/lanes.md. Sets the threads of BLAS to one.
 
     Raises:
         RuntimeError: the ranks' modules differ (the same message on all ranks), or nothing requires a gradient.
@@ -59,6 +64,7 @@ class DistributedDataParallel(Module):
         find_unused_parameters: bool = False,
         gradient_as_bucket_view: bool = False,
         static_graph: bool = False,
+        lanes: int | None = None,
     ) -> None:
         super().__init__()
         check_arguments(module, device_ids, process_group, bucket_cap_mb)
@@ -69,23 +75,94 @@ class DistributedDataParallel(Module):
         if self.process_group.size > 1:
             check_same_everywhere(module, self.process_group)
             self._broadcast(itertools.chain(module.parameters(), module.buffers()))
-        self._reducer = Reducer(self.process_group, module, self._cap)
+        self._lane_count = lanes
+        if lanes is not None:
+            seed = self.process_group.broadcast_object(initial_seed()) % 2**63
+            self.register_buffer("lane_position", tensor([seed, 0]))  # saved with the model: a run goes on with it
+        self._attach()
+
+    def _attach(self) -> None:
+        """Make what combines the gradients of this module's parameters."""
+        parameters = [p for p in self.module.parameters() if p.requires_grad]
+        if not parameters:
+            raise RuntimeError(
+                "DistributedDataParallel is not needed when a module doesn't have any parameters that require a "
+                "gradient."
+            )
+        self._lanes = self._reducer = None
+        if self._lane_count is None:
+            self._reducer = Reducer(self.process_group, parameters, self._cap)
+        else:
+            self._lanes = Lanes(self.module, self._lane_count, self.process_group, parameters, self._cap)
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
-        if self.process_group.size > 1:
+        if self._lanes is not None:
+            if self.training and is_grad_enabled() and not self._lanes.active:
+                raise RuntimeError(
+                    "DistributedDataParallel with lanes trains lane by lane: write `for part in model.lanes(batch):` "
+                    "around forward, loss and backward, and step the optimizer after that loop"
+                )
+        elif self.process_group.size > 1:
             if self.broadcast_buffers and self.training and self.require_backward_grad_sync and is_grad_enabled():
                 self._broadcast(self.module.buffers())
             if self._reducer.started:  # an exception ended the last backward pass
                 self._reducer.reset()
         return self.module(*inputs, **kwargs)
 
+    def lanes(self, batch: Any, weight: Callable[[Any], float] | None = None) -> Iterator[Any]:
+        """The parts of this rank's batch to compute one after the other; without lanes, the whole batch alone.
+
+        With lanes, each part has its own random numbers and starts from the same buffers. After the last part the
+        parameters' gradients are the weighted mean over the lanes of all ranks, and floating-point buffers too. The
+        bits of everything that follows do not depend on the number of ranks. Always let the loop come to its end: it
+        ends with collectives.
+
+        Args:
+            batch: tensors with the samples along their first dim, in tuples, lists and dicts. On each rank the samples
+                of its lanes, as a `paceline.utils.data.LaneSampler` deals them.
+            weight: function of a part that gives its weight in the mean, for instance its number of tokens; default:
+                its number of samples. It should fit what the loss of a part is a mean over.
+
+        Raises:
+            RuntimeError: the ranks' numbers of samples are not those of their lanes.
+
+        Example:
+            >>> import paceline as torch
+            >>> net = torch.nn.DataParallel(torch.nn.Linear(1, 1), lanes=2)
+            >>> for part in net.lanes(torch.ones(4, 1)):
+            ...     net(part).mean().backward()
+            >>> net.module.bias.grad
+            tensor([1.])
+        """
+        if self._lanes is None:
+            yield batch
+            return
+        seed, step = self.lane_position.tolist()
+        yield from self._lanes.run(batch, weight, f"{seed} {step}")
+        self.lane_position[1] += 1
+
+    def lane_mean(self, values: Sequence[Any]) -> float:
+        """The mean of numbers over all lanes of the last batch, weighted as its gradients; the same bits on any ranks.
+
+        Args:
+            values: one for each part that the last loop over `lanes()` had on this rank.
+        """
+        if self._lanes is None:
+            raise RuntimeError("lane_mean(): this model has no lanes; see DistributedDataParallel(..., lanes=...)")
+        return self._lanes.mean(values)
+
     @property
     def require_backward_grad_sync(self) -> bool:
         """Whether backward averages gradients; scripts that accumulate set it instead of using `no_sync()`."""
-        return self._reducer.enabled
+        return self._reducer is None or self._reducer.enabled
 
     @require_backward_grad_sync.setter
     def require_backward_grad_sync(self, value: bool) -> None:
+        if self._reducer is None:
+            raise RuntimeError(
+                "DistributedDataParallel with lanes combines gradients after every loop over lanes(); to accumulate, "
+                "step the optimizer after several of them"
+            )
         self._reducer.enabled = value
 
     @contextlib.contextmanager
@@ -113,17 +190,19 @@ class DistributedDataParallel(Module):
         everything = list(tensors)
         for members in cut(everything, range(len(everything)), self._cap, self._cap):
             group = [everything[i] for i in members]
-            arrays = [tensor.array for tensor in group]
+            arrays = [each.array for each in group]
             places = dense_places(arrays)
             flat = pack(arrays, places)
             self.process_group.broadcast(flat)
             unpack(flat, arrays, places)
-            for tensor in group:
-                changed(tensor, "broadcast")
+            for each in group:
+                changed(each, "broadcast")
 
     def __deepcopy__(self, memo: dict) -> DistributedDataParallel:
         """A wrapper of a copied module: hooks are not copied with the parameters, so it needs its own."""
         result = memo[id(self)] = copy.copy(self)
         result.module = copy.deepcopy(self.module, memo)
-        result._reducer = Reducer(self.process_group, result.module, self._cap)
+        if self._lanes is not None:
+            result.lane_position = self.lane_position.clone()
+        result._attach()
         return result

@@ -13,7 +13,7 @@ from ...runtime.comm import Comm, ReduceOp
 from ...tensor import Tensor
 from ...tensor.arena import flat_gradients
 from ...tensor.creation import zeros_like
-from ..module import Module
+from ..parameter import Parameter
 from .flat import cut, pack, places_of, unpack
 
 MiB = 1 << 20
@@ -38,16 +38,11 @@ class _Bucket:
 class Reducer:
     """Averages gradients bucket by bucket from hooks in backward."""
 
-    def __init__(self, comm: Comm, module: Module, cap: int) -> None:
+    def __init__(self, comm: Comm, parameters: list[Parameter], cap: int) -> None:
         self.comm = comm
         self.enabled = True
         self.cap = cap
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
-        if not self.parameters:
-            raise RuntimeError(
-                "DistributedDataParallel is not needed when a module doesn't have any parameters that require a "
-                "gradient."
-            )
+        self.parameters = parameters
         self.buckets: list[_Bucket] = []  # planned in the first backward, when the optimizer has made its arenas
         self.order_agreed = False
         self.reset()

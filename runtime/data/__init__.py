@@ -3,6 +3,7 @@
 from .cifar import CIFAR10, read_cifar10_binary, read_cifar10_python
 from .collate import default_collate, default_convert
 from .dataset import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
+from .lanes import LaneSampler
 from .loader import DataLoader
 from .mnist import MNIST, read_idx
 from .sampler import (
@@ -24,6 +25,7 @@ __all__ = [
     "Dataset",
     "DistributedSampler",
     "IterableDataset",
+    "LaneSampler",
     "RandomSampler",
     "Sampler",
     "SequentialSampler",

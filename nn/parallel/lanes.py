@@ -1,0 +1,243 @@
+"""Training whose results have the same bits on any number of ranks.
+
+Every global batch is cut into a fixed number of lanes, which the ranks share out. What a lane computes depends on its
+number and not on the rank; what the lanes computed is added up along one fixed tree (tree.py). The idea of virtual
+workers is EasyScale's (Li et al., EasyScale: Elastic Training with Consistent Accuracy, SC 2023).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy
+
+from ...autograd.engine import accumulate
+from ...autograd.variable import changed
+from ...runtime import rng, threads, tree
+from ...runtime.arrays import Array, module_of
+from ...runtime.comm import Comm, ReduceOp
+from ...runtime.data.lanes import check_lanes, share_out
+from ..module import Module
+from ..normalization import SyncBatchNorm
+from .flat import cut, dense_places
+from .lane_state import Arrays, Buffers, Gradients, add_in_place
+from .tree import Block, TreeSum, blocks_of
+
+
+class Lanes:
+    """The lanes of a module's training, and this rank's part of them.
+
+    Attributes:
+        count: lanes of a global batch.
+        active: whether a lane is being computed.
+    """
+
+    def __init__(self, module: Module, count: int, comm: Comm, parameters: list[Any], cap: int) -> None:
+        check_lanes("DistributedDataParallel()", count, comm.size)
+        if any(isinstance(each, SyncBatchNorm) for each in module.modules()):
+            raise ValueError(
+                "DistributedDataParallel(): SyncBatchNorm takes its statistics over ranks, so that they depend on the "
+                "number of ranks; with lanes use BatchNorm, whose statistics are those of a lane"
+            )
+        threads.set_blas_threads(1)  # a product's bits may depend on how many share it
+        self.module = module
+        self.count = count
+        self.comm = comm
+        self.active = False
+        self._parameters = parameters
+        self._cap = cap
+        self._bounds = share_out(count, comm.size)
+        self._mine = range(self._bounds[comm.rank], self._bounds[comm.rank + 1])
+        self._blocks = [blocks_of(first, last, count) for first, last in itertools.pairwise(self._bounds)]
+        self._shares: list[float] = []
+
+    def run(self, batch: Any, weight: Callable[[Any], float] | None, key: str) -> Iterator[Any]:
+        """This rank's lanes of a batch, one after the other; gradients and buffers are combined after the last.
+
+        The random numbers of a lane depend on `key` and its number.
+        """
+        if self.active:
+            raise RuntimeError("lanes(): the loop over the lanes of the last batch has not ended")
+        parts = self._cut(batch)
+        lanes, equal = self._weigh(parts, weight)
+        gradients, buffers = Gradients(self._parameters, self.count), Buffers(self.module)
+        self.active = True
+        try:
+            for lane, part, share in lanes:
+                if share:
+                    with rng.drawing_from(_stream(f"{key} {lane}")):
+                        yield part
+                gradients.collect(lane, None if equal else share)
+                buffers.collect()
+        finally:
+            self.active = False
+            gradients.give_back()
+        self._combine(gradients, buffers, 1 / self.count if equal else None)
+
+    def mean(self, values: Sequence[Any]) -> float:
+        """The mean of one number for each lane, weighted as the gradients of the last batch were."""
+        used = [lane for lane in self._mine if self._shares[lane]]
+        if len(values) != len(used):
+            raise ValueError(
+                f"lane_mean(): this rank computed {len(used)} lanes of the last batch, got {len(values)} values"
+            )
+        mine = numpy.zeros(self.count)
+        mine[used] = [float(value) for value in values]
+        self.comm.all_reduce(mine)  # every other term is zero, so this is no rounded sum
+        return math.fsum(share * value for share, value in zip(self._shares, mine.tolist(), strict=True))
+
+    # -- cutting -------------------------------------------------------------------------------------------------------
+
+    def _cut(self, batch: Any) -> list[Any]:
+        """This rank's part of a global batch in lanes."""
+        leaves, structure = tree.flatten(batch)
+        local = _length(leaves)
+        counts = numpy.zeros((self.comm.size, 1), numpy.int64)
+        self.comm.all_gather(counts, numpy.array([local]))
+        bounds = share_out(int(counts.sum()), self.count)
+        expected = numpy.diff([bounds[lane] for lane in self._bounds])
+        if (counts[:, 0] != expected).any():
+            raise RuntimeError(
+                f"lanes(): the ranks have {counts[:, 0].tolist()} samples of this batch, but the {self.count} lanes of "
+                f"{counts.sum()} samples are shared out as {expected.tolist()}; take the batches from a "
+                f"paceline.utils.data.LaneSampler(..., lanes={self.count})"
+            )
+        origin = bounds[self._mine.start]
+        return [
+            tree.unflatten([leaf[bounds[lane] - origin : bounds[lane + 1] - origin] for leaf in leaves], structure)
+            for lane in self._mine
+        ]
+
+    def _weigh(
+        self, parts: list[Any], weight: Callable[[Any], float] | None
+    ) -> tuple[list[tuple[int, Any, float]], bool]:
+        """(lane, its part, its share in the mean) of this rank's lanes, and whether all lanes have the same share."""
+        weights = numpy.zeros(self.count)
+        for lane, part in zip(self._mine, parts, strict=True):
+            samples = _length(tree.flatten(part)[0])
+            weights[lane] = float(weight(part)) if weight is not None and samples else samples
+        self.comm.all_reduce(weights)  # every other term is zero
+        total = math.fsum(weights)
+        if not (weights >= 0).all() or not 0 < total < math.inf:
+            raise ValueError(f"lanes(): the lanes' weights should be numbers >= 0, not all zero, got {weights}")
+        self._shares = (weights / total).tolist()
+        lanes = [(lane, part, self._shares[lane]) for lane, part in zip(self._mine, parts, strict=True)]
+        return lanes, bool((weights == weights[0]).all())
+
+    # -- combining -----------------------------------------------------------------------------------------------------
+
+    def _combine(self, gradients: Gradients, buffers: Buffers, scale: float | None) -> None:
+        """Give every rank the same gradients and buffers."""
+        flags = numpy.concatenate([gradients.used(), buffers.changed]).astype(numpy.uint8)
+        if self.comm.size > 1:
+            self.comm.all_reduce(flags, ReduceOp.MAX)
+        used, moved = numpy.split(flags, [len(self._parameters)])
+        for i, array in self._totals(gradients.sums.blocks, self._parameters, used, scale):
+            accumulate(self._parameters[i], array, True, False)
+        if moved.any():
+            self._combine_buffers(buffers, moved, scale)
+
+    def _combine_buffers(self, buffers: Buffers, moved: Array, scale: float | None) -> None:
+        """Average the floating-point buffers that some lane changed; of integers, which count, take the largest."""
+        lanes: TreeSum[Arrays] = TreeSum(self.count, add_in_place)
+        for lane, values in zip(self._mine, buffers.lanes, strict=True):
+            share = 1 if scale is not None else self._shares[lane]
+            lanes.push(Block(0, lane), [value * value.dtype.type(share) for value in values])
+        tensors = buffers.tensors()
+        averaged = [tensors[i] for i in buffers.averaged]
+        for i, array in self._totals(lanes.blocks, averaged, moved[buffers.averaged], scale):
+            averaged[i].array[...] = array
+            changed(averaged[i], "lanes")
+        for tensor, array in buffers.largest(moved):
+            self.comm.all_reduce(array, ReduceOp.MAX)
+            tensor.array[...] = array
+            changed(tensor, "lanes")
+
+    def _totals(
+        self, blocks: list[tuple[Block, Arrays]], tensors: list[Any], wanted: Array, scale: float | None
+    ) -> Iterator[tuple[int, Array]]:
+        """(i, sum over all lanes) for the tensors that are wanted."""
+        indices = numpy.flatnonzero(wanted).tolist()
+        if self.comm.size == 1:
+            total = blocks[0][1]
+            for i in indices:
+                yield i, _scaled(total[i], scale)
+            return
+        for members in cut(tensors, indices, self._cap, self._cap):
+            arrays = [tensors[i].array for i in members]
+            places = dense_places(arrays)
+            rows = [_packed(values, members, places, arrays[0]) for _, values in blocks]
+            flat = self._exchange(rows, scale)
+            for i, array, (start, stop) in zip(members, arrays, places, strict=True):
+                yield i, flat[start:stop].reshape(array.shape)
+
+    def _exchange(self, rows: list[Array], scale: float | None) -> Array:
+        """The sum over all lanes of flat arrays, given one for each of this rank's blocks.
+
+        Every rank gets a slice of everybody's blocks, goes through the rest of the tree there, and hands it round.
+        """
+        size, ranks = rows[0].size, self.comm.size
+        width = -(-size // ranks)
+        xp = module_of(rows[0])
+        most = max(map(len, self._blocks))
+        sent = xp.zeros((ranks, most, width), rows[0].dtype)
+        for number, row in enumerate(rows):
+            for rank in range(ranks):
+                part = row[rank * width : (rank + 1) * width]
+                sent[rank, number, : part.size] = part
+        received = xp.empty_like(sent)
+        self.comm.all_to_all(received, sent)
+        lanes: TreeSum[Array] = TreeSum(self.count, _add)
+        for rank, blocks in enumerate(self._blocks):
+            for number, block in enumerate(blocks):
+                lanes.push(block, received[rank, number])
+        total = xp.empty(ranks * width, rows[0].dtype)
+        self.comm.all_gather(total, _scaled(lanes.total(), scale))
+        return total[:size]
+
+
+def _stream(key: str) -> rng.Generator:
+    """Random numbers that depend on the key."""
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+    return rng.Generator().manual_seed(int.from_bytes(digest, "big"))
+
+
+def _length(leaves: list[Any]) -> int:
+    """The number of samples in a batch, which all its tensors must agree on."""
+    lengths = set()
+    for leaf in leaves:
+        if not getattr(leaf, "shape", ()):
+            raise TypeError(
+                "lanes(): a batch should consist of tensors with the samples along their first dim, "
+                f"got {type(leaf).__name__} {leaf!r:.50}"
+            )
+        lengths.add(leaf.shape[0])
+    if len(lengths) != 1:
+        raise ValueError(f"lanes(): the tensors of a batch should have the same length, got {sorted(lengths)}")
+    return lengths.pop()
+
+
+def _packed(values: Arrays, members: list[int], places: list[tuple[int, int]], like: Array) -> Array:
+    """Arrays one behind the other in a flat one, missing ones as zeros."""
+    flat = module_of(like).zeros(places[-1][1], like.dtype)
+    for i, (start, stop) in zip(members, places, strict=True):
+        array = values[i]
+        if array is not None:
+            flat[start:stop] = array.reshape(-1)
+    return flat
+
+
+def _scaled(array: Array, scale: float | None) -> Array:
+    """The array times the scale, in place."""
+    if scale is not None:
+        array *= array.dtype.type(scale)
+    return array
+
+
+def _add(left: Array, right: Array) -> Array:
+    left += right
+    return left
