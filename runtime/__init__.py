@@ -6,5 +6,6 @@ from . import faults, memory, world
 # Here and not later: NumPy's BLAS reads its thread count while it is loaded, and a rank that fails
 # before it makes a communicator must end the job as well.
 world.set_thread_counts(world.get_world())
+world.let_waiting_threads_sleep()
 faults.install(world.get_world())
 memory.keep_freed()
