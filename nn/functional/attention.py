@@ -8,6 +8,7 @@ from typing import Any
 from ...tensor import creation
 from ...tensor.ops import arithmetic as ar
 from ...tensor.ops import indexing, linalg, shaping
+from ...tensor.ops.attention import attention
 from ...tensor.ops.softmax import softmax
 from .dropout import dropout
 from .linear import linear
@@ -52,12 +53,14 @@ def scaled_dot_product_attention(
             "scaled_dot_product_attention(): expected query [..., length, features], key [..., source, features] and "
             f"value [..., source, value features], got {list(q)}, {list(k)} and {list(v)}"
         )
+    if is_causal and attn_mask is not None:
+        raise RuntimeError("scaled_dot_product_attention(): attn_mask must not be given with is_causal=True")
+    scale = 1 / math.sqrt(q[-1]) if scale is None else scale
+    if not dropout_p and _uniform(query, key, value, attn_mask):
+        return attention(query, key, value, attn_mask, is_causal, scale)
     if is_causal:
-        if attn_mask is not None:
-            raise RuntimeError("scaled_dot_product_attention(): attn_mask must not be given with is_causal=True")
         attn_mask = creation.ones(q[-2], k[-2], dtype="bool", device=query.device).tril()
-    scaled = ar.mul(query, 1 / math.sqrt(q[-1]) if scale is None else scale)
-    scores = linalg.matmul(scaled, shaping.transpose(key, -2, -1))
+    scores = linalg.matmul(ar.mul(query, scale), shaping.transpose(key, -2, -1))
     if attn_mask is not None:
         if attn_mask.array.dtype.kind == "b":
             scores = indexing.masked_fill(scores, attn_mask.logical_not(), -math.inf)
@@ -67,6 +70,18 @@ def scaled_dot_product_attention(
     if dropout_p:
         weights = dropout(weights, dropout_p)
     return linalg.matmul(weights, value)
+
+
+def _uniform(query: Any, key: Any, value: Any, mask: Any) -> bool:
+    """Whether all are of one floating dtype and one batch shape, as the operation wants them."""
+    q, k, v = query.array, key.array, value.array
+    return (
+        q.dtype.kind in "fV"
+        and k.dtype == v.dtype == q.dtype
+        and k.shape[:-2] == v.shape[:-2] == q.shape[:-2]
+        and (mask is None or mask.array.dtype in (q.dtype, bool))
+        and (mask is None or mask.array.ndim <= q.ndim)
+    )
 
 
 def _shared_heads(query: Any, x: Any) -> Any:
@@ -150,16 +165,23 @@ def multi_head_attention_forward(
     if add_zero_attn:
         k, v = (shaping.cat([x, x.new_zeros(x.shape[0], 1, x.shape[2])], 1) for x in (k, v))
     source = k.shape[1]
+    appended = bias_k is not None or add_zero_attn
+    causal = is_causal and key_padding_mask is None and not need_weights and not appended
+    if causal:
+        attn_mask = None  # said to be the causal one, which attention knows without it
     mask = _joined_mask(attn_mask, key_padding_mask, n, num_heads, length, source, q.dtype)
-    scores = linalg.matmul(q * (1 / math.sqrt(q.shape[-1])), k.transpose(1, 2))
-    attention = softmax(scores if mask is None else scores + mask, -1)
-    if dropout_p and training:
-        attention = dropout(attention, dropout_p)
-    heads = linalg.matmul(attention, v)  # [n * heads, length, head features]
+    attention_weights = None
+    if need_weights:
+        scores = linalg.matmul(q * (1 / math.sqrt(q.shape[-1])), k.transpose(1, 2))
+        attention_weights = softmax(scores if mask is None else scores + mask, -1)
+        attention_weights = dropout(attention_weights, dropout_p, training)
+        heads = linalg.matmul(attention_weights, v)  # [n * heads, length, head features]
+    else:
+        heads = scaled_dot_product_attention(q, k, v, mask, dropout_p if training else 0.0, causal)
     output = linear(heads.transpose(0, 1).reshape(length, n, embed_dim), out_proj_weight, out_proj_bias)
     shown = None
-    if need_weights:
-        shown = attention.reshape(n, num_heads, length, source)
+    if attention_weights is not None:
+        shown = attention_weights.reshape(n, num_heads, length, source)
         shown = shown.mean(1) if average_attn_weights else shown
     if not batched:
         output, shown = output.squeeze(1), None if shown is None else shown.squeeze(0)

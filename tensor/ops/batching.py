@@ -174,6 +174,11 @@ def _lookup(function: Callable, values: tuple, batched: tuple, attributes: tuple
     return NotImplemented if batched[0] else function(*values, *attributes)
 
 
+def _attention(function: Callable, values: tuple, batched: tuple, attributes: tuple) -> Any:
+    """attention(query, key, value, mask): the batch is one more dimension before the last two."""
+    return function(*values, *attributes) if all(batched[:3]) and values[3] is None else NotImplemented
+
+
 _RULES: dict[Rule, str] = {
     _along_dims(): "sum mean amax amin all any logsumexp euclidean variance deviation softmax log_softmax cumsum "
     "cumprod logcumsumexp cummax cummin sort flip",
@@ -195,6 +200,7 @@ _RULES: dict[Rule, str] = {
     _linear: "linear",
     _images: "convolution max_pool avg_pool",
     _lookup: "embedding",
+    _attention: "attention",
 }
 
 

@@ -23,7 +23,7 @@ MORE_TABLES = (
 # Primitives of these modules are compared with independent references where their layers are tested.
 EXCUSED_MODULES = {
     f"paceline.tensor.ops.{name}": "rows come with the layers' own tests"
-    for name in ("convolution", "pooling", "normalization", "embedding", "loss", "fft")
+    for name in ("attention", "convolution", "pooling", "normalization", "embedding", "loss", "fft")
 }
 
 _RAW_INDEX = "its index holds raw arrays; the rows __getitem__ and __setitem__ pass through it, forward and backward"

@@ -286,7 +286,8 @@ def attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=Non
         attn_mask = np.tri(*scores.shape[-2:], dtype=bool)
     if attn_mask is not None:
         scores = np.where(attn_mask, scores, -np.inf) if attn_mask.dtype == bool else scores + attn_mask
-    return softmax(scores, -1) @ v
+    blind = np.isneginf(scores).all(-1, keepdims=True)
+    return np.where(blind, 0, softmax(np.where(blind, 0, scores), -1)) @ v
 
 
 def pad(x, pad, mode="constant", value=None):
@@ -335,8 +336,12 @@ MAPS = [
             S(rnd(1, 3, 2), rnd(1, 3, 2), rnd(1, 3, 1), is_causal=True),
             S(rnd(2, 3, 4), rnd(2, 5, 4), rnd(2, 5, 3), mask(3, 5) | np.eye(3, 5, dtype=bool), scale=0.3),
             S(rnd(2, 3, 4), rnd(2, 5, 4), rnd(2, 5, 3), rnd(2, 3, 5)),
+            S(rnd(1, 2, 3, 2), rnd(1, 2, 4, 2), rnd(1, 2, 4, 2), mask(4)),
+            S(rnd(2, 1, 5, 3), rnd(2, 1, 5, 3), rnd(2, 1, 5, 2), is_causal=True),
+            S(rnd(3, 2), rnd(3, 2), rnd(3, 2), np.tri(3, k=-1, dtype=bool)),  # the first query may look at nothing
         ],
         attention,
+        fused=True,
     ),
     Op(
         "nn.functional.one_hot",

@@ -223,7 +223,8 @@ NORMALIZATIONS = [
     functional("instance_norm", [
         S(rnd(2, 2, 2)), S(rnd(1, 2, 2, 2), None, None, rnd(2), rnd(2), eps=0.1),
     ], instance_norm, fused=True),
-    functional("rms_norm", [S(rnd(2, 4), (4,), rnd(4)), S(rnd(2, 2, 2), (2, 2), None, 0.1)], rms_norm),
+    functional("rms_norm", [S(rnd(2, 4), (4,), rnd(4)), S(rnd(2, 2, 2), (2, 2), None, 0.1)], rms_norm,
+               fused=True),
     functional("local_response_norm", [
         S(rnd(1, 4, 2), 2, 0.5), S(rnd(2, 5, 2, 2), 3, 0.7, 0.5, 2.0),
     ], local_response_norm),
