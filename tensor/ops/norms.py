@@ -12,8 +12,9 @@ from ...autograd.plan import FLOATING
 from ...autograd.primitive import primitive
 from ...runtime import dtypes
 from ...runtime.arrays import Array
+from ..kernels import compiled
 from . import arithmetic as ar
-from . import cast, reduction, shaping, solving, spectra
+from . import cast, reduction, shaping, solving, spectra, summing
 from . import pointwise as pw
 from .matrices import check_matrix, check_square
 from .reduction import Dim, as_dims
@@ -39,6 +40,16 @@ def power_norm(xp, input: Array, ord: float, dim: Dim = None, keepdim: bool = Fa
     with numpy.errstate(divide="ignore"):  # 0**ord for negative orders
         total = (size**ord).sum(dims, keepdims=keepdim) ** (1 / ord)
     return total.astype(input.dtype)  # beside a number bfloat16 becomes float32
+
+
+@compiled(power_norm)
+def _power_norm(input: Array, ord: float, dim: Dim = None, keepdim: bool = False) -> Any:
+    if ord not in (1, 2):
+        return NotImplemented
+    total = summing.sum_along(
+        input, as_dims(dim, input.ndim), keepdim, summing.SQUARE if ord == 2 else summing.SIZE
+    )
+    return numpy.sqrt(total) if ord == 2 and total is not NotImplemented else total
 
 
 def _power_norm_input(F: Any, g: Any, input: Any, out: Any, ord: float, dim: Dim, keepdim: bool) -> Any:

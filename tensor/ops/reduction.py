@@ -12,7 +12,9 @@ from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...runtime import dtypes
 from ...runtime.arrays import Array
+from ..kernels import compiled
 from . import arithmetic as ar
+from . import summing
 from .cast import accepts_dtype
 
 Dim = int | tuple[int, ...] | None
@@ -60,13 +62,28 @@ def sum(xp, input: Array, dim: Dim = None, keepdim: bool = False):
 sum.vjp(input=lambda F, g, input_shape, dim, keepdim: restore(F, g, input_shape, dim, keepdim))
 
 
+@compiled(sum)
+def _sum(input: Array, dim: Dim = None, keepdim: bool = False) -> Any:
+    return summing.sum_along(input, as_dims(dim, input.ndim), keepdim)
+
+
 @primitive
 def sum_to_size(xp, input: Array, size: tuple):
     """The sum over the dimensions along which a tensor of that size would be broadcast to the input's shape."""
-    lead = input.ndim - len(size)
-    dims = tuple(i for i in range(input.ndim) if i < lead or (size[i - lead] == 1 and input.shape[i] != 1))
     dtype = numpy.int64 if input.dtype.kind in "bui" else None
-    return input.sum(dims, dtype, keepdims=True).reshape(size)
+    return input.sum(_broadcast_dims(input.shape, size), dtype, keepdims=True).reshape(size)
+
+
+def _broadcast_dims(shape: tuple, size: tuple) -> tuple[int, ...]:
+    """The dims of a shape along which an array of a size is repeated to fill it."""
+    lead = len(shape) - len(size)
+    return tuple(i for i, n in enumerate(shape) if i < lead or (size[i - lead] == 1 and n != 1))
+
+
+@compiled(sum_to_size)
+def _sum_to_size(input: Array, size: tuple) -> Any:
+    total = summing.sum_along(input, _broadcast_dims(input.shape, size), True)
+    return total if total is NotImplemented else total.reshape(size)
 
 
 sum_to_size.vjp(input=lambda F, g, input_shape: F.expand(g, input_shape))
@@ -84,6 +101,12 @@ def mean(xp, input: Array, dim: Dim = None, keepdim: bool = False):
     count = math.prod(input.shape[d] for d in dims)
     total = input.sum(dims, keepdims=keepdim)
     return total / count if count else total * math.nan
+
+
+@compiled(mean)
+def _mean(input: Array, dim: Dim = None, keepdim: bool = False) -> Any:
+    total = summing.sum_along(input, as_dims(dim, input.ndim), keepdim)
+    return total if total is NotImplemented else total / (input.size // total.size)
 
 
 def _mean_input(F: Any, g: Any, input_shape: tuple, dim: Dim, keepdim: bool) -> Any:
@@ -253,6 +276,12 @@ def aminmax(input: Any, *, dim: int | None = None, keepdim: bool = False) -> Ext
 def euclidean(xp, input: Array, dim: Dim = None, keepdim: bool = False):
     """sqrt(sum(input**2)) along dim; its gradient at 0 is 0."""
     return xp.sqrt((input * input).sum(as_dims(dim, input.ndim), keepdims=keepdim))
+
+
+@compiled(euclidean)
+def _euclidean(input: Array, dim: Dim = None, keepdim: bool = False) -> Any:
+    total = summing.sum_along(input, as_dims(dim, input.ndim), keepdim, summing.SQUARE)
+    return total if total is NotImplemented else numpy.sqrt(total)
 
 
 def _euclidean_input(F: Any, g: Any, input: Any, out: Any, dim: Dim, keepdim: bool) -> Any:

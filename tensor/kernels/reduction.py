@@ -1,0 +1,84 @@
+"""Sums of float arrays along dimensions.
+
+Elements are added in pieces of a fixed length, the sums of the pieces again, and so on: the order depends on the shape
+alone, and rounding errors grow with the logarithm of the length, as in pairwise summation.
+"""
+
+from .compiler import jit, prange, serial
+
+VALUE, SIZE, SQUARE = 0, 1, 2  # what is summed of each element
+
+
+@serial
+def _total(x, power):
+    # of a slice: in a loop from elsewhere than 0 Numba allows for negative indices, and nothing is vectorized
+    total = x.dtype.type(0)
+    if power == SQUARE:
+        for j in range(x.size):
+            total += x[j] * x[j]
+    elif power == SIZE:
+        for j in range(x.size):
+            total += abs(x[j])
+    else:
+        for j in range(x.size):
+            total += x[j]
+    return total
+
+
+@serial
+def _add(x, power, out):
+    if power == SQUARE:
+        for j in range(x.size):
+            out[j] += x[j] * x[j]
+    elif power == SIZE:
+        for j in range(x.size):
+            out[j] += abs(x[j])
+    else:
+        for j in range(x.size):
+            out[j] += x[j]
+
+
+@serial
+def _add_four(w, x, y, z, out):
+    for j in range(out.size):
+        out[j] += (w[j] + x[j]) + (y[j] + z[j])
+
+
+@jit
+def along_row(x, piece, power, out):
+    """out [pieces] of x [n]: one long row, its pieces in parallel."""
+    for c in prange(out.size):
+        out[c] = _total(x[c * piece : (c + 1) * piece], power)
+
+
+@jit
+def along_rows(x, piece, power, out):
+    """out [rows, pieces] of x [rows, n]: many rows, in parallel."""
+    for i in prange(x.shape[0]):
+        for c in range(out.shape[1]):
+            out[i, c] = _total(x[i, c * piece : (c + 1) * piece], power)
+
+
+@jit
+def along_columns(x, height, block, power, out):
+    """out [groups, pieces, width] += x [groups, n] as rows of that width, the last perhaps shorter, `height` a piece.
+
+    A task is a piece of `block` columns, so that the sums stay in the level-1 cache.
+    """
+    n = x.shape[1]
+    groups, pieces, width = out.shape
+    blocks = -(-width // block)
+    for task in prange(groups * pieces * blocks):
+        i, rest = task // (pieces * blocks), task % (pieces * blocks)
+        c, left = rest // blocks, rest % blocks * block
+        right = min(left + block, width)
+        sums, start, end = out[i, c, left:right], c * height * width + left, min((c + 1) * height * width, n)
+        while power == VALUE and start + 3 * width + sums.size <= end:
+            a, b = x[i, start : start + sums.size], x[i, start + width : start + width + sums.size]
+            start += 2 * width
+            _add_four(a, b, x[i, start : start + sums.size], x[i, start + width : start + width + sums.size], sums)
+            start += 2 * width
+        while start < end:
+            part = x[i, start : min(start + sums.size, n)]
+            _add(part, power, sums)
+            start += width
