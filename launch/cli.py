@@ -8,10 +8,14 @@ import sys
 
 import click
 
-from ..runtime import world
+from ..runtime import watchdog, world
 from . import doctor as doctor_page
-from .mpi import LaunchError, find_mpiexec
+from .mpi import LaunchError
+from .plan import make_plan
 from .supervisor import Job
+from .worker import LOG_FOLDER
+
+_TIMEOUT_HELP = f"End the job when a rank waits so long in a collective [{watchdog.DEFAULT_TIMEOUT:g}]."
 
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,33 +25,56 @@ def cli() -> None:
 
 
 @cli.command(context_settings={"allow_interspersed_args": False})
-@click.option("-n", "size", type=click.IntRange(min=1), default=1, show_default=True, help="Number of ranks.")
+@click.option("-n", "size", type=click.IntRange(min=1), help="Number of ranks; as many as the machines take, else 1.")
 @click.option("-m", "as_module", is_flag=True, help="PROGRAM is a module, as in `python -m`.")
+@click.option("--hosts", default="", metavar="A:8,B:8", help="Machines, and how many ranks each takes.")
+@click.option("--hostfile", default="", metavar="FILE", help="The same from a file, a line `A:8` or `A slots=8` each.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help=_TIMEOUT_HELP)
+@click.option("--max-restarts", type=click.IntRange(min=0), default=0, help="Start again after so many failures.")
+@click.option("--log-dir", default="", metavar="DIR", help="Write each rank's output to DIR/rank-R.out and .err too.")
 @click.argument("program")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def run(size: int, as_module: bool, program: str, arguments: tuple[str, ...]) -> None:
-    """Run PROGRAM, a Python script, on N ranks of this machine.
+def run(
+    size: int | None,
+    as_module: bool,
+    hosts: str,
+    hostfile: str,
+    timeout: float | None,
+    max_restarts: int,
+    log_dir: str,
+    program: str,
+    arguments: tuple[str, ...],
+) -> None:
+    """Run PROGRAM, a Python script, on N ranks.
 
     Rank 0's output is shown as it is; every line of rank 1, 2, ... begins with `[1] `, `[2] `, ...
 
-    The first rank that fails ends the job, and its exit code is that of this command. Each rank gets an equal share of
-    the cores as its number of threads, unless OMP_NUM_THREADS is set.
+    The ranks are on this machine, unless --hosts or --hostfile name others or this is a job of Slurm, PBS or LSF, whose
+    machines are then used.
+
+    The first rank that fails ends the job, and its exit code is that of this command. TERM, INT, HUP and USR1 are
+    passed on to the ranks; a second TERM ends them at once; USR2 shows what each rank is doing. Each rank gets an equal
+    share of the cores as its number of threads, unless OMP_NUM_THREADS is set.
     """
     _check_program(program, as_module)
     worker = [sys.executable, "-m", "paceline.launch.worker", *(["-m"] if as_module else []), program, *arguments]
-    environment = dict(os.environ)
-    environment.pop(world.RANK_PID, None)  # a job started from inside a rank is a job of its own
-    environment[world.EXPECTED_SIZE] = str(size)
-    threads = environment.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // size))
-    environment = dict.fromkeys(world.THREAD_VARIABLES, threads) | environment
-    if size > 1:
-        mpiexec = find_mpiexec()
-        worker = mpiexec.command(size, worker)
-        environment = mpiexec.environment(size) | environment
-    with Job(worker, environment) as job:
-        code, explanation = job.run()
-    if explanation and (size > 1 or code > 128):
-        click.echo(f"paceline run: {explanation}", err=True)
+    plan = make_plan(size, hosts, hostfile, os.environ)
+    environment = plan.environment(os.environ)
+    if timeout is not None:
+        environment[watchdog.TIMEOUT] = str(timeout)
+    if log_dir:
+        os.makedirs(log_dir, exist_ok=True)
+        environment[LOG_FOLDER] = os.path.abspath(log_dir)
+    for attempt in range(max_restarts + 1):
+        environment[world.RESTARTS] = str(attempt)
+        with Job(plan.size) as job:
+            code, explanation = job.run(plan.command(worker, job.folder, environment), environment)
+        if explanation and (plan.size > 1 or code > 128):
+            click.echo(f"paceline run: {explanation}", err=True)
+        if code == 0 or job.stopped:
+            break
+        if attempt < max_restarts:
+            click.echo(f"paceline run: restart {attempt + 1} of {max_restarts}", err=True)
     sys.exit(code)
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 # Intel's mpiexec and mpirun are shell scripts that lose signals; mpiexec.hydra is the program behind them.
@@ -31,14 +32,28 @@ class Mpiexec:
     family: str
     version: str
 
-    def command(self, size: int, program: list[str]) -> list[str]:
-        """The command line that runs `program` on `size` ranks of this machine."""
+    def command(self, size: int, program: list[str], hostfile: str = "", exported: Sequence[str] = ()) -> list[str]:
+        """The command line that runs `program` on `size` ranks.
+
+        Args:
+            size: number of ranks.
+            program: the command of each rank.
+            hostfile: a file of `host_line`s; without one all ranks are on this machine.
+            exported: names of variables that ranks on other machines should get.
+        """
         if self.family == "hydra":
-            return [self.path, "-n", str(size), *program]
+            hosts = ["-f", hostfile, "-genvall"] if hostfile else []
+            return [self.path, *hosts, "-n", str(size), *program]
         # Open MPI pins each rank to a core, where BLAS threads and loader workers would queue up behind it.
         options = ["--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
         options += ["--allow-run-as-root"] if os.geteuid() == 0 else []
+        if hostfile:
+            options += ["--hostfile", hostfile, *(word for name in exported for word in ("-x", name))]
         return [self.path, *options, "-n", str(size), *program]
+
+    def host_line(self, name: str, slots: int) -> str:
+        """A machine in the form that this launcher reads."""
+        return f"{name}:{slots}\n" if self.family == "hydra" else f"{name} slots={slots}\n"
 
     def environment(self, size: int) -> dict[str, str]:
         """Variables that this MPI needs; the user's own settings win."""

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import selectors
 import signal
+import struct
 import subprocess
+import sys
 import tempfile
 import time
 from types import FrameType
-from typing import Self
+from typing import NamedTuple, Self
 
-from ..runtime import faults
+from ..runtime import faults, recorder, report
+from . import leftovers
 from .worker import die_with_parent
 
-# How long ranks get to end by themselves after a signal or another rank's failure.
+# How long ranks get to end by themselves after an interrupt or another rank's failure. The sender of a TERM decides for
+# himself: a checkpoint may take minutes, and his second TERM ends the job at once.
 GRACE_SECONDS = 5.0
+_LAST_WORDS_SECONDS = 0.3
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PASSED_ON = (*_ENDING, signal.SIGUSR1)
+# linux/pidfd.h; of its struct pidfd_info the mask, and the status as of wait(2).
+_PIDFD_GET_INFO = 0xC040FF0B
+_PIDFD_INFO = struct.Struct("=Q52xi")
+_PIDFD_INFO_EXIT = 1 << 3
+_KILLED = (128 + signal.SIGKILL, signal.SIGKILL)
+_CODES_OF_SIGKILL = (-9, 9, 137, 255)  # of a child, of MPICH, of Open MPI, of Intel MPI
 # Those that end a process because of what it did or how it was treated; a small exit code is more often just that.
 _FATAL_SIGNALS = {
     signal.SIGILL,
@@ -29,63 +43,103 @@ _FATAL_SIGNALS = {
 }
 
 
+class _Cause(NamedTuple):
+    """The first thing that went wrong.
+
+    Attributes:
+        rank: the rank that failed.
+        code: the exit code that it told us, if it could.
+        summary: what it said about it.
+        hung: whether the summary is of a job that got stuck.
+    """
+
+    rank: int
+    code: int | None
+    summary: str
+    hung: bool = False
+
+
+class _Process(NamedTuple):
+    """A rank's process, and the file that stands for it."""
+
+    pid: int
+    pidfd: int
+
+
 class Job:
     """One mpiexec (or a single worker) and the ranks that report to this process.
 
-    Ranks write lines to a named pipe: `started RANK PID`, `done RANK`, `failed RANK CODE SUMMARY`. The first that says
-    `failed`, or ends without saying anything, is the cause; mpiexec's own exit code may be that of a rank that was
-    killed in consequence.
+    Ranks write lines to a named pipe: `started RANK PID`, `done RANK`, `left RANK` for os._exit(0), `failed RANK CODE
+    SUMMARY`, `hung RANK CODE SUMMARY`. The first that says `failed` or `hung`, or ends without saying anything, is the
+    cause; mpiexec's own exit code may be that of a rank that was killed in consequence.
     """
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self._command = command
-        self._folder = tempfile.TemporaryDirectory(prefix="paceline-")
-        path = os.path.join(self._folder.name, "events")
-        os.mkfifo(path)
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._folder = tempfile.TemporaryDirectory(prefix="paceline-", ignore_cleanup_errors=True)
+        self.folder = self._folder.name
+        self._events_path = os.path.join(self.folder, "events")
+        os.mkfifo(self._events_path)
         # Open for writing as well: the pipe must not end when the first rank closes its side.
-        self._events = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        self._events = os.open(self._events_path, os.O_RDWR | os.O_NONBLOCK)
         self._unread = b""
-        self._ranks: dict[int, int] = {}  # rank -> pidfd of its process
+        self._ranks: dict[int, _Process] = {}
         self._done: set[int] = set()
-        self._cause: tuple[int, int | None, str] | None = None  # rank, exit code if it told one, summary
+        self._gone: set[int] = set()
+        self._left: list[int] = []  # ranks that have called os._exit(0)
+        self._cause: _Cause | None = None
         self._signal: int | None = None
         self._kill_at = float("inf")
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._events, selectors.EVENT_READ)
-        self._main = subprocess.Popen(command, env=environment | {faults.EVENTS: path}, preexec_fn=die_with_parent)
         self._pidfds: list[int] = []
-        self._open_pidfd(self._main.pid)
+        self._main: subprocess.Popen | None = None
+        self._shared_memory = leftovers.shared_memory()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._kill()
-        self._main.wait()
+        if self._main is not None:
+            self._main.wait()
+        leftovers.kill_descendants()
+        leftovers.remove_shared_memory(self._shared_memory)
         for pidfd in self._pidfds:
             os.close(pidfd)
         self._selector.close()
         os.close(self._events)
         self._folder.cleanup()
 
-    def run(self) -> tuple[int, str]:
-        """Wait for the end of the job.
+    def run(self, command: list[str], environment: dict[str, str]) -> tuple[int, str]:
+        """Start the job and wait for its end.
 
         Returns:
             Its exit code (that of the rank that failed first; 128 + number for a signal), and one line that explains
             a code other than 0.
         """
-        before = {each: signal.signal(each, self._on_signal) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        leftovers.adopt_orphans()
+        before = {each: signal.signal(each, self._on_signal) for each in _PASSED_ON}
+        before[signal.SIGUSR2] = signal.signal(signal.SIGUSR2, self._on_question)
         try:
-            self._wait()
+            environment = environment | {faults.EVENTS: self._events_path, recorder.FOLDER: self.folder}
+            # A session of its own: an interrupt from the keyboard comes to this process only, which passes it on.
+            self._main = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent, start_new_session=True)
+            self._open_pidfd(self._main.pid)
+            self._wait(self._main)
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)
-        return self._verdict(self._main.wait())
+        return self._verdict(command[0], self._main.wait())
 
-    def _wait(self) -> None:
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody has asked for the end of the job."""
+        return self._signal is not None
+
+    def _wait(self, main: subprocess.Popen) -> None:
         """Follow the ranks until mpiexec ends, or has to be killed."""
-        while self._main.poll() is None:
+        while main.poll() is None:
             # Ends of processes wake it up; the timeout is for the deadline below, and for kernels without pidfds.
             ready = [key.fd for key, _ in self._selector.select(timeout=0.05)]
             # Messages first: a rank that ends has sent its last one before.
@@ -94,6 +148,12 @@ class Job:
             if time.monotonic() > self._kill_at:
                 return self._kill()
         self._read_events()
+        deadline = time.monotonic() + _LAST_WORDS_SECONDS
+        while main.returncode != 0 and not self._cause and len(self._gone) < len(self._ranks):
+            # mpiexec may be quicker than the rank that it has ended for.
+            self._note_deaths([key.fd for key, _ in self._selector.select(timeout=0.02)])
+            if time.monotonic() > deadline:
+                break
 
     def _read_events(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -105,14 +165,18 @@ class Job:
                 self._watch(int(rank), int(rest[0]))
             elif event == "done":
                 self._done.add(int(rank))
+            elif event == "left":
+                self._left.append(int(rank))
             elif event == "failed":
-                self._blame(int(rank), int(rest[0]), rest[1])
+                self._blame(_Cause(int(rank), int(rest[0]), rest[1]))
+            elif event == "hung":
+                self._blame(_Cause(int(rank), int(rest[0]), rest[1], hung=True))
 
     def _watch(self, rank: int, pid: int) -> None:
         """Notice from now on when this rank's process ends."""
         pidfd = self._open_pidfd(pid)
         if pidfd is not None:
-            self._ranks[rank] = pidfd
+            self._ranks[rank] = _Process(pid, pidfd)
 
     def _open_pidfd(self, pid: int) -> int | None:
         """A file in the selector that is readable when the process has ended; None if it has, or on old kernels."""
@@ -125,46 +189,100 @@ class Job:
         return pidfd
 
     def _note_deaths(self, ready: list[int]) -> None:
-        for rank, pidfd in self._ranks.items():
-            if pidfd in ready:
-                self._selector.unregister(pidfd)
-                if rank not in self._done:
-                    self._blame(rank, None, "")
+        for rank, process in self._ranks.items():
+            if process.pidfd in ready:
+                self._selector.unregister(process.pidfd)
+                self._gone.add(rank)
+                if rank not in self._done and rank not in self._left:
+                    self._blame(_Cause(rank, None, report.last_seen(self.folder, rank)))
 
-    def _blame(self, rank: int, code: int | None, summary: str) -> None:
+    def _blame(self, cause: _Cause) -> None:
         if self._cause is None:
-            self._cause = (rank, code, summary)
+            self._cause = cause
             self._kill_at = min(self._kill_at, time.monotonic() + GRACE_SECONDS)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Pass the signal on; a second one ends the job at once."""
-        self._kill_at = time.monotonic() + (GRACE_SECONDS if self._signal is None else 0.0)
-        self._signal = number
-        self._main.send_signal(number)
+        """Pass the signal on to the ranks; the second that asks for the end gets it at once."""
+        if number in _ENDING:
+            if self._signal is not None:
+                self._kill_at = 0.0
+            elif number == signal.SIGINT:
+                self._kill_at = time.monotonic() + GRACE_SECONDS
+            self._signal = number
+        if len(self._ranks) == self._size:
+            for process in self._ranks.values():
+                with contextlib.suppress(OSError):
+                    signal.pidfd_send_signal(process.pidfd, number)
+        elif self._main is not None:  # ranks on other machines, or not yet started
+            self._main.send_signal(number)
+
+    def _on_question(self, number: int, frame: FrameType | None) -> None:
+        """SIGUSR2: show what all ranks are doing."""
+        print(f"paceline run:\n{report.overview(self.folder)}", file=sys.stderr, flush=True)
 
     def _kill(self) -> None:
         """End what is left of the job."""
-        if self._main.poll() is None:
+        if self._main is not None and self._main.poll() is None:
             self._main.kill()
-        for pidfd in self._ranks.values():
+        for process in self._ranks.values():
             with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
 
-    def _verdict(self, code: int) -> tuple[int, str]:
+    def _verdict(self, program: str, code: int) -> tuple[int, str]:
         """Exit code and explanation, given mpiexec's."""
+        cause = self._cause
+        if cause is not None and cause.hung:
+            with contextlib.suppress(OSError), open(os.path.join(self.folder, report.FILE)) as file:
+                return cause.code or 1, file.read()
         if self._signal is not None:
+            # A rank that ends in its own way, with a checkpoint and a code that says so, has the last word.
+            if cause is not None and cause.code is not None and cause.code != faults.INTERRUPTED:
+                return cause.code, f"stopped by {signal.Signals(self._signal).name} with exit code {cause.code}"
             return 128 + self._signal, f"stopped by {signal.Signals(self._signal).name}"
-        if code == 0 and self._cause is None:
+        if self._left and len(self._done) + len(self._left) < self._size:
+            return code or 1, f"rank {self._left[0]} called os._exit(0) before the others had ended"
+        if code == 0 and cause is None:
             return 0, ""
-        number = _fatal_signal(code, relayed=len(self._ranks) > 1)
+        if cause is not None and cause.code is not None:
+            return cause.code, f"rank {cause.rank} failed with exit code {cause.code}" + _after(": ", cause.summary)
+        endings = {rank: ending for rank, process in self._ranks.items() if (ending := _ending(process))}
+        if cause is None or endings.get(cause.rank) == _KILLED:
+            # Those that were killed were so because of another, if there is one that ended differently.
+            rank = next((rank for rank, ending in endings.items() if ending not in (_KILLED, (0, 0))), None)
+            if rank is not None:
+                cause = _Cause(rank, None, report.last_seen(self.folder, rank))
+            elif code not in _CODES_OF_SIGKILL:
+                cause = None  # MPI_Abort: mpiexec knows the code, and has killed them all
+        number = 0 if cause is None else _fatal_signal(code, relayed=len(self._ranks) > 1)
         code = 128 + number if number else code or 1
+        if cause is not None:
+            code, number = endings.get(cause.rank, (code, number))
         ending = f"died of {signal.Signals(number).name}" if number else f"ended with exit code {code}"
-        if self._cause is None:
-            return code, f"{self._command[0]} {ending}"
-        rank, told, summary = self._cause
-        if told is not None:
-            return told, f"rank {rank} failed with exit code {told}" + (f": {summary}" if summary else "")
-        return code, f"rank {rank} {ending}"
+        who, summary = (program, "") if cause is None else (f"rank {cause.rank}", cause.summary)
+        return code, f"{who} {ending}" + _after(", ", summary)
+
+
+def _after(separator: str, text: str) -> str:
+    return separator + text if text else ""
+
+
+def _ending(process: _Process) -> tuple[int, int] | None:
+    """Exit code and signal of a rank that has ended; None where the kernel (before 6.15) cannot tell."""
+    try:
+        ended, status = os.waitpid(process.pid, os.WNOHANG)  # where mpiexec has left it to this process
+        if not ended:
+            return None
+    except ChildProcessError:
+        info = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0))
+        try:
+            fcntl.ioctl(process.pidfd, _PIDFD_GET_INFO, info)
+        except OSError:
+            return None
+        mask, status = _PIDFD_INFO.unpack(info)
+        if not mask & _PIDFD_INFO_EXIT:
+            return None
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    return (128 + number if number else os.WEXITSTATUS(status)), number
 
 
 def _fatal_signal(code: int, relayed: bool) -> int:

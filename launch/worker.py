@@ -12,11 +12,13 @@ import runpy
 import signal
 import sys
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from ..runtime import faults
 from ..runtime.world import get_world
 
+# Where every rank writes its output into files of its own.
+LOG_FOLDER = "PACELINE_LOG_DIR"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -24,9 +26,9 @@ def main() -> None:
     die_with_parent()
     world = get_world()
     faults.notify_launcher(f"started {world.rank} {os.getpid()}")
-    if world.size > 1:
-        sys.stdout = _line_stream(sys.stdout, world.rank)
-        sys.stderr = _line_stream(sys.stderr, world.rank)
+    if world.size > 1 or LOG_FOLDER in os.environ:
+        sys.stdout = _open_stream(sys.stdout, world.rank, "out")
+        sys.stderr = _open_stream(sys.stderr, world.rank, "err")
     try:
         _run_program(sys.argv[1:])
     except SystemExit as error:
@@ -64,6 +66,20 @@ def _user_frames(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
+def _open_stream(stream: TextIO, rank: int, suffix: str) -> TextIO:
+    """The rank's stdout or stderr; in a file too, if there is a directory for that.
+
+    What libraries and child processes print then goes to the file alone.
+    """
+    folder = os.environ.get(LOG_FOLDER)
+    if folder is None:
+        return _line_stream(stream, rank)
+    file = open(os.path.join(folder, f"rank-{rank}.{suffix}"), "wb")
+    screen = open(os.dup(stream.fileno()), "w", encoding=stream.encoding, errors=stream.errors)
+    os.dup2(file.fileno(), stream.fileno())
+    return _LoggedStream(file, _line_stream(screen, rank))
+
+
 def _line_stream(stream: TextIO, rank: int) -> TextIO:
     """`stream`, made to write whole lines: MPI mixes the ranks' output piece by piece, as it is written.
 
@@ -91,6 +107,22 @@ class _TaggedStream(io.TextIOWrapper):
             super().write(self._tag + tagged if self._at_line_start else tagged)
             self._at_line_start = text.endswith("\n")
         return len(text)
+
+
+class _LoggedStream(io.TextIOWrapper):
+    """Text stream into a file that is shown on the screen as well."""
+
+    def __init__(self, file: BinaryIO, screen: TextIO) -> None:
+        super().__init__(file, screen.encoding, screen.errors, line_buffering=True)
+        self._screen = screen
+
+    def write(self, text: str, /) -> int:
+        self._screen.write(text)
+        return super().write(text)
+
+    def flush(self) -> None:
+        self._screen.flush()
+        super().flush()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ collective.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import faulthandler
 import os
@@ -14,29 +15,51 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn
 
-from .world import World, get_world
+from . import recorder
+from .recorder import Recorder
+from .world import RANK_PID, World, get_world
 
 # The launcher reads from this pipe which rank failed first; it exists only under `paceline run`.
 EVENTS = "PACELINE_EVENTS"
+# How the call with which a rank says that it is at its end appears in the flight recorder.
+EXIT_CALL = "exit()"
 INTERRUPTED = 128 + signal.SIGINT
+
+flight_recorder: Recorder | None = None
+_at_end: list[Callable[[], None]] = []
+_exit_now = os._exit
 _plain_code: Any = SystemExit.__dict__["code"]
 
 
 def install(world: World) -> None:
     """Make an uncaught exception, in any thread, or an exit with an error on this rank end the whole job.
 
-    Under plain mpirun `raise SystemExit(3)` goes unnoticed, which runs no hook at all; `sys.exit(3)` does not.
+    `raise SystemExit(3)`, which runs no hook at all, is noticed where the other ranks go on to a collective: there they
+    meet a rank that is at its end, see `at_end`.
     """
+    global flight_recorder
     if world.size == 1:
         return
     sys.excepthook = _on_exception
     threading.excepthook = _on_thread_exception
     sys.exit = _exit  # type: ignore[assignment]
+    os._exit = _leave_at_once  # type: ignore[assignment]
     # A rank that hangs inside MPI runs no Python signal handlers; this one is C and prints every thread's stack.
     faulthandler.register(signal.SIGUSR2)
+    if not faulthandler.is_enabled():
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # there is no stderr
+            faulthandler.enable()
+    flight_recorder = recorder.start(world)
+    atexit.register(_on_end, os.getpid())
+
+
+def at_end(function: Callable[[], None]) -> None:
+    """Call `function()` when this rank's program has come to its end."""
+    _at_end.append(function)
 
 
 def end_job(error: BaseException) -> NoReturn:
@@ -51,7 +74,7 @@ def end_job(error: BaseException) -> NoReturn:
         sys.stderr.flush()
     summary = "" if isinstance(error, SystemExit) else traceback.format_exception_only(error)[-1].strip()
     notify_launcher(f"failed {world.rank} {code} {summary}")
-    _abort(code)
+    abort(code)
 
 
 def exit_code(error: SystemExit) -> int:
@@ -74,6 +97,20 @@ def notify_launcher(event: str) -> None:
         os.close(pipe)
 
 
+def abort(code: int) -> NoReturn:
+    """End all ranks with this exit code, whether or not this one has started MPI."""
+    launcher = get_world().launcher
+    if launcher == "hydra" and "PMI_FD" in os.environ:
+        # What MPI_Abort sends. Hydra lets the others run on when a rank that has not started MPI merely exits.
+        with contextlib.suppress(OSError, ValueError):
+            os.write(int(os.environ["PMI_FD"]), f"cmd=abort exitcode={code}\n".encode())
+    elif launcher != "openmpi":  # which ends a job when any rank exits with an error
+        mpi = sys.modules.get("mpi4py.MPI")
+        if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+            mpi.COMM_WORLD.Abort(code)
+    _exit_now(code)
+
+
 def _status_of(error: SystemExit) -> Any:
     """What was given to sys.exit, read past the property of _RankExit."""
     return _plain_code.__get__(error)
@@ -87,18 +124,28 @@ def _describe(error: BaseException) -> tuple[int, str]:
     return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1, "".join(traceback.format_exception(error))
 
 
-def _abort(code: int) -> NoReturn:
-    """End all ranks with this exit code, whether or not this one has started MPI."""
-    launcher = get_world().launcher
-    if launcher == "hydra" and "PMI_FD" in os.environ:
-        # What MPI_Abort sends. Hydra lets the others run on when a rank that has not started MPI merely exits.
-        with contextlib.suppress(OSError, ValueError):
-            os.write(int(os.environ["PMI_FD"]), f"cmd=abort exitcode={code}\n".encode())
-    elif launcher != "openmpi":  # which ends a job when any rank exits with an error
-        mpi = sys.modules.get("mpi4py.MPI")
-        if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
-            mpi.COMM_WORLD.Abort(code)
-    os._exit(code)
+def _on_end(pid: int) -> None:
+    """The last thing that a program does which comes to its end."""
+    if os.getpid() != pid:
+        return  # a child that this rank has forked
+    if flight_recorder is not None:
+        flight_recorder.end_of_program()
+    for function in _at_end:
+        function()
+    if flight_recorder is not None:
+        flight_recorder.remove()
+
+
+def _leave_at_once(status: int) -> NoReturn:
+    """os._exit, which runs no hook either."""
+    world = get_world()
+    if os.environ.get(RANK_PID) == str(os.getpid()):  # and not a child that this rank has forked
+        if status == 0:
+            notify_launcher(f"left {world.rank}")
+        else:
+            notify_launcher(f"failed {world.rank} {status} called os._exit({status})")
+            abort(status)
+    _exit_now(status)
 
 
 def _on_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

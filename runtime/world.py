@@ -73,9 +73,12 @@ _LAUNCHERS = (
 
 # `paceline run` says here how many ranks it asked MPI for.
 EXPECTED_SIZE = "PACELINE_WORLD_SIZE"
+# How often it has started the job before, after failures.
+RESTARTS = "PACELINE_RESTARTS"
 # A process that a rank starts inherits the rank's variables; this one tells it that it is not the rank.
 RANK_PID = "PACELINE_RANK_PID"
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+# Not NUMBA_NUM_THREADS, which would be the most that set_num_threads() could ever ask of compiled kernels.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @functools.cache
@@ -206,7 +209,7 @@ def let_waiting_threads_sleep() -> None:
 
 
 def set_thread_counts(world: World) -> None:
-    """Give BLAS and Numba `world.threads` threads, where the user has not chosen; works only before they are loaded."""
+    """Give BLAS `world.threads` threads, where the user has not chosen; works only before they are loaded."""
     chosen = "OMP_NUM_THREADS" in os.environ
     if world.size == 1 and not chosen:
         return  # one rank may use the whole machine, which is what the libraries do anyway

@@ -114,16 +114,17 @@ time.sleep(60)
         ("sys.exit(3)", 3, "failed with exit code 3"),
         ("raise SystemExit(4)", 4, "failed with exit code 4"),
         ("threading.Thread(target=lambda: 1 / 0).start()", 1, "exit code 1: ZeroDivisionError: division by zero"),
-        ("os.kill(os.getpid(), 9)", 137, "died of SIGKILL"),
-        ("os.kill(os.getpid(), 11)", 139, "died of SIGSEGV"),
+        ("os.kill(os.getpid(), 9)", 137, "died of SIGKILL, after #3 barrier() at {script}:8"),
+        ("os.kill(os.getpid(), 11)", 139, "died of SIGSEGV, after #3 barrier() at {script}:8"),
     ],
 )
 def test_the_first_rank_that_fails_ends_the_job(script, action, code, summary, rank):
-    done = finish_job([*RUN, "-n", "2", script(FAILING.format(action=action, rank=rank))], timeout=30)
+    path = script(FAILING.format(action=action, rank=rank))
+    done = finish_job([*RUN, "-n", "2", path], timeout=30)
     assert done.returncode == code, done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"paceline run: rank {rank} "), done.stderr
-    assert last.endswith(summary), done.stderr
+    assert last.endswith(summary.format(script=path)), done.stderr
     assert done.stderr.count("Traceback") == ("Error" in summary)
 
 

@@ -8,6 +8,7 @@ import importlib
 import threading
 from collections.abc import Iterator
 
+from .. import faults, watchdog
 from ..world import get_world
 from .base import Comm
 from .reduction import ReduceOp
@@ -78,7 +79,18 @@ def thread_comm(comm: Comm) -> Iterator[None]:
 @functools.cache
 def _process_comm() -> Comm:
     world = get_world()
-    return backend_class("solo" if world.size == 1 else "mpi").from_world(world)
+    if world.size == 1:
+        return backend_class("solo").from_world(world)
+    with watchdog.watching(world):
+        comm = backend_class("mpi").from_world(world)
+    faults.at_end(functools.partial(_take_leave, comm))
+    return comm
+
+
+def _take_leave(comm: Comm) -> None:
+    # The ranks that have made another call tell of it; this one has no caller left.
+    with contextlib.suppress(CollectiveMismatchError):
+        comm.leave()
 
 
 register("solo", ".solo:SoloComm")

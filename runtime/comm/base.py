@@ -12,6 +12,7 @@ from typing import Any, NoReturn, Self
 import numpy as np
 
 from ..arrays import Array
+from ..recorder import Recorder
 from ..world import World
 from . import lists, objects
 from .arguments import (
@@ -60,6 +61,8 @@ class Comm:
         self._calls = 0
         self._call = call_of("")  # the collective under way, for messages
         self._courier: Courier | None = None
+        self._recorder: Recorder | None = None
+        self._group_name = ""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(rank={self.rank}, size={self.size})"
@@ -305,6 +308,12 @@ class Comm:
         if courier is not None:
             courier.close()
 
+    def leave(self) -> None:
+        """Tell the other ranks that this one's program is at its end: those that still call something get an error."""
+        if self._courier is not None:
+            self._courier.drain()
+        self._perform(call_of("exit"), _nothing, False, "the end of the program")
+
     # The gate
 
     def _start(
@@ -326,13 +335,19 @@ class Comm:
         """Check and run one collective. All of them pass here, on every backend, in the communicator's order."""
         self._calls += 1
         self._call = call
-        tag = call.digest ^ self._calls
-        if takes_tag:
-            same = act(tag)
-        elif same := self._same_everywhere(tag):
-            act()
-        if not same:
-            self._raise_mismatch(call, line or user_line())
+        recorder = self._recorder
+        entry = 0 if recorder is None else recorder.begin(self._calls, self._group_name, call, line)
+        try:
+            tag = call.digest ^ self._calls
+            if takes_tag:
+                same = act(tag)
+            elif same := self._same_everywhere(tag):
+                act()
+            if not same:
+                self._raise_mismatch(call, line or user_line())
+        finally:
+            if recorder is not None:
+                recorder.end(entry)
 
     def _raise_mismatch(self, call: Call, line: str) -> NoReturn:
         """Explain, from every rank's side; this is the slow path."""

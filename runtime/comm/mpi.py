@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from .. import faults
 from ..arrays import Array
 from ..world import World
 from . import messages
@@ -49,6 +50,9 @@ class MpiComm(Comm):
 
     def __init__(self, mpi: Any, comm: Any, ranks: tuple[int, ...]) -> None:
         super().__init__(comm.rank, ranks)
+        if faults.flight_recorder is not None:
+            self._recorder = faults.flight_recorder
+            self._group_name = self._recorder.name_group(ranks)
         self._mpi = mpi
         self._users = comm
         # A duplicate, so that the user's own calls on `comm` cannot be mistaken for ours.
@@ -79,6 +83,11 @@ class MpiComm(Comm):
     @property
     def mpi4py(self) -> Any:
         return self._users
+
+    def leave(self) -> None:
+        # The user may have closed it, or ended MPI himself.
+        if not self._mpi.Is_finalized() and self._comm != self._mpi.COMM_NULL:
+            super().leave()
 
     def close(self) -> None:
         super().close()

@@ -1,0 +1,71 @@
+"""What a job may leave behind that was killed, and how to get rid of it: processes and shared memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import time
+
+_PR_SET_CHILD_SUBREAPER = 36
+_SHARED_MEMORY = "/dev/shm"
+# MPICH, Intel MPI, Open MPI, and our own.
+_SEGMENTS = ("mpich_shm", "Intel_MPI", "shm-col-space", "sm_segment", "vader_segment", "osc_", "ompi", "paceline")
+_WAIT_SECONDS = 2.0
+
+
+def adopt_orphans() -> None:
+    """Become the parent of whatever loses its own: then none of a job's processes can get out of sight."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def kill_descendants() -> None:
+    """End all processes that this one has started or adopted; those come that a parent leaves as it ends."""
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while (children := _children()) and time.monotonic() < deadline:
+        for pid in children:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in children:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def shared_memory() -> set[str]:
+    """Names of the segments of MPI libraries that belong to this user."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(_SHARED_MEMORY):
+            with contextlib.suppress(OSError):
+                if entry.name.startswith(_SEGMENTS) and entry.stat().st_uid == os.getuid():
+                    found.add(entry.path)
+    return found
+
+
+def remove_shared_memory(before: set[str]) -> None:
+    """Unlink the segments that were not there before and that no process has mapped."""
+    left = shared_memory() - before
+    for path in left - _mapped(left):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _children() -> list[int]:
+    """Process ids of this process's children."""
+    pids = []
+    with contextlib.suppress(OSError):
+        for task in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{task}/children") as file:
+                pids += [int(pid) for pid in file.read().split()]
+    return pids
+
+
+def _mapped(paths: set[str]) -> set[str]:
+    """Those of the files that some process uses."""
+    used: set[str] = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")) if paths else ():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/maps") as file:
+            maps = file.read()
+            used |= {path for path in paths if path in maps}
+    return used

@@ -1,0 +1,304 @@
+"""The flight recorder: each rank's last collectives, in a small mapped file that outlives whatever ends the rank.
+
+Layout of a file, native byte order: a header, a ring of entries, and the texts that entries refer to by their offset.
+Times are of CLOCK_MONOTONIC, which all processes of a machine share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import functools
+import itertools
+import mmap
+import os
+import shutil
+import signal
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from types import CodeType
+from typing import NamedTuple
+
+from .world import World
+
+# `paceline run` makes a directory for the records of all ranks of its machine and names it here.
+FOLDER = "PACELINE_RUN_DIR"
+
+_HEADER = struct.Struct("=III")  # process id, rank, whether its program has ended
+_ENTRY = struct.Struct("=QQQQIIIi")  # begin, end, inside, number; where the texts of group, call, place are; peer
+_BEGIN = struct.Struct("=Q")
+_FINISH = struct.Struct("=QQ")
+_ENTRIES = 256
+_RING = 64
+_TEXTS = _RING + _ENTRIES * _ENTRY.size
+_SIZE = 128 << 10
+_LENGTH = struct.Struct("=H")
+_PREFIX = "record-"
+_MAX_TEXT = 1000
+
+# Prints all threads' stacks into a file beside the record, from C: also when the rank is deep in a library.
+STACKS_SIGNAL = signal.SIGRTMIN + 3
+
+# What code of this package is filed under, in an installation and in a checkout.
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PACKAGE = tuple(
+    os.path.join(_ROOT, name, "") for name in ("runtime", "autograd", "tensor", "nn", "optim", "launch", "paceline")
+)
+
+
+class Entry(NamedTuple):
+    """One collective, or one message, of one rank.
+
+    Attributes:
+        begin: when the rank called it, in ns.
+        end: when it returned, in ns; 0 if it has not.
+        inside: ns that the rank had spent in collectives when it returned.
+        number: how many collectives of this group the rank has called with it; 0 for messages.
+        group: the communicator's ranks of the world, as in "0-2,5"; a second one of the same ranks is "0-2,5#2".
+        call: kind, dtype, shape and options.
+        place: file:line of the user's call.
+        peer: the other rank of a message, else -1.
+    """
+
+    begin: int
+    end: int
+    inside: int
+    number: int
+    group: str
+    call: str
+    place: str
+    peer: int
+
+    def __str__(self) -> str:
+        number = f"#{self.number} " if self.number else ""
+        return f"{number}{self.call} at {self.place}"
+
+    @property
+    def members(self) -> list[int]:
+        """The ranks that it needs."""
+        if self.peer >= 0:
+            return [self.peer]
+        bounds = [part.split("-") for part in self.group.partition("#")[0].split(",")]
+        return [rank for first, *last in bounds for rank in range(int(first), int(last[0] if last else first) + 1)]
+
+
+class Record(NamedTuple):
+    """What a rank's file says.
+
+    Attributes:
+        pid: the rank's process.
+        rank: its number in the world.
+        ended: whether its program has come to its end.
+        entries: the last collectives, oldest first.
+    """
+
+    pid: int
+    rank: int
+    ended: bool
+    entries: list[Entry]
+
+    def running(self) -> Entry | None:
+        """The collective that the rank is in: of several, in several threads, the one that was called first."""
+        return next((entry for entry in self.entries if not entry.end), None)
+
+
+class Recorder:
+    """The file that this rank writes."""
+
+    def __init__(self, path: str, rank: int) -> None:
+        self.path = path
+        self.folder = os.path.dirname(path)
+        with open(path, "w+b") as file:
+            file.truncate(_SIZE)
+            self._map = mmap.mmap(file.fileno(), _SIZE)
+        self._rank = rank
+        self._next = itertools.cycle(range(_RING, _TEXTS, _ENTRY.size)).__next__
+        self._inside = 0
+        self._texts: dict[object, int] = {}  # calls and their texts
+        self._places: dict[tuple[int, int], int] = {}
+        self._codes: list[CodeType] = []  # kept, so that no other code gets the id of one in _places
+        self._texts_end = _TEXTS
+        self._groups: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._add_text("?")
+        self._stacks = open(stacks_path(path), "w")
+        faulthandler.register(STACKS_SIGNAL, self._stacks)
+        self._write_header(ended=False)
+
+    def begin(self, number: int, group: str, call: object, place: str | None = None, peer: int = -1) -> int:
+        """Note that a collective is called now, at `place` or at the caller's line; what is returned is for `end`."""
+        offset = self._next()
+        texts = self._texts
+        call_at = texts.get(call) or self._add_text(call)
+        group_at = texts.get(group) or self._add_text(group)
+        place_at = self._place() if place is None else texts.get(place) or self._add_text(place)
+        _ENTRY.pack_into(self._map, offset, time.monotonic_ns(), 0, 0, number, group_at, call_at, place_at, peer)
+        return offset
+
+    def end(self, offset: int) -> None:
+        """Note that the collective returns now."""
+        now = time.monotonic_ns()
+        self._inside += now - _BEGIN.unpack_from(self._map, offset)[0]
+        _FINISH.pack_into(self._map, offset + 8, now, self._inside)
+
+    def name_group(self, ranks: Sequence[int]) -> str:
+        """What entries call a communicator of these ranks of the world; all its members get the same name."""
+        members = name_of(ranks)
+        self._groups[members] += 1
+        return members if self._groups[members] == 1 else f"{members}#{self._groups[members]}"
+
+    def running(self) -> Entry | None:
+        """The collective that this rank is in."""
+        return _parse(self._map[:]).running()
+
+    def end_of_program(self) -> None:
+        """Note that this rank will make no more calls."""
+        self._write_header(ended=True)
+
+    def remove(self) -> None:
+        """Take the file away, and the directory with the last one."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+            os.unlink(stacks_path(self.path))
+            os.rmdir(self.folder)
+
+    def _place(self) -> int:
+        """The text of the innermost line outside this package."""
+        frame = sys._getframe(2)
+        while (code := frame.f_code).co_filename.startswith(PACKAGE) and frame.f_back is not None:
+            frame = frame.f_back
+        # Line numbers are slow to look up: once for each place in the bytecode.
+        place = (id(code), frame.f_lasti)
+        return self._places.get(place) or self._add_place(place, code, frame.f_lineno)
+
+    def _add_place(self, place: tuple[int, int], code: CodeType, line: int) -> int:
+        if len(self._places) > 10_000:  # a program that compiles code as it goes
+            self._places.clear()
+            self._codes.clear()
+        self._codes.append(code)
+        self._places[place] = self._add_text(f"{code.co_filename}:{line}")
+        return self._places[place]
+
+    def _add_text(self, source: object) -> int:
+        """Where the text of an object stands in the file, after this."""
+        text = str(source)
+        with self._lock:
+            offset = self._texts.get(text, self._texts_end)
+            if offset == self._texts_end:
+                content = text.encode()[-_MAX_TEXT:]
+                end = offset + _LENGTH.size + len(content)
+                if end > _SIZE:
+                    return _TEXTS  # full; the question mark stands for the rest
+                _LENGTH.pack_into(self._map, offset, len(content))
+                self._map[offset + _LENGTH.size : end] = content
+                self._texts_end = end
+            self._texts[source] = self._texts[text] = offset
+            return offset
+
+    def _write_header(self, ended: bool) -> None:
+        _HEADER.pack_into(self._map, 0, os.getpid(), self._rank, ended)
+
+
+def stacks_path(path: str) -> str:
+    """The file in which STACKS_SIGNAL prints the stacks of the rank that has this record."""
+    return f"{path}.stacks"
+
+
+def read(path: str) -> Record:
+    """What a file says, at any time and to any process."""
+    with open(path, "rb") as file:
+        return _parse(file.read())
+
+
+def _parse(content: bytes) -> Record:
+    pid, rank, ended = _HEADER.unpack_from(content)
+    rows = sorted(row for row in _ENTRY.iter_unpack(content[_RING:_TEXTS]) if row[0])
+    text = functools.cache(functools.partial(_text, content))
+    entries = [
+        Entry(begin, end, inside, number, text(group), text(call), text(place), peer)
+        for begin, end, inside, number, group, call, place, peer in rows
+    ]
+    return Record(pid, rank, bool(ended), entries)
+
+
+def path_of(folder: str, rank: int) -> str:
+    """The record of a rank."""
+    return os.path.join(folder, f"{_PREFIX}{rank}")
+
+
+def is_gone(path: str) -> bool:
+    """Whether the rank with this record will make no more calls; quicker than reading all of it."""
+    try:
+        with open(path, "rb") as file:
+            pid, _, ended = _HEADER.unpack(file.read(_HEADER.size))
+    except (OSError, struct.error):
+        return False  # on another machine, or not yet started
+    return bool(ended) or not os.path.exists(f"/proc/{pid}")
+
+
+def read_all(folder: str) -> dict[int, Record]:
+    """The records in a directory, by rank."""
+    records = {}
+    for name in os.listdir(folder):
+        rank = name.removeprefix(_PREFIX)
+        if rank.isdigit():
+            with contextlib.suppress(OSError, struct.error):  # a rank that ends takes its file away
+                records[int(rank)] = read(os.path.join(folder, name))
+    return dict(sorted(records.items()))
+
+
+def start(world: World) -> Recorder | None:
+    """The recorder of this rank; None where no file can be written."""
+    with contextlib.suppress(OSError):
+        return Recorder(path_of(_folder(), world.rank), world.rank)
+    return None
+
+
+def name_of(ranks: Sequence[int]) -> str:
+    """Numbers as short as "0-2,5"."""
+    parts: list[list[int]] = []
+    for rank in sorted(ranks):
+        if parts and parts[-1][-1] == rank - 1:
+            parts[-1] = [parts[-1][0], rank]
+        else:
+            parts.append([rank])
+    return ",".join("-".join(map(str, part)) for part in parts)
+
+
+def _text(content: bytes, offset: int) -> str:
+    """The text at an offset."""
+    (length,) = _LENGTH.unpack_from(content, offset)
+    start = offset + _LENGTH.size
+    return content[start : start + length].decode(errors="replace")
+
+
+def _folder() -> str:
+    """The directory that the ranks of this job on this machine share.
+
+    Without `paceline run` it is named after the parent that they have in common, mpiexec's local process.
+    """
+    given = os.environ.get(FOLDER)
+    if given is not None and os.path.isdir(given):
+        return given
+    own = f"paceline-{os.getuid()}-"
+    place = tempfile.gettempdir()
+    _remove_old(place, own)
+    folder = os.path.join(place, f"{own}{os.getppid()}")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    if os.stat(folder).st_uid != os.getuid():
+        raise PermissionError(folder)
+    return folder
+
+
+def _remove_old(place: str, prefix: str) -> None:
+    """Remove what jobs have left that did not come to their end."""
+    for name in os.listdir(place):
+        parent = name.removeprefix(prefix)
+        if parent != name and parent.isdigit() and not os.path.exists(f"/proc/{parent}"):
+            shutil.rmtree(os.path.join(place, name), ignore_errors=True)

@@ -1,0 +1,262 @@
+"""Who waits for whom, and what they are doing: read from the records of the ranks of one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import signal
+import sysconfig
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from . import recorder
+from .recorder import PACKAGE, Entry, Record
+
+FILE = "report"
+STACK_SECONDS = 0.3
+_DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "")
+_OWN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "watchdog.py")
+_FRAME = re.compile(r'  File "(.*)", line (\d+) in (.*)')
+
+
+class Frame(NamedTuple):
+    """One line of a stack."""
+
+    file: str
+    line: str
+    function: str
+
+
+class Sight(NamedTuple):
+    """What can be seen of a rank.
+
+    Attributes:
+        record: its record.
+        alive: whether its process is there.
+        stopped: whether somebody has stopped the process.
+        stacks: those of its threads, as faulthandler prints them; "" if it did not answer.
+    """
+
+    record: Record
+    alive: bool
+    stopped: bool
+    stacks: str
+
+
+def waits_for_the_gone(folder: str, wait: Entry) -> bool:
+    """Whether this can never end, since a rank that has not come will make no more calls."""
+    for rank in wait.members:
+        path = recorder.path_of(folder, rank)
+        if recorder.is_gone(path):
+            with contextlib.suppress(OSError):
+                if not _has_come(recorder.read(path), wait):
+                    return True
+    return False
+
+
+def headline(folder: str, wait: Entry) -> str:
+    """One line: which rank has not come, and what it is doing."""
+    return _headline(_look(recorder.read_all(folder), folder, resume=False), wait)
+
+
+def compose(folder: str, wait: Entry, reason: str) -> tuple[str, str]:
+    """The whole report on a job that is about to be ended, and its first line."""
+    sights = _look(recorder.read_all(folder), folder, resume=True)
+    first = _headline(sights, wait) + (f" ({reason})" if reason else "")
+    return "\n".join([first, *_lines(sights), *_all_stacks(sights)]), first
+
+
+def overview(folder: str) -> str:
+    """What all ranks are doing, with their stacks."""
+    sights = _look(recorder.read_all(folder), folder, resume=False)
+    return "\n".join([*_lines(sights), *_all_stacks(sights)])
+
+
+def last_seen(folder: str, rank: int) -> str:
+    """What a rank that has died was doing, as far as its record tells."""
+    try:
+        record = recorder.read(recorder.path_of(folder, rank))
+    except OSError:
+        return ""
+    running = record.running()
+    if running is not None:
+        return f"in {running}"
+    return f"after {record.entries[-1]}" if record.entries else "before its first collective"
+
+
+def _headline(sights: Mapping[int, Sight], wait: Entry) -> str:
+    missing = [rank for rank in _missing(sights, wait) if rank in sights]
+    if not missing:
+        unseen = [rank for rank in wait.members if rank not in sights]
+        what = f"{_ranks(unseen)} cannot be seen from this machine" if unseen else "every rank has entered it"
+        return f"no progress in {wait}: {what}"
+    text = f"{_ranks(missing)} {_have(missing)} not entered {wait}"
+    if not wait.number:
+        text = f"{_ranks(missing)} {_have(missing)} not answered {wait}"
+    roots = _roots(sights, wait, missing)
+    return text + "; " + "; ".join(f"{_who(rank, missing)} {_doing(sights[rank])}" for rank in roots)
+
+
+def _who(rank: int, missing: list[int]) -> str:
+    return "it" if missing == [rank] else f"rank {rank}"
+
+
+def _missing(sights: Mapping[int, Sight], wait: Entry) -> list[int]:
+    """Members that have not made the call."""
+    return [rank for rank in wait.members if rank not in sights or not _has_come(sights[rank].record, wait)]
+
+
+def _has_come(record: Record, wait: Entry) -> bool:
+    if wait.peer >= 0:
+        return False  # a message leaves no trace on the other side
+    return any(entry.group == wait.group and entry.number >= wait.number for entry in record.entries)
+
+
+def _roots(sights: Mapping[int, Sight], wait: Entry, missing: list[int]) -> list[int]:
+    """Those at the end of the chain: rank 0 may wait for rank 1, which waits for rank 2 in another group."""
+    seen: set[int] = set()
+    roots = []
+    queue = list(missing)
+    while queue:
+        rank = queue.pop(0)
+        if rank in seen or rank not in sights:
+            continue
+        seen.add(rank)
+        running = sights[rank].record.running()
+        if running is None or not sights[rank].alive:
+            roots.append(rank)
+        else:
+            queue += _missing(sights, running)
+    return sorted(roots) or missing
+
+
+def _doing(sight: Sight) -> str:
+    """What the rank does, as the end of a sentence."""
+    record = sight.record
+    if not sight.alive:
+        return "has died" if not record.ended else "has ended"
+    if record.ended:
+        return "has come to the end of its program"
+    stopped = "was stopped by a signal; it " if sight.stopped else ""
+    running = record.running()
+    if running is not None:
+        seconds = (time.monotonic_ns() - running.begin) / 1e9
+        return f"{stopped}waits since {seconds:.1f} s in {running}"
+    after = f", after {record.entries[-1]}" if record.entries else ", before its first collective"
+    return f"{stopped}is {_where(sight.stacks)}{after}"
+
+
+def _where(stacks: str) -> str:
+    """The user's line that runs, from what faulthandler has printed."""
+    threads = _parse_stacks(stacks)
+    if not threads:
+        return "somewhere (its stack is not to be had)"
+    main = list(threads.values())[-1]  # threads come from the youngest to the oldest
+    loading = any(frame.file.startswith(_DATA) for frame in main)
+    if loading:  # what the reading thread is at says more than where its result is waited for
+        reading = [stack for stack in threads.values() if any(f.function == "_read_ahead" for f in stack)]
+        main = [*reading, main][0]
+    own = [f for f in main if not f.file.startswith(PACKAGE)]
+    frame = next((f for f in own if not f.file.startswith(_libraries())), (own or main)[0])
+    return f"in {'the data loader' if loading else 'user code'} at {frame.file}:{frame.line} in {frame.function}"
+
+
+@functools.cache
+def _libraries() -> tuple[str, ...]:
+    """Where the code of others is, with which every blocking call ends."""
+    return (*(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")), "<frozen")
+
+
+def _parse_stacks(text: str) -> dict[str, list[Frame]]:
+    """Frames by thread, innermost first."""
+    threads: dict[str, list[Frame]] = {}
+    name = ""
+    for line in text.splitlines():
+        if match := _FRAME.match(line):
+            threads.setdefault(name, []).append(Frame(*match.groups()))
+        elif line:
+            name = line
+    return {name: stack for name, stack in threads.items() if not stack[0].file.startswith(_OWN)}
+
+
+def _look(records: Mapping[int, Record], folder: str, resume: bool) -> dict[int, Sight]:
+    """Look at all ranks; those that are stopped can print their stacks only when they are resumed."""
+    states = {rank: _process_state(record.pid) for rank, record in records.items()}
+    files = {rank: recorder.stacks_path(recorder.path_of(folder, rank)) for rank in records}
+    before = {rank: _size(file) for rank, file in files.items()}
+    asked = set()
+    for rank, record in records.items():
+        if states[rank] not in ("", "Z"):
+            with contextlib.suppress(OSError):
+                os.kill(record.pid, recorder.STACKS_SIGNAL)
+                if states[rank] == "T" and resume:
+                    os.kill(record.pid, signal.SIGCONT)
+            if states[rank] != "T" or resume:
+                asked.add(rank)
+    _settle({rank: files[rank] for rank in asked}, before)
+    return {
+        rank: Sight(record, states[rank] not in ("", "Z"), states[rank] == "T", _read_from(files[rank], before[rank]))
+        for rank, record in records.items()
+    }
+
+
+def _settle(files: Mapping[int, str], before: Mapping[int, int]) -> None:
+    """Wait until each of these files has grown, and grows no more."""
+    deadline = time.monotonic() + STACK_SECONDS
+    sizes: dict[int, int] = {}
+    while time.monotonic() < deadline:
+        time.sleep(0.02)
+        now = {rank: _size(file) for rank, file in files.items()}
+        if now == sizes and all(now[rank] > before[rank] for rank in now):
+            return
+        sizes = now
+
+
+def _process_state(pid: int) -> str:
+    """The letter in /proc: R running, S sleeping, T stopped, Z ended; "" if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _read_from(path: str, start: int) -> str:
+    with contextlib.suppress(OSError), open(path) as file:
+        file.seek(start)
+        return file.read()
+    return ""
+
+
+def _lines(sights: Mapping[int, Sight]) -> list[str]:
+    """One line for each rank."""
+    return [f"  rank {rank} {_doing(sight)}" for rank, sight in sights.items()]
+
+
+def _all_stacks(sights: Mapping[int, Sight]) -> list[str]:
+    """Stacks of the ranks that are in no collective, or of all if there is none such."""
+    busy = {rank: sight for rank, sight in sights.items() if sight.record.running() is None and sight.stacks}
+    lines = []
+    for rank, sight in (busy or sights).items():
+        lines.append(f"stacks of rank {rank}:")
+        for name, stack in _parse_stacks(sight.stacks).items():
+            lines += [f"  {name}", *(f"    {each.file}:{each.line} in {each.function}" for each in stack)]
+    return lines
+
+
+def _ranks(ranks: list[int]) -> str:
+    return f"rank {ranks[0]}" if len(ranks) == 1 else "ranks " + ", ".join(map(str, ranks))
+
+
+def _have(ranks: list[int]) -> str:
+    return "has" if len(ranks) == 1 else "have"

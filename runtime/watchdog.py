@@ -1,0 +1,181 @@
+"""Nothing waits for ever: a thread on each rank looks at the flight recorder and ends a job that has got stuck.
+
+The report is put together by the first rank that runs out of patience, from the records of all ranks of its machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+
+from . import faults, recorder, report
+from .recorder import Entry, Record, Recorder
+from .world import World
+
+# Seconds that a rank may wait in one collective.
+TIMEOUT = "PACELINE_TIMEOUT"
+DEFAULT_TIMEOUT = 600.0
+EXIT_CODE = 124  # that of timeout(1)
+WARN_SECONDS = 30.0
+# What a rank that is no more has sent before may still be on its way.
+GONE_SECONDS = 0.5
+STRAGGLER_SECONDS = 1.0
+
+_timeout: float | None = None
+
+
+def timeout() -> float:
+    """Seconds that a rank may wait in one collective before the job is ended.
+
+    Raises:
+        ValueError: PACELINE_TIMEOUT is no positive number.
+    """
+    if _timeout is not None:
+        return _timeout
+    text = os.environ.get(TIMEOUT, str(DEFAULT_TIMEOUT))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise ValueError(f"{TIMEOUT} should be a positive number of seconds, got {text!r}")
+    return seconds
+
+
+def set_timeout(seconds: float) -> None:
+    """Choose how long a rank may wait in one collective."""
+    global _timeout
+    if not seconds > 0:
+        raise ValueError(f"timeout should be a positive number of seconds, got {seconds!r}")
+    _timeout = float(seconds)
+
+
+@contextlib.contextmanager
+def watching(world: World) -> Iterator[None]:
+    """Watch over this rank's collectives from now on; what is done in here, for which all ranks are needed, is one."""
+    timeout()  # an unusable value should stop the program, not the thread
+    own = faults.flight_recorder
+    if own is None:
+        yield
+        return
+    threading.Thread(target=_watch, args=(own, world), name="paceline-watchdog", daemon=True).start()
+    entry = own.begin(0, recorder.name_of(range(world.size)), "the start of MPI")
+    yield
+    own.end(entry)
+
+
+def _watch(own: Recorder, world: World) -> None:
+    stragglers = Stragglers() if world.local_rank == 0 and world.local_size > 1 else None
+    warned: Entry | None = None
+    while True:
+        time.sleep(min(0.25, timeout() / 4))
+        if stragglers is not None and (found := stragglers.look(own.folder)):
+            _say(found)
+        wait = own.running()
+        if wait is None or wait.call == faults.EXIT_CALL:  # the other ranks may work as long as they like
+            continue
+        seconds = (time.monotonic_ns() - wait.begin) / 1e9
+        if seconds > timeout():
+            _end_job(own, world, wait, f"timeout of {timeout():g} s")
+        elif seconds > GONE_SECONDS and report.waits_for_the_gone(own.folder, wait):
+            _end_job(own, world, wait, "")
+        elif seconds > WARN_SECONDS and wait != warned:
+            warned = wait
+            if _is_first(own.folder, f"warned-{wait.group}-{wait.number}"):
+                _say(report.headline(own.folder, wait))
+
+
+def _end_job(own: Recorder, world: World, wait: Entry, reason: str) -> None:
+    """Report once for all ranks of this machine, and end the job; or return if it went on in the meantime."""
+    if not _is_first(own.folder, report.FILE):
+        time.sleep(5.0)  # the one that reports ends this rank as well
+        faults.abort(EXIT_CODE)
+    text, summary = report.compose(own.folder, wait, reason)
+    if own.running() != wait:
+        os.unlink(os.path.join(own.folder, report.FILE))
+        return
+    if faults.EVENTS in os.environ and recorder.FOLDER in os.environ:
+        with open(os.path.join(own.folder, report.FILE), "w") as file:
+            file.write(text)
+        faults.notify_launcher(f"hung {world.rank} {EXIT_CODE} {summary}")
+    else:
+        _say(text)
+    if world.local_size < world.size:
+        time.sleep(1.0)  # the other machines have a report to make as well
+    faults.abort(EXIT_CODE)
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        print(f"paceline: {text}", file=sys.stderr, flush=True)
+
+
+def _is_first(folder: str, name: str) -> bool:
+    """Whether this is the first rank of the machine that asks for this name."""
+    try:
+        os.close(os.open(os.path.join(folder, name), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    except OSError:
+        pass  # the directory is gone: better twice than never
+    return True
+
+
+class Stragglers:
+    """Finds a rank that works while the others wait for it.
+
+    Example:
+        >>> import tempfile
+        >>> Stragglers().look(tempfile.gettempdir()) is None
+        True
+    """
+
+    def __init__(self) -> None:
+        self._next_look = time.monotonic() + STRAGGLER_SECONDS
+        self._before: dict[int, Entry] = {}
+        self._suspect = -1
+        self._times = 0
+        self._report_at = 3  # looks in a row; then twice as many, ...
+
+    def look(self, folder: str) -> str | None:
+        """A line to print when one rank has been the slowest by far for a while."""
+        if time.monotonic() < self._next_look:
+            return None
+        self._next_look = time.monotonic() + STRAGGLER_SECONDS
+        return self.compare(recorder.read_all(folder))
+
+    def compare(self, records: Mapping[int, Record]) -> str | None:
+        """The same, given what the ranks have recorded so far."""
+        last = {rank: max(done, key=lambda entry: entry.end) for rank, each in records.items() if (done := _done(each))}
+        before, self._before = self._before, last
+        waiting = {}
+        for rank, entry in last.items():
+            if rank not in before or entry.end == before[rank].end:
+                self._before = before if len(before) == len(last) else last  # too early to tell
+                return None
+            waiting[rank] = (entry.inside - before[rank].inside) / (entry.end - before[rank].end)
+        if len(waiting) < 2:
+            return None
+        slowest = min(waiting, key=waiting.__getitem__)
+        shares = sorted(share for rank, share in waiting.items() if rank != slowest)
+        others = shares[len(shares) // 2]
+        if others < 0.5 or waiting[slowest] > others / 4:
+            self._suspect = -1
+            return None
+        self._times = self._times + 1 if slowest == self._suspect else 1
+        self._suspect = slowest
+        if self._times < self._report_at:
+            return None
+        self._report_at *= 2
+        return (
+            f"rank {slowest} is slow: the other ranks spend {others:.0%} of their time waiting for it in collectives, "
+            f"such as {last[slowest]}; it waits {waiting[slowest]:.0%}"
+        )
+
+
+def _done(record: Record) -> list[Entry]:
+    return [entry for entry in record.entries if entry.end]
