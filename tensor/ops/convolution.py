@@ -16,8 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy
+
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
+from ..kernels import compiled, compiled_vjp, sources
 
 # columns held at a time: what a processor's cache takes, or what keeps a GPU busy
 _COLUMN_BYTES = {"numpy": 1 << 22, "cupy": 1 << 28}
@@ -292,3 +295,52 @@ convolution_weight.vjp(
         gradient, g, input_shape, stride, padding, dilation, groups
     ),
 )
+
+
+# -- kernels: see tensor/kernels/convolution.py ------------------------------------------------------------------------
+
+_WORK = 16  # multiplications for an element, at least, in all but the smallest convolutions
+
+
+def _suits(*arrays: Array | None) -> bool:
+    """Whether the kernels take these arrays: one dtype, at most three dimensions besides batch and channels."""
+    first = arrays[0]
+    return first.ndim <= 5 and all(x is None or x.dtype == first.dtype for x in arrays)
+
+
+@compiled(convolution, _WORK)
+def _forward(input, weight, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1):  # type: ignore[no-untyped-def]
+    if not _suits(input, weight, bias):
+        return NotImplemented
+    s = _geometry(input.shape, weight.shape, stride, padding, dilation, groups)
+    out = numpy.empty((s.batch, len(weight), *s.out), input.dtype)
+    sources.convolution.forward(input, weight, bias, out, stride, padding, dilation, groups)
+    return out
+
+
+@compiled(convolution_input, _WORK)
+def _input_gradient(gradient, weight, size, *geometry):  # type: ignore[no-untyped-def]
+    if not _suits(gradient, weight):
+        return NotImplemented
+    out = numpy.empty(size, gradient.dtype)
+    sources.convolution.input_gradient(gradient, weight, out, *geometry)
+    return out
+
+
+@compiled(convolution_weight, _WORK)
+def _weight_gradient(gradient, input, size, *geometry):  # type: ignore[no-untyped-def]
+    if not _suits(gradient, input):
+        return NotImplemented
+    return sources.convolution.weight_gradient(gradient, input, size, *geometry)
+
+
+@compiled_vjp(convolution, _WORK)
+def _(xp, g, needs, input, weight, stride, padding, dilation, groups):  # type: ignore[no-untyped-def]
+    if not _suits(g, input, weight):
+        return NotImplemented
+    geometry = (stride, padding, dilation, groups)
+    return (
+        _input_gradient(g, weight, input.shape, *geometry) if needs[0] else None,
+        _weight_gradient(g, input, weight.shape, *geometry) if needs[1] else None,
+        sources.convolution.bias_gradient(g) if needs[2] else None,
+    )

@@ -1,0 +1,200 @@
+"""Vector instructions for matrix products whose operands lie in place: small tiles of the result, held in registers.
+
+Numba's loops leave the choice of registers to LLVM, which spills them. These intrinsics write the vector instructions
+down: a tile of rows x vectors accumulators stays in registers for the whole depth of the product, so that for every
+value loaded several products are added (Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication,
+2008). The rows of one operand are found through a table of offsets: the columns of a convolution are never copied together.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+_FEATURES = binding.get_host_cpu_features()
+VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16
+_SIXTEEN_REGISTERS = binding.get_process_triple().startswith("x86_64") and VECTOR_BYTES < 64
+
+# Sizes of tiles, the largest first. 24 accumulators leave 8 of 32 registers for what is loaded, 12 leave 4 of 16. A
+# tile has to be wide in both directions for the loads to keep up with the multiplications.
+TILE_ROWS = (4, 2, 1) if _SIXTEEN_REGISTERS else (8, 4, 2, 1)
+TILE_VECTORS = (3, 1)
+DOT_ROWS = (2, 1) if _SIXTEEN_REGISTERS else (4, 2, 1)
+DOT_COLUMNS = (6, 3, 1)
+
+
+class _Writer:
+    """Writes the vector instructions of one intrinsic for elements of one dtype."""
+
+    def __init__(self, context: Any, builder: Any, dtype: Any) -> None:
+        self.context = context
+        self.builder = builder
+        self.itemsize = dtype.bitwidth // 8
+        self.lanes = VECTOR_BYTES // self.itemsize
+        self.suffix = f"v{self.lanes}f{dtype.bitwidth}"
+        self.scalar = context.get_data_type(dtype)
+        self.vector = ir.VectorType(self.scalar, self.lanes)
+        self.zero = ir.Constant(self.vector, None)
+
+    def function(self, name: str, result: Any, *arguments: Any) -> Any:
+        return cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(result, arguments), name)
+
+    def element(self, array_type: Any, array: Any, index: Any) -> Any:
+        """The address of an element of an array."""
+        data = self.context.make_array(array_type)(self.context, self.builder, array).data
+        return self.builder.gep(data, [index])
+
+    def steps(self, pointer: Any, step: Any, count: int) -> list:
+        """The addresses pointer, pointer + step, ..."""
+        return [self.builder.gep(pointer, [self.builder.mul(step, self.number(i))]) for i in range(count)]
+
+    def number(self, value: int) -> Any:
+        return ir.Constant(ir.IntType(64), value)
+
+    def _vector_at(self, pointer: Any, index: int) -> Any:
+        pointer = self.builder.gep(pointer, [self.number(index * self.lanes)])
+        return self.builder.bitcast(pointer, self.vector.as_pointer())
+
+    def load(self, pointer: Any, index: int = 0) -> Any:
+        return self.builder.load(self._vector_at(pointer, index), align=self.itemsize)
+
+    def store(self, value: Any, pointer: Any, index: int = 0) -> None:
+        self.builder.store(value, self._vector_at(pointer, index), align=self.itemsize)
+
+    def spread(self, pointer: Any) -> Any:
+        """A vector of one element repeated."""
+        nothing = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(nothing, self.builder.load(pointer), ir.Constant(ir.IntType(32), 0))
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, nothing, everywhere)
+
+    def copy_some(self, source: Any, target: Any, count: Any) -> None:
+        """Copy fewer elements than a vector has."""
+        number, mask = ir.VectorType(ir.IntType(32), self.lanes), ir.VectorType(ir.IntType(1), self.lanes)
+        low = self.builder.trunc(count, ir.IntType(32))
+        limit = self.builder.insert_element(ir.Constant(number, ir.Undefined), low, ir.Constant(ir.IntType(32), 0))
+        limit = self.builder.shuffle_vector(limit, limit, ir.Constant(number, [0] * self.lanes))
+        chosen = self.builder.icmp_signed("<", ir.Constant(number, list(range(self.lanes))), limit)
+        pointer, align = self.vector.as_pointer(), ir.IntType(32)
+        load = self.function(f"llvm.masked.load.{self.suffix}.p0", self.vector, pointer, align, mask, self.vector)
+        store = self.function(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), self.vector, pointer, align, mask)
+        itemsize = ir.Constant(align, self.itemsize)
+        value = self.builder.call(load, [self._vector_at(source, 0), itemsize, chosen, self.zero])
+        self.builder.call(store, [value, self._vector_at(target, 0), itemsize, chosen])
+
+    def accumulators(self, starts: list, count: int) -> list[list]:
+        """For each start a row of `count` variables with that value; LLVM keeps them in registers."""
+        return [[cgutils.alloca_once_value(self.builder, start) for _ in range(count)] for start in starts]
+
+    def add_product(self, accumulator: Any, a: Any, b: Any) -> None:
+        multiply_add = self.function(f"llvm.fmuladd.{self.suffix}", self.vector, self.vector, self.vector, self.vector)
+        total = self.builder.call(multiply_add, [a, b, self.builder.load(accumulator)])
+        self.builder.store(total, accumulator)
+
+    def add_up(self, start: Any, vector: Any) -> Any:
+        """The sum of a vector's elements and a start."""
+        total = self.function(f"llvm.vector.reduce.fadd.{self.suffix}", self.scalar, self.scalar, self.vector)
+        return self.builder.call(total, [start, vector], fastmath=("reassoc",))
+
+
+def _choose(builder: Any, sizes: list[tuple[int, int]], height: Any, width: Any) -> Iterator:
+    """Go through the sizes of tiles; what is written in between is run for the size height x width."""
+    for rows, columns in sizes:
+        tall = builder.icmp_signed("==", height, ir.Constant(height.type, rows))
+        wide = builder.icmp_signed("==", width, ir.Constant(width.type, columns))
+        with builder.if_then(builder.and_(tall, wide)):
+            yield rows, columns
+
+
+@intrinsic
+def multiply_tile(_, a, a0, step, depth, image, i0, offsets, f0, bias, b0, out, o0, out_step, rows, vectors):  # type: ignore[no-untyped-def]
+    """out[o0 + r * out_step + q] = bias[b0 + r] + sum over k of a[a0 + r * step + k] * image[i0 + offsets[f0 + k] + q]
+    for r < rows, which is in TILE_ROWS, and q < vectors, which is in TILE_VECTORS, times the elements of a vector."""
+    signature = types.void(a, a0, step, depth, image, i0, offsets, f0, bias, b0, out, o0, out_step, rows, vectors)
+
+    def write(context: Any, builder: Any, signature: Any, args: tuple) -> Any:
+        a, a0, step, depth, image, i0, offsets, f0, bias, b0, out, o0, out_step, rows, vectors = args
+        kind = signature.args
+        w = _Writer(context, builder, kind[4].dtype)
+        a, image, table = w.element(kind[0], a, a0), w.element(kind[4], image, i0), w.element(kind[6], offsets, f0)
+        bias, out = w.element(kind[8], bias, b0), w.element(kind[10], out, o0)
+        for height, width in _choose(builder, list(itertools.product(TILE_ROWS, TILE_VECTORS)), rows, vectors):
+            factors = w.steps(a, step, height)
+            sums = w.accumulators([w.spread(p) for p in w.steps(bias, w.number(1), height)], width)
+            with cgutils.for_range(builder, depth) as loop:
+                place = builder.gep(image, [builder.load(builder.gep(table, [loop.index]))])
+                pixels = [w.load(place, v) for v in range(width)]
+                for row, pointer in zip(sums, factors, strict=True):
+                    factor = w.spread(builder.gep(pointer, [loop.index]))
+                    for total, pixel in zip(row, pixels, strict=True):
+                        w.add_product(total, factor, pixel)
+            for row, pointer in zip(sums, w.steps(out, out_step, height), strict=True):
+                for v, total in enumerate(row):
+                    w.store(builder.load(total), pointer, v)
+        return context.get_dummy_value()
+
+    return signature, write
+
+
+@intrinsic
+def dot_tile(
+    _, a, a0, step, a_image, image, i0, offsets, f0, b_image, images, length, out, o0, out_step, rows, columns
+):  # type: ignore[no-untyped-def]
+    """out[o0 + r * out_step + j] += sum over n < images and q < length vectors of
+    a[a0 + n * a_image + r * step + q] * image[i0 + n * b_image + offsets[f0 + j] + q]
+    for r < rows, which is in DOT_ROWS, and j < columns, which is in DOT_COLUMNS."""
+    signature = types.void(
+        a, a0, step, a_image, image, i0, offsets, f0, b_image, images, length, out, o0, out_step, rows, columns
+    )
+
+    def write(context: Any, builder: Any, signature: Any, args: tuple) -> Any:
+        a, a0, step, a_image, image, i0, offsets, f0, b_image, images, length, out, o0, out_step, rows, columns = args
+        kind = signature.args
+        w = _Writer(context, builder, kind[4].dtype)
+        a, image, table = w.element(kind[0], a, a0), w.element(kind[4], image, i0), w.element(kind[6], offsets, f0)
+        out = w.element(kind[11], out, o0)
+        for height, width in _choose(builder, list(itertools.product(DOT_ROWS, DOT_COLUMNS)), rows, columns):
+            lefts = w.steps(a, step, height)
+            rights = [builder.gep(image, [builder.load(p)]) for p in w.steps(table, w.number(1), width)]
+            sums = w.accumulators([w.zero] * height, width)
+            with cgutils.for_range(builder, images) as outer:
+                left, right = builder.mul(outer.index, a_image), builder.mul(outer.index, b_image)
+                with cgutils.for_range(builder, length) as loop:
+                    q = builder.mul(loop.index, w.number(w.lanes))
+                    values = [w.load(builder.gep(p, [builder.add(left, q)])) for p in lefts]
+                    for j, pointer in enumerate(rights):
+                        pixel = w.load(builder.gep(pointer, [builder.add(right, q)]))
+                        for row, value in zip(sums, values, strict=True):
+                            w.add_product(row[j], value, pixel)
+            for row, pointer in zip(sums, w.steps(out, out_step, height), strict=True):
+                for total, place in zip(row, w.steps(pointer, w.number(1), width), strict=True):
+                    builder.store(w.add_up(builder.load(place), builder.load(total)), place)
+        return context.get_dummy_value()
+
+    return signature, write
+
+
+@intrinsic
+def copy_row(_, source, s0, target, t0, count):  # type: ignore[no-untyped-def]
+    """target[t0 + i] = source[s0 + i] for i < count; LLVM's own loops are slow for the few elements of a row."""
+
+    def write(context: Any, builder: Any, signature: Any, args: tuple) -> Any:
+        source, s0, target, t0, count = args
+        kind = signature.args
+        w = _Writer(context, builder, kind[0].dtype)
+        read, put = w.element(kind[0], source, s0), w.element(kind[2], target, t0)
+        whole = builder.sdiv(count, w.number(w.lanes))
+        with cgutils.for_range(builder, whole) as loop:
+            q = builder.mul(loop.index, w.number(w.lanes))
+            w.store(w.load(builder.gep(read, [q])), builder.gep(put, [q]))
+        done = builder.mul(whole, w.number(w.lanes))
+        w.copy_some(builder.gep(read, [done]), builder.gep(put, [done]), builder.sub(count, done))
+        return context.get_dummy_value()
+
+    return types.void(source, s0, target, t0, count), write
