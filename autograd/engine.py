@@ -148,10 +148,13 @@ class _Backward:
                 g = F.conj(g)
             try:
                 if plan.simple and (plan.takes is None or create_graph or not plan.takes(g)):
-                    for i, rule, pick in plan.rules:
+                    for i, rule, pick, writes in plan.rules:
                         edge = edges[i]
                         if wanted is not None and edge not in wanted:
                             continue
+                        if writes and simple_leaves and edge.__class__ is not Node and not conjugate:
+                            if _fill_slot(edge, rule, F, g, pick(saved)):
+                                continue
                         gradient = rule(F, g) if pick is None else rule(F, g, *pick(saved))
                         if conjugate:
                             gradient = F.conj(gradient)
@@ -347,13 +350,8 @@ def accumulate(leaf: Variable, gradient: Any, fresh: bool, create_graph: bool) -
             changed(old, "gradient accumulation")
         return
     slot = leaf.grad_slot
-    if (
-        slot is not None
-        and slot.array.shape == gradient.shape
-        and getrefcount(slot) == _SLOT_REFERENCES
-        and getrefcount(slot.array) == _ARRAY_REFERENCES
-        and getrefcount(slot.counter) == _COUNTER_REFERENCES
-    ):  # nobody else holds it; a gradient that the user kept from the last step must stay as it is
+    if slot is not None and slot.array.shape == gradient.shape and _references(slot) == _UNSHARED:
+        # nobody else holds it; a gradient that the user kept from the last step must stay as it is
         slot.array[...] = gradient
         changed(slot, "gradient accumulation")
         leaf.gradient = slot
@@ -363,14 +361,36 @@ def accumulate(leaf: Variable, gradient: Any, fresh: bool, create_graph: bool) -
         leaf.gradient = box(arrays.module_of(gradient).array(gradient))
 
 
+def _fill_slot(leaf: Variable, rule: Callable, F: Any, g: Any, saved: tuple) -> bool:
+    """Let a rule write the first gradient of a step into the leaf's place in its arena, which spares a copy of it."""
+    slot = leaf.grad_slot
+    if (
+        leaf.gradient is not None
+        or slot is None
+        or slot.array.shape != leaf.array.shape
+        or _references(slot) != _UNSHARED
+    ):
+        return False
+    gradient = rule(F, g, *saved, into=slot.array)
+    if gradient is not slot.array:
+        slot.array[...] = gradient
+    changed(slot, "gradient accumulation")
+    leaf.gradient = slot
+    return True
+
+
+def _references(slot: Variable) -> tuple[int, int, int]:
+    return getrefcount(slot), getrefcount(slot.array), getrefcount(slot.counter)
+
+
 def _unshared() -> tuple[int, int, int]:
-    """The reference counts of a slot, its array and its counter that nobody but the leaf holds, as `accumulate` sees
-    them: with a local name for the slot. They depend on the Python version."""
+    """The references to a slot, its array and its counter if nobody but its leaf holds them, and a local name the slot;
+    they depend on the Python version."""
     leaf, slot = Variable(), Variable()
     slot.array = numpy.zeros(1)
     counter_of(slot)
     leaf.grad_slot = slot
-    return getrefcount(slot), getrefcount(slot.array), getrefcount(slot.counter)
+    return _references(slot)
 
 
-_SLOT_REFERENCES, _ARRAY_REFERENCES, _COUNTER_REFERENCES = _unshared()
+_UNSHARED = _unshared()

@@ -30,7 +30,7 @@ class Plan:
         used = [rule for rule in (*(rule for _, rule in rules), joint, fused) if rule is not None]
         self.names = names = list(dict.fromkeys(name for rule in used for name in rule.names))
         self.save = _saver(declaration, names)
-        self.rules = tuple((i, rule.function, rule.picker(names)) for i, rule in rules)
+        self.rules = tuple((i, rule.function, rule.picker(names), rule.writes) for i, rule in rules)
         self.joint = joint and (joint.function, joint.picker(names) or _nothing)
         self.fused = fused and (fused.function, fused.picker(names) or _nothing)
         self.takes = declaration.fused_takes.get(device)  # which gradients the fused kernel is for; None: all
@@ -47,9 +47,9 @@ class Plan:
             function, pick = self.joint
             return function(F, g, self.needs, *pick(saved))
         if self.declaration.variadic:
-            ((_, rule, pick),) = self.rules
+            ((_, rule, pick, _),) = self.rules
             return rule(F, g, *(pick or _nothing)(saved))
-        gradients = {i: rule(F, g, *(pick or _nothing)(saved)) for i, rule, pick in self.rules}
+        gradients = {i: rule(F, g, *(pick or _nothing)(saved)) for i, rule, pick, _ in self.rules}
         return [gradients.get(i) for i in range(len(self.needs))]
 
     def lift(self, node: Node, saved: tuple) -> tuple:
@@ -116,12 +116,17 @@ def _on_tape(value: Any, edge: Any) -> Any:
 
 
 class Rule:
-    """A written derivative and the names it asks for."""
+    """A written derivative and the names it asks for.
+
+    It `writes` if it has a keyword `into=None`: an array for the gradient of its input, of the same shape, which it
+    may fill and return.
+    """
 
     def __init__(self, name: str, function: Callable, leading: int, legal: tuple[str, ...]) -> None:
         self.function = function
         code = function.__code__  # inspect.signature() of all rules would cost a tenth of the time of the import
         self.names = code.co_varnames[leading : code.co_argcount]
+        self.writes = "into" in code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
         unknown = [name for name in self.names if name not in legal]
         if unknown:
             raise TypeError(f"{name}: a rule asks for {unknown}; it may ask for {sorted(legal)}")

@@ -1,6 +1,7 @@
 """Arenas: any set of parameters keeps its values and gradients, and what is not in place is never mistaken for it."""
 
 import copy
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -200,3 +201,31 @@ def test_errors():
         Arena([a, b * 2])
     with pytest.raises(TypeError, match="parameter 1 has float32 on cpu, parameter 0 has float64 on cpu"):
         Arena([a, *make([(1,)], dtype="float32")])
+
+
+def test_the_gradient_of_a_linear_layer_is_made_in_its_place():
+    layer = torch.nn.Linear(1000, 1000)
+    Arena(list(layer.parameters()))
+    x = torch.ones(2, 1000)
+    for _ in range(2):
+        loss = (layer(x) ** 2).sum()
+        layer.zero_grad()
+        tracemalloc.start()
+        loss.backward()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < layer.weight.array.nbytes / 2
+        assert layer.weight.grad is layer.weight.grad_slot
+        expected = 2 * (layer(x).detach().numpy().T @ x.numpy())
+        np.testing.assert_allclose(layer.weight.grad.numpy(), expected, rtol=1e-5)
+
+
+def test_a_kept_gradient_of_a_linear_layer_stays_as_it_was():
+    layer = torch.nn.Linear(3, 2)
+    Arena(list(layer.parameters()))
+    layer(torch.ones(1, 3)).sum().backward()
+    kept = layer.weight.grad
+    layer.zero_grad()
+    layer(torch.full((1, 3), 5.0)).sum().backward()
+    np.testing.assert_array_equal(kept.numpy(), np.ones((2, 3)))
+    np.testing.assert_array_equal(layer.weight.grad.numpy(), np.full((2, 3), 5))

@@ -176,10 +176,16 @@ def _rows(x: Any) -> Any:
     return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
 
 
+def _linear_weight(F: Any, g: Any, input: Any, *, into: Array | None = None) -> Any:
+    if into is None or into.dtype is not g.dtype or into.dtype.kind != "f":
+        return _rows(g).T @ _rows(input)
+    return F.xp.matmul(_rows(g).T, _rows(input), out=into)
+
+
 # in methods that arrays and tensors share: for a small layer, calls through F would cost as much as the products
 linear.vjp(
     input=lambda F, g, weight, input_shape: (_rows(g) @ weight).reshape(input_shape),
-    weight=lambda F, g, input: _rows(g).T @ _rows(input),
+    weight=_linear_weight,
     bias=lambda F, g: F.sum_rows(_rows(g)),
 )
 
