@@ -29,8 +29,9 @@ _PASSED_ON = (*_ENDING, signal.SIGUSR1)
 _PIDFD_GET_INFO = 0xC040FF0B
 _PIDFD_INFO = struct.Struct("=Q52xi")
 _PIDFD_INFO_EXIT = 1 << 3
-_KILLED = (128 + signal.SIGKILL, signal.SIGKILL)
-_CODES_OF_SIGKILL = (-9, 9, 137, 255)  # of a child, of MPICH, of Open MPI, of Intel MPI
+# How mpiexec ends ranks, and its own exit code when a rank was ended so: that of a child, MPICH's, Open MPI's, Intel's.
+_CONSEQUENCES = (signal.SIGKILL, signal.SIGTERM)
+_KILLED = (-9, -15, 9, 15, 137, 143, 255)
 # Those that end a process because of what it did or how it was treated; a small exit code is more often just that.
 _FATAL_SIGNALS = {
     signal.SIGILL,
@@ -246,12 +247,13 @@ class Job:
         if cause is not None and cause.code is not None:
             return cause.code, f"rank {cause.rank} failed with exit code {cause.code}" + _after(": ", cause.summary)
         endings = {rank: ending for rank, process in self._ranks.items() if (ending := _ending(process))}
-        if cause is None or endings.get(cause.rank) == _KILLED:
+        if cause is None or endings.get(cause.rank, (0, 0))[1] in _CONSEQUENCES:
             # Those that were killed were so because of another, if there is one that ended differently.
-            rank = next((rank for rank, ending in endings.items() if ending not in (_KILLED, (0, 0))), None)
+            guilty = (rank for rank, (status, number) in endings.items() if status and number not in _CONSEQUENCES)
+            rank = next(guilty, None)
             if rank is not None:
                 cause = _Cause(rank, None, report.last_seen(self.folder, rank))
-            elif code not in _CODES_OF_SIGKILL:
+            elif code not in _KILLED:
                 cause = None  # MPI_Abort: mpiexec knows the code, and has killed them all
         number = 0 if cause is None else _fatal_signal(code, relayed=len(self._ranks) > 1)
         code = 128 + number if number else code or 1

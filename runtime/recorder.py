@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import CodeType
 from typing import NamedTuple
 
@@ -37,6 +37,7 @@ _ENTRIES = 256
 _RING = 64
 _TEXTS = _RING + _ENTRIES * _ENTRY.size
 _SIZE = 128 << 10
+_ANYBODY = -2
 _LENGTH = struct.Struct("=H")
 _PREFIX = "record-"
 _MAX_TEXT = 1000
@@ -49,6 +50,7 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGE = tuple(
     os.path.join(_ROOT, name, "") for name in ("runtime", "autograd", "tensor", "nn", "optim", "launch", "paceline")
 )
+_SKIPPED = (*PACKAGE, contextlib.__file__)
 
 
 class Entry(NamedTuple):
@@ -62,7 +64,7 @@ class Entry(NamedTuple):
         group: the communicator's ranks of the world, as in "0-2,5"; a second one of the same ranks is "0-2,5#2".
         call: kind, dtype, shape and options.
         place: file:line of the user's call.
-        peer: the other rank of a message, else -1.
+        peer: the other rank of a message, -2 for any, -1 for a collective.
     """
 
     begin: int
@@ -146,6 +148,16 @@ class Recorder:
         self._inside += now - _BEGIN.unpack_from(self._map, offset)[0]
         _FINISH.pack_into(self._map, offset + 8, now, self._inside)
 
+    @contextlib.contextmanager
+    def waiting(self, group: str, kind: str, peer: int | None, tag: int) -> Iterator[None]:
+        """Note that this rank waits for a message from or to a rank of the world, or from any."""
+        whom = "any rank" if peer is None else f"rank {peer}"
+        offset = self.begin(0, group, f"{kind}({whom}, tag={tag})", None, _ANYBODY if peer is None else peer)
+        try:
+            yield
+        finally:
+            self.end(offset)
+
     def name_group(self, ranks: Sequence[int]) -> str:
         """What entries call a communicator of these ranks of the world; all its members get the same name."""
         members = name_of(ranks)
@@ -170,7 +182,7 @@ class Recorder:
     def _place(self) -> int:
         """The text of the innermost line outside this package."""
         frame = sys._getframe(2)
-        while (code := frame.f_code).co_filename.startswith(PACKAGE) and frame.f_back is not None:
+        while (code := frame.f_code).co_filename.startswith(_SKIPPED) and frame.f_back is not None:
             frame = frame.f_back
         # Line numbers are slow to look up: once for each place in the bytecode.
         place = (id(code), frame.f_lasti)

@@ -93,9 +93,8 @@ def _headline(sights: Mapping[int, Sight], wait: Entry) -> str:
         unseen = [rank for rank in wait.members if rank not in sights]
         what = f"{_ranks(unseen)} cannot be seen from this machine" if unseen else "every rank has entered it"
         return f"no progress in {wait}: {what}"
-    text = f"{_ranks(missing)} {_have(missing)} not entered {wait}"
-    if not wait.number:
-        text = f"{_ranks(missing)} {_have(missing)} not answered {wait}"
+    entered = "entered" if wait.peer == -1 else "answered"
+    text = f"{_ranks(missing)} {'has' if len(missing) == 1 else 'have'} not {entered} {wait}"
     roots = _roots(sights, wait, missing)
     return text + "; " + "; ".join(f"{_who(rank, missing)} {_doing(sights[rank])}" for rank in roots)
 
@@ -110,7 +109,7 @@ def _missing(sights: Mapping[int, Sight], wait: Entry) -> list[int]:
 
 
 def _has_come(record: Record, wait: Entry) -> bool:
-    if wait.peer >= 0:
+    if wait.peer != -1:
         return False  # a message leaves no trace on the other side
     return any(entry.group == wait.group and entry.number >= wait.number for entry in record.entries)
 
@@ -256,7 +255,3 @@ def _all_stacks(sights: Mapping[int, Sight]) -> list[str]:
 
 def _ranks(ranks: list[int]) -> str:
     return f"rank {ranks[0]}" if len(ranks) == 1 else "ranks " + ", ".join(map(str, ranks))
-
-
-def _have(ranks: list[int]) -> str:
-    return "has" if len(ranks) == 1 else "have"

@@ -7,6 +7,7 @@ import datetime
 import functools
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -20,29 +21,32 @@ _BLOCK_BYTES = 1 << 30  # lengths of blocks are C ints in some MPIs
 _POLL_SECONDS = 1e-4
 
 
-def isend(mpi: Any, comm: Any, array: Array, dst: int, tag: int) -> Work:
-    """Start to send an array."""
+def isend(mpi: Any, comm: Any, array: Array, dst: int, tag: int, wait: AbstractContextManager[None]) -> Work:
+    """Start to send an array; within `wait` is what may block."""
     flat = flat_on_host(array)
     header = _header(flat.dtype, flat.size)
     with _message(mpi, header, flat) as message:
-        return _Sending(comm.Isend(message, dst, tag), flat)
+        return _Sending(comm.Isend(message, dst, tag), flat, wait)
 
 
-def irecv(mpi: Any, comm: Any, array: Array, src: int | None, tag: int) -> Receipt:
-    """Start to receive into an array."""
+def irecv(
+    mpi: Any, comm: Any, array: Array, src: int | None, tag: int, wait: AbstractContextManager[None]
+) -> Receipt:
+    """Start to receive into an array; within `wait` is what may block."""
     flat = flat_on_host(array)
     header = np.zeros(_HEADER_BYTES, np.uint8)
     with _message(mpi, header, flat) as message:
         request = comm.Irecv(message, mpi.ANY_SOURCE if src is None else src, tag)
-    return _Receiving(mpi, request, array, header, flat)
+    return _Receiving(mpi, request, array, header, flat, wait)
 
 
 class _Sending(Work):
     """Handle of isend; it keeps the memory that MPI reads."""
 
-    def __init__(self, request: Any, flat: np.ndarray) -> None:
+    def __init__(self, request: Any, flat: np.ndarray, wait: AbstractContextManager[None]) -> None:
         super().__init__([])
         self._request = request
+        self._wait = wait
         self._flat = flat
 
     def is_completed(self) -> bool:
@@ -50,7 +54,8 @@ class _Sending(Work):
 
     def wait(self, timeout: float | datetime.timedelta | None = None) -> bool:
         if timeout is None:
-            self._request.Wait()
+            with self._wait:
+                self._request.Wait()
         else:
             _poll(self.is_completed, seconds_of(timeout))
         return True
@@ -59,12 +64,21 @@ class _Sending(Work):
 class _Receiving(Receipt):
     """Handle of irecv; the message is checked when its arrival is noticed."""
 
-    def __init__(self, mpi: Any, request: Any, array: Array, header: np.ndarray, flat: np.ndarray) -> None:
+    def __init__(
+        self,
+        mpi: Any,
+        request: Any,
+        array: Array,
+        header: np.ndarray,
+        flat: np.ndarray,
+        wait: AbstractContextManager[None],
+    ) -> None:
         super().__init__([array])
         self._mpi = mpi
         self._request = request
         self._header = header
         self._flat = flat
+        self._wait = wait
         self._ended = False
         self._error: Exception | None = None
 
@@ -78,7 +92,8 @@ class _Receiving(Receipt):
         if timeout is not None:
             _poll(self.is_completed, seconds_of(timeout))
         elif not self._ended:
-            self._complete("Wait")
+            with self._wait:
+                self._complete("Wait")
         if self._error is not None:
             raise self._error
         return True

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 import numpy as np
@@ -145,10 +146,16 @@ class MpiComm(Comm):
         self._by_columns(lambda send, recv: self._comm.Scatter(send, recv, root), sent, flat[None].view(np.uint8))
 
     def _isend(self, array: Array, dst: int, tag: int) -> Work:
-        return messages.isend(self._mpi, self._comm, array, dst, tag)
+        return messages.isend(self._mpi, self._comm, array, dst, tag, self._recorded("send", dst, tag))
 
     def _irecv(self, array: Array, src: int | None, tag: int) -> Receipt:
-        return messages.irecv(self._mpi, self._comm, array, src, tag)
+        return messages.irecv(self._mpi, self._comm, array, src, tag, self._recorded("recv", src, tag))
+
+    def _recorded(self, kind: str, peer: int | None, tag: int) -> AbstractContextManager[None]:
+        """What records that this rank waits for a message to pass."""
+        if self._recorder is None:
+            return contextlib.nullcontext()
+        return self._recorder.waiting(self._group_name, kind, None if peer is None else self.ranks[peer], tag)
 
     def _split(self, members: list[int] | None) -> Comm | None:
         color = self._mpi.UNDEFINED if members is None else min(members)
