@@ -107,6 +107,7 @@ def read_world(environ: Mapping[str, str]) -> World:
         return World(0, 1, 0, 1, "none", _threads(environ, 1))
     launcher = next((each for each in _LAUNCHERS if _is_live(each, environ)), None)
     if launcher is None:
+        _refuse_lost_ranks(environ)
         world = World(0, 1, 0, 1, "none", _threads(environ, 1))
     else:
         local_size = _read(launcher, "local_size", environ)
@@ -178,6 +179,23 @@ def _refuse_contradictions(world: World, environ: Mapping[str, str]) -> None:
         raise RuntimeError(
             f"`paceline run` asked for {expected} ranks, but this process was started in a world of {world.size} "
             f"({world.launcher}); if you start it yourself, unset {EXPECTED_SIZE}"
+        )
+
+
+def _refuse_lost_ranks(environ: Mapping[str, str]) -> None:
+    """Refuse to be one of N worlds of one, each of which would do the whole work and overwrite the others' results."""
+    alone = "if it is to run alone, unset"
+    if environ.get("SLURM_STEP_NUM_TASKS", "1") != "1" and "SLURM_STEP_ID" in environ and "SLURM_PROCID" in environ:
+        raise RuntimeError(
+            f"srun started this process as task {environ['SLURM_PROCID']} of {environ['SLURM_STEP_NUM_TASKS']}, but "
+            "without MPI: there is no PMIX_RANK; use `srun --mpi=pmix` or, inside the allocation, `paceline run`; "
+            f"{alone} SLURM_STEP_NUM_TASKS"
+        )
+    connected = any(name in environ for name in ("PMI_FD", "PMI_PORT", "PMI_CONTROL_PORT"))
+    if environ.get("PMI_SIZE", "1") != "1" and "PMI_RANK" in environ and not connected:
+        raise RuntimeError(
+            f"PMI_RANK={environ['PMI_RANK']} and PMI_SIZE={environ['PMI_SIZE']} say that this process is one of several "
+            f"ranks, but there is no mpiexec behind them: they are left over from another job; {alone} them"
         )
 
 

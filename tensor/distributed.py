@@ -5,8 +5,10 @@ Nothing has to be initialised: the world is known from how the process was start
 
 from __future__ import annotations
 
+import datetime
 from typing import Any, Protocol
 
+from ..runtime import watchdog
 from ..runtime.arrays import Array, module_of
 from ..runtime.comm import ReduceOp, Work, world_comm, world_rank, world_size
 from ..runtime.world import get_world
@@ -29,13 +31,19 @@ def is_initialized() -> bool:
 
 
 def init_process_group(
-    backend: str | None = None, init_method: str | None = None, world_size: int = -1, rank: int = -1
+    backend: str | None = None,
+    init_method: str | None = None,
+    timeout: datetime.timedelta | None = None,
+    world_size: int = -1,
+    rank: int = -1,
 ) -> None:
     """Accepted so that PyTorch's scripts run, and checked; the launcher has decided rank and size already.
 
     Args:
         backend: None, "mpi", "gloo" or "nccl"; each means the communicator of the machine's MPI.
         init_method: None or "env://".
+        timeout: how long a rank may wait in a collective before the job is ended with a report; None is the value of
+            PACELINE_TIMEOUT, or else ten minutes.
         world_size: -1, or the number of ranks.
         rank: -1, or this process's rank.
 
@@ -60,6 +68,8 @@ def init_process_group(
                 f"init_process_group(): {name} is {given}, but this process was started as rank {get_rank()} of "
                 f"{get_world_size()}; start the job with `paceline run -n N script.py` or mpirun"
             )
+    if timeout is not None:
+        watchdog.set_timeout(timeout.total_seconds())
     world_comm()
 
 

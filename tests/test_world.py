@@ -38,7 +38,6 @@ CRAY = {"PMI_RANK": "1", "PMI_SIZE": "2", "PMI_LOCAL_RANK": "1", "PMI_LOCAL_SIZE
         (SRUN | {"SLURM_NODEID": "3", "SLURM_LOCALID": "0"}, (5, 7, 0, 1, "slurm")),
         (SRUN | HYDRA, (2, 4, 0, 2, "hydra")),  # mpiexec inside an srun step
         # Left behind, with no launcher at the other end.
-        ({name: text for name, text in HYDRA.items() if name != "PMI_PORT"}, (0, 1, 0, 1, "none")),
         (HYDRA | {"PMI_PORT": "host:1", "PACELINE_RANK_PID": "1"}, (0, 1, 0, 1, "none")),  # a child of a rank
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}, (0, 1, 0, 1, "none")),  # a batch script
         (OPEN_MPI | {"PACELINE_WORLD_SIZE": "3"}, (1, 3, 1, 3, "openmpi")),
@@ -64,6 +63,11 @@ def test_hydra_is_believed_while_its_connection_is_open():
         (OPEN_MPI | {"OMPI_COMM_WORLD_SIZE": "x"}, "OMPI_COMM_WORLD_SIZE to 'x', expected an integer"),
         (OPEN_MPI | {"OMPI_COMM_WORLD_RANK": "3"}, "contradicts itself"),
         ({"PMI_RANK": "0", "PMI_SIZE": "2", "PMI_PORT": "a:1"}, "did not say its local size"),
+        ({"PMI_RANK": "0", "PMI_SIZE": "2"}, "PMI_RANK=0 and PMI_SIZE=2 say .* no mpiexec behind them: .* unset them"),
+        (
+            {name: text for name, text in SRUN.items() if name != "PMIX_RANK"},
+            "task 5 of 7, but without MPI: .* `srun --mpi=pmix`",
+        ),
         ({"PACELINE_WORLD_SIZE": "2"}, "asked for 2 ranks, but this process was started in a world of 1"),
         (OPEN_MPI | {"PACELINE_WORLD_SIZE": "2"}, "asked for 2 ranks, but this process was started in a world of 3"),
     ],
@@ -85,15 +89,15 @@ def test_threads_share_the_cores_unless_the_user_says_otherwise():
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, ["1", "1", "1"]),
-        ({"OMP_NUM_THREADS": "3"}, ["3", "3", "3"]),
-        ({"OPENBLAS_NUM_THREADS": "4"}, ["1", "4", "1"]),
+        ({}, ["1", "1"]),
+        ({"OMP_NUM_THREADS": "3"}, ["3", "3"]),
+        ({"OPENBLAS_NUM_THREADS": "4"}, ["1", "4"]),
     ],
 )
 def test_thread_counts_are_set_before_numpy_loads(given, expected):
     """In a fresh interpreter of a rank that shares its machine with 10,000 others."""
     many = {"OMPI_COMM_WORLD_SIZE": "10000", "OMPI_COMM_WORLD_LOCAL_SIZE": "10000"}
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     program = f"import paceline.runtime, os; print(*[os.environ[name] for name in {names}])"
     environment = {name: text for name, text in os.environ.items() if not name.endswith("_NUM_THREADS")}
     done = subprocess.run(
