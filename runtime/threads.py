@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from . import world
 
 _count: int | None = None
-_followers: list[Callable[[int], None]] = []  # compiled kernels, once they are loaded
 
 
 def get_num_threads() -> int:
@@ -29,8 +26,6 @@ def set_num_threads(count: int) -> None:
         raise RuntimeError(f"set_num_threads expects a positive integer, got {count!r}")
     set_blas_threads(count)
     _count = count
-    for follow in _followers:
-        follow(count)
 
 
 def set_blas_threads(count: int) -> None:
@@ -39,8 +34,3 @@ def set_blas_threads(count: int) -> None:
 
     threadpoolctl.threadpool_limits(count, user_api="blas")
 
-
-def on_change(follow: Callable[[int], None]) -> None:
-    """Call `follow(count)` now and whenever the number of threads changes."""
-    _followers.append(follow)
-    follow(get_num_threads())

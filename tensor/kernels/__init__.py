@@ -37,15 +37,19 @@ class _Sources:
 sources = _Sources()
 
 
-@functools.cache
 def usable() -> bool:
-    """Whether Numba is there and loads."""
+    """Whether kernels can be called by this thread now; loads Numba, and says so if that fails."""
+    return _loaded() and sources.compiler.ready()
+
+
+@functools.cache
+def _loaded() -> bool:
     if importlib.util.find_spec("numba") is None:
         return False
     try:
         sources.compiler  # noqa: B018  (loads it)
     except ImportError as error:
-        warnings.warn(f"Numba does not load, so nothing is compiled: {error}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"Numba does not load, so nothing is compiled: {error}", stacklevel=2)
         return False
     return True
 

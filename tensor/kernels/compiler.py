@@ -3,25 +3,88 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import os
+import threading
+import warnings
+from types import FunctionType
+from typing import Any
 
 import numba
 from numba import prange
 
-from ...runtime import threads
+from ...runtime.threads import get_num_threads
+from .cache import Cache
 
 __all__ = ["jit", "prange", "serial"]
 
 # What may be assumed of floating numbers. Never "nnan" and "ninf": training code must see NaN and infinities.
 _FREEDOM = {"contract", "reassoc", "nsz", "arcp"}
 
-# A reduction over `prange` would depend on the number of threads: kernels cut their work into chunks by size instead.
-jit = functools.partial(numba.njit, parallel=True, cache=True, nogil=True, error_model="numpy", fastmath=_FREEDOM)
+
+def _threads_may_share() -> bool:
+    """Choose the threading layer; False if the only one there is ends the process when two threads compute at once."""
+    if numba.config.THREADING_LAYER in ("omp", "tbb"):
+        return True
+    try:
+        importlib.import_module("numba.np.ufunc.omppool")
+    except ImportError:
+        warnings.warn(
+            "compiled kernels use one thread: Numba finds no OpenMP; install libgomp (Debian: apt install libgomp1)",
+            stacklevel=2,
+        )
+        return False
+    numba.config.THREADING_LAYER = "omp"
+    return True
+
+
+def _njit(target: Any = None, **options: Any) -> Any:
+    """numba.njit with a cache of our own: a decorator with a function, a signature or neither, and options."""
+    if not isinstance(target, FunctionType):
+        return lambda function: _dispatcher(function, target, options)
+    return _dispatcher(target, None, options)
+
+
+def _dispatcher(function: FunctionType, signature: Any, options: dict[str, Any]) -> Any:
+    dispatcher = numba.njit(**options)(function)
+    dispatcher._cache = Cache(function, options)
+    if signature is not None:
+        dispatcher.compile(signature)
+        dispatcher.disable_compile()  # of other types: arguments are converted to these
+    return dispatcher
+
+
 # For functions that kernels call, and for loops that are not worth a second thread.
-serial = functools.partial(numba.njit, cache=True, nogil=True, error_model="numpy", fastmath=_FREEDOM)
+serial = functools.partial(_njit, nogil=True, error_model="numpy", fastmath=_FREEDOM)
+# A reduction over `prange` would depend on the number of threads: kernels cut their work into chunks by size instead.
+jit = functools.partial(serial, parallel=_threads_may_share())
 
 
-def _follow(count: int) -> None:
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+class _Told(threading.local):
+    """What Numba was last told in this thread: it keeps the number of threads for each thread that calls it."""
+
+    count = 0
 
 
-threads.on_change(_follow)
+_told = _Told()
+_forked = False
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
+def ready() -> bool:
+    """Let this thread's kernels use as many threads as set_num_threads() said; False in a forked process.
+
+    There OpenMP cannot go on, and Numba would end the process.
+    """
+    count = get_num_threads()
+    if _told.count != count:
+        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+        _told.count = count
+    return not _forked
