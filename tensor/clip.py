@@ -11,6 +11,8 @@ from ..autograd.variable import Variable, box, changed
 from ..runtime import device as devices
 from ..runtime.arrays import Array, module_of
 from .arena import flat_gradients
+from .kernels import sources, takes
+from .ops.summing import sum_of_squares
 
 
 def get_total_norm(
@@ -74,7 +76,11 @@ def clip_grads_with_norm_(
         return
     for array in flat_gradients(gradients):
         xp = module_of(array)
-        array *= xp.minimum(devices.move(xp.asarray(factor), devices.device_of(array)), 1).astype(array.dtype)
+        least = xp.minimum(devices.move(xp.asarray(factor), devices.device_of(array)), 1).astype(array.dtype)
+        if _compiled(array):
+            sources.optimizer.scale(array.reshape(-1), least[()])
+        else:
+            array *= least
     for gradient in gradients:
         changed(gradient, "clip_grad_norm_")
     if not on_host or numpy.isnan(factor):  # asking a device whether it is NaN would wait for it
@@ -139,7 +145,10 @@ def clip_grad_value_(parameters: Variable | Iterable[Variable], clip_value: floa
     limit = float(clip_value)
     gradients = [p.gradient for p in _as_list(parameters) if p.gradient is not None]
     for array in flat_gradients(gradients):
-        module_of(array).clip(array, -limit, limit, out=array)
+        if _compiled(array):
+            sources.optimizer.clamp(array.reshape(-1), array.dtype.type(-limit), array.dtype.type(limit))
+        else:
+            module_of(array).clip(array, -limit, limit, out=array)
     for gradient in gradients:
         changed(gradient, "clip_grad_value_")
 
@@ -148,8 +157,15 @@ def _as_list(tensors: Variable | Iterable[Variable]) -> list:
     return [tensors] if isinstance(tensors, Variable) else list(tensors)
 
 
+def _compiled(array: Array) -> bool:
+    """Whether a compiled kernel computes on a gradient, as one flat array."""
+    return isinstance(array, numpy.ndarray) and array.flags.c_contiguous and takes(array)
+
+
 def _norm(array: Array, norm_type: float) -> Array:
     """The p-norm of all elements as a 0-d array; 16-bit elements are summed in float32."""
+    if norm_type == 2 and _compiled(array):  # BLAS would sum in an order that depends on the number of threads
+        return numpy.asarray(numpy.sqrt(sum_of_squares(array)))
     xp = module_of(array)
     if array.itemsize == 2:
         array = array.astype(numpy.float32)

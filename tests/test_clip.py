@@ -9,8 +9,16 @@ from test_optim import give_gradients, make, values
 import paceline as torch
 from paceline import optim
 from paceline.runtime.arrays import to_host
+from paceline.tensor import kernels
 from paceline.tensor.arena import home_of
 from paceline.tensor.clip import clip_grad_norm_, clip_grad_value_, get_total_norm
+
+
+@pytest.fixture(autouse=True, params=["portable", "compiled"])
+def kernel(request, monkeypatch):
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+        monkeypatch.setattr(kernels, "LEAST_SIZE", 0)
 
 
 def with_gradients(device, arena, dtype=torch.float64):

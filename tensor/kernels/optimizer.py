@@ -163,3 +163,15 @@ def rprop(p, g, before, size, grow, shrink, least, most, zero, maximize):
         before[i] = d
         towards = length if d > zero else (-length if d < zero else d * length)  # of a NaN: itself
         p[i] -= towards
+
+
+@jit()
+def scale(x, factor):
+    for i in prange(x.size):
+        x[i] *= factor
+
+
+@jit()
+def clamp(x, least, most):
+    for i in prange(x.size):
+        x[i] = least if x[i] < least else (most if x[i] > most else x[i])

@@ -33,6 +33,11 @@ def sum_along(input: Array, dims: tuple[int, ...], keepdim: bool, power: int = V
     return input.reshape(kept if keepdim else tuple(n for i, n in enumerate(kept) if i not in dims))
 
 
+def sum_of_squares(x: Array) -> Array:
+    """The sum of the squares of all elements of a contiguous float array."""
+    return _sum_middle(x.reshape(1, -1, 1), SQUARE).reshape(())
+
+
 def _groups(shape: tuple[int, ...], dims: tuple[int, ...]) -> list[tuple[int, int, int]]:
     """(size before, length, size after) of each group of neighbouring dims to sum along, the last first."""
     groups = []
