@@ -24,23 +24,25 @@ def _as_list(value: Any, what: str) -> list:
 def _check_roots(roots: list, gradients: list, function: str) -> None:
     if len(roots) != len(gradients):
         raise RuntimeError(f"{function}: got {len(roots)} tensors and {len(gradients)} gradients")
-    for i, root in enumerate(roots):
-        gradient = gradients[i]
+    i = 0
+    for root in roots:
+        array, gradient = root.array, gradients[i]
         if root.node is None and fresh_node(root) is None:
             raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn")
         if gradient is not None:
-            if gradient.array.shape != root.array.shape:
+            if gradient.array.shape != array.shape:
                 raise RuntimeError(
                     f"Mismatch in shape: grad_output[{i}] has a shape of {list(gradient.array.shape)} and output[{i}] "
-                    f"has a shape of {list(root.array.shape)}."
+                    f"has a shape of {list(array.shape)}."
                 )
-        elif root.array.size != 1:
+        elif array.size != 1:
             raise RuntimeError(
                 "grad can be implicitly created only for scalar outputs; this one has shape "
-                f"{list(root.array.shape)}: reduce it first, or pass a gradient of that shape"
+                f"{list(array.shape)}: reduce it first, or pass a gradient of that shape"
             )
-        elif root.array.dtype.kind == "c":
+        elif array.dtype.kind == "c":
             raise RuntimeError(f"grad can be implicitly created only for real scalar outputs, got {root.dtype}")
+        i += 1
 
 
 def backward(
@@ -68,7 +70,7 @@ def backward(
     """
     roots = [tensors] if isinstance(tensors, Variable) else _as_list(tensors, "backward(): tensors")
     gradients = [None] * len(roots) if grad_tensors is None else _as_list(grad_tensors, "backward(): grad_tensors")
-    if any(map(level_of, roots)):
+    if level_of(roots[0]) or any(map(level_of, roots[1:])):
         raise RuntimeError("backward() cannot be called within vmap; use func.grad, which returns the gradients")
     _check_roots(roots, gradients, "backward()")
     targets = None if inputs is None else _as_list(inputs, "backward(): inputs")

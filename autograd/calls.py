@@ -21,7 +21,7 @@ from .plan import FLOATING, WEAK_NUMBERS
 from .variable import BOX, LEAF, Node, fresh_node, next_number
 
 _SCOPE = {
-    "BOX": BOX, "FLOATING": FLOATING, "LEAF": LEAF, "NOTHING": ((), ()), "Node": Node, "WEAK_NUMBERS": WEAK_NUMBERS,
+    "BOX": BOX, "FLOATING": FLOATING, "LEAF": LEAF, "Node": Node, "WEAK_NUMBERS": WEAK_NUMBERS,
     "as_array": as_array, "attach_view": attach_view, "explain": explain, "fresh_node": fresh_node,
     "is_grad_enabled": is_grad_enabled, "ndarray": numpy.ndarray, "new": object.__new__, "next_number": next_number,
     "node_observers": node_observers, "shares_memory": arrays.shares_memory, "write_into": write_into,
@@ -55,9 +55,10 @@ def make(declaration, bodies, plans, bind, general, arity):
                 node.number = next_number()
                 node.plan = plan
                 node.edges = ({edges})
-                node.saved, node.versions = (
-                    plan.save(({inputs}), result, {arrays}, {outputs}{spread}) if plan.names else NOTHING
-                )
+                if plan.names:
+                    node.saved, node.versions = plan.save(({inputs}), result, {arrays}, {outputs}{spread})
+                else:
+                    node.saved = node.versions = ()
                 node.shape = value.shape
                 node.hooks = None
                 if node_observers:

@@ -19,9 +19,9 @@ import numpy
 
 from ..runtime import arrays
 from .mode import anomaly, grad_recorded
-from .plan import Pick
+from .plan import Pick, Plan
 from .primitive import RAW_NUMPY, RECORDED, raw_namespace
-from .variable import LEAF, Node, Variable, box, changed, counter_of, fresh_node
+from .variable import LEAF, LeafGroup, Node, Variable, box, changed, counter_of, fresh_node, next_number
 
 _ndarray = numpy.ndarray
 _callbacks: ContextVar[list | None] = ContextVar("callbacks at the end of the running backward pass", default=None)
@@ -32,7 +32,9 @@ def backward(roots: Sequence[Variable], gradients: Sequence[Variable | None], re
     """Add the gradients of the roots to `.grad` of the leaves they depend on, or only of `inputs` if given."""
     run = _Backward(retain_graph, create_graph, inputs)
     run.start(roots, gradients)
-    for x in inputs or ():
+    if inputs is None:
+        return
+    for x in inputs:
         gradient = run.found.get(_target(x))
         if gradient is not None:
             accumulate(x, gradient, False, create_graph)
@@ -66,22 +68,31 @@ def _target(x: Variable) -> Any:
 class _Backward:
     """One backward pass."""
 
+    targets: set | None = None  # whose gradients are asked for; None means all leaves
+    wanted: set | None = None  # what lies on a path to a target; None means everything
+    found: dict[Any, Any]  # target -> its gradient
+    held: dict[Variable, tuple] | None = None  # leaf with hooks -> (gradient so far, owned)
+    completes: dict[int, list[Variable]] | None = None  # number -> leaves with hooks that no later node uses
+    reports: dict[int, list[LeafGroup]] | None = None  # number -> groups of leaves that no later node uses
+    tokens: tuple | None = None  # of the context variables that prepare_for_others() has set
+
     def __init__(self, retain_graph: bool, create_graph: bool, inputs: Iterable[Variable] | None) -> None:
         self.retain_graph = retain_graph or create_graph
         self.create_graph = create_graph
-        self.targets = None if inputs is None else {_target(x) for x in inputs}
-        self.wanted: set | None = None  # what lies on a path to a target; None means everything
-        self.found: dict[Any, Any] = {}  # target -> its gradient
+        if inputs is not None:
+            self.targets = {_target(x) for x in inputs}
+            self.found = {}
         self.pending: dict[int, tuple] = {}  # number -> (node, gradient, owned)
         self.heap: list[int] = []  # the numbers in `pending`, negative
-        self.held: dict[Variable, tuple] = {}  # leaf with hooks -> (gradient so far, owned)
-        self.completes: dict[int, list[Variable]] = {}  # number -> leaves with hooks that no later node uses
 
     def start(self, roots: Sequence[Variable], gradients: Sequence[Variable | None]) -> None:
-        if Variable.any_leaf_hooks or self.targets is not None:
+        hooks = Variable.any_leaf_hooks
+        if hooks or self.targets is not None:
             self.explore([node for node in map(fresh_node, roots) if isinstance(node, Node)])
-        callbacks: list[Callable] = []
-        token, recording = _callbacks.set(callbacks), grad_recorded.set(self.create_graph)
+        if hooks or self.create_graph:
+            self.prepare_for_others()
+        if Variable.any_groups and self.targets is None:
+            self.find_groups([node for node in map(fresh_node, roots) if isinstance(node, Node)])
         try:
             for i, root in enumerate(roots):
                 gradient = gradients[i]
@@ -93,14 +104,23 @@ class _Backward:
             if self.held:  # roots that are leaves themselves
                 for leaf in tuple(self.held):
                     self.finish_leaf(leaf)
-            for callback in callbacks:  # one may queue another
-                callback()
+            if self.tokens is not None:  # before that nobody can have queued one
+                for callback in _callbacks.get() or ():  # one may queue another
+                    callback()
         finally:
-            grad_recorded.reset(recording)
-            _callbacks.reset(token)
+            if self.tokens is not None:
+                grad_recorded.reset(self.tokens[0])
+                _callbacks.reset(self.tokens[1])
+
+    def prepare_for_others(self) -> None:
+        """Before anything but a primitive's rule runs, which may record operations and queue callbacks: set what such
+        code sees, until the pass ends. Rules see raw arrays and need none of it, nor the microsecond that it takes."""
+        if self.tokens is None:
+            self.tokens = grad_recorded.set(self.create_graph), _callbacks.set([])
 
     def explore(self, roots: list[Node]) -> None:
         """Walk the graph beforehand; only where somebody asks: hooks on leaves, or gradients of chosen tensors."""
+        self.held, self.completes = {}, {}
         nodes = sorted(_reachable(roots), key=lambda node: node.number)
         done: set[Variable] = set()
         for node in nodes:
@@ -115,10 +135,28 @@ class _Backward:
                 if not self.wanted.isdisjoint(node.edges):
                     self.wanted.add(node)
 
+    def find_groups(self, roots: list[Node]) -> None:
+        """Walk the graph beforehand to see at which node each group of leaves is complete: the first one using any."""
+        last: dict[LeafGroup, int] = {}
+        for node in _reachable(roots):
+            for edge in node.edges:
+                if edge.__class__ is not Node and edge is not None and edge.group is not None:
+                    group = edge.group
+                    if group not in last or node.number < last[group]:
+                        last[group] = node.number
+        if last:
+            self.prepare_for_others()
+        self.reports = {}
+        for group in sorted(last, key=lambda group: group.number):
+            self.reports.setdefault(last[group], []).append(group)
+            group.begin()
+
     def run(self) -> None:
         heap, pending, wanted, targets = self.heap, self.pending, self.wanted, self.targets
         create_graph, retain_graph, completes = self.create_graph, self.retain_graph, self.completes
+        reports = self.reports
         simple_leaves = targets is None and not create_graph and not Variable.any_leaf_hooks
+        watched = anomaly.enabled
         while heap:
             node, g, _ = pending.pop(-heappop(heap))
             if node.hooks is not None:
@@ -126,14 +164,18 @@ class _Backward:
             if targets is not None and node in targets:
                 self.found[node] = g
             plan, edges, saved = node.plan, node.edges, node.saved
-            if plan.__class__ is Pick:
-                self.pass_output(edges[0], plan.index, g)
-                continue
+            if plan.__class__ is not Plan:
+                if plan.__class__ is Pick:
+                    self.pass_output(edges[0], plan.index, g)
+                    continue
+                self.prepare_for_others()
             if saved.__class__ is not tuple:
+                self.prepare_for_others()
                 saved = node.values()
-            for counter in node.versions:
-                if counter[2] > node.number:
-                    raise RuntimeError(_MODIFIED.format(plan.title, *counter))
+            if node.versions:
+                for counter in node.versions:
+                    if counter[2] > node.number:
+                        raise RuntimeError(_MODIFIED.format(plan.title, *counter))
             if plan.multiple:
                 g = self.fill_outputs(node.shape, g)
             if create_graph:
@@ -143,7 +185,8 @@ class _Backward:
                 F = RAW_NUMPY if g.__class__ is _ndarray else _namespace(g)
             # rules of holomorphic operations are written as for real numbers, g * f'(x); the gradient of a real loss
             # in the sense that gradient descent needs is g * conj(f'(x)), which is conj(conj(g) * f'(x))
-            conjugate = plan.holomorphic and (g.array if create_graph else g).dtype.kind == "c"
+            dtype = (g.array if create_graph else g).dtype if plan.holomorphic else _FLOAT32
+            conjugate = dtype is not _FLOAT32 and dtype.kind == "c"
             if conjugate:
                 g = F.conj(g)
             try:
@@ -178,13 +221,16 @@ class _Backward:
                 if anomaly.enabled:
                     error.add_note("its forward was called here:\n" + node.origin())
                 raise
-            if anomaly.enabled:
+            if watched:
                 self.check_finite(node)
             if saved and not retain_graph:
                 node.saved = None
             if completes:
                 for leaf in completes.pop(node.number, ()):
                     self.finish_leaf(leaf)
+            if reports and node.number in reports:
+                for group in reports[node.number]:
+                    group.complete()
 
     # -- passing gradients on ----------------------------------------------------------------------------------------
 
@@ -267,6 +313,7 @@ class _Backward:
         return tuple(filled)
 
     def call_hooks(self, hooks: dict[int, Callable], g: Any) -> Any:
+        self.prepare_for_others()
         for hook in tuple(hooks.values()):
             result = hook(g if self.create_graph else box(_as_array(g)))
             if result is not None:
@@ -337,23 +384,26 @@ _MODIFIED = (
 
 
 def accumulate(leaf: Variable, gradient: Any, fresh: bool, create_graph: bool) -> None:
-    """Add a gradient to `leaf.grad`, in the leaf's place in its arena if it has one."""
+    """Add a gradient of the leaf's shape to `leaf.grad`, in the leaf's place in its arena if it has one."""
     old = leaf.gradient
     if create_graph:
         leaf.gradient = gradient if old is None else old + gradient
         return
     if old is not None:
         if old.node is not None:  # made under create_graph: part of a graph, so not to be written to
-            leaf.gradient = old + box(_as_array(gradient))
+            leaf.gradient = box(_as_array(old.array + gradient))
         else:
             old.array += gradient
             changed(old, "gradient accumulation")
         return
     slot = leaf.grad_slot
-    if slot is not None and slot.array.shape == gradient.shape and _references(slot) == _UNSHARED:
+    if slot is not None and _references(slot) == _UNSHARED:
         # nobody else holds it; a gradient that the user kept from the last step must stay as it is
         slot.array[...] = gradient
-        changed(slot, "gradient accumulation")
+        counter = slot.counter
+        counter[0] += 1  # changed(), spared a call
+        counter[1] = "gradient accumulation"
+        counter[2] = next_number()
         leaf.gradient = slot
     elif fresh and getattr(gradient, "base", gradient) is None:
         leaf.gradient = box(_as_array(gradient))

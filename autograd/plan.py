@@ -81,6 +81,7 @@ def _saver(declaration: Any, names: list[str]) -> Callable:
     values, and the counters of the tensors whose memory that is."""
     everything = (*declaration.inputs, *declaration.outputs, *declaration.residuals, *declaration.attributes)
     values, counters = [], []
+    may_be_other = declaration.optional or declaration.promote != "none"  # an input may then be None, or a number
     for name in names:
         source = name.removesuffix("_shape")
         if name in everything:
@@ -93,7 +94,8 @@ def _saver(declaration: Any, names: list[str]) -> Callable:
             counters.append("*[x.counter or counter_of(x) for x in INPUTS]")
         elif name in declaration.inputs:
             tensor = f"INPUTS[{declaration.inputs.index(name)}]"
-            counters.append(f"getattr({tensor}, 'counter', CONSTANT) or counter_of({tensor})")
+            counter = f"getattr({tensor}, 'counter', CONSTANT)" if may_be_other else f"{tensor}.counter"
+            counters.append(f"{counter} or counter_of({tensor})")
     if any(name in names for name in declaration.outputs):
         counters.append("RESULT.counter or counter_of(RESULT)")
     kept = [f"({''.join(term + ', ' for term in terms)})" for terms in (values, counters)]

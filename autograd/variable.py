@@ -40,10 +40,12 @@ class Variable:
     reshaped_at = -1  # the change, by the counter's number, that gave this tensor another shape in place
     hooks: dict[int, Callable] | None = None  # of a leaf: called with its gradient, may replace it
     grad_ready_hooks: dict[int, Callable] | None = None  # of a leaf: called after its gradient was accumulated
+    group: LeafGroup | None = None  # of a leaf: whom backward tells when the gradients of a group are complete
     grad_slot: Variable | None = None  # of a leaf in an arena: the tensor to write the gradient into
     home: tuple | None = None  # of a leaf in an arena, and of its slot: (the arena, its number there)
     gradient: Variable | None = None  # what `.grad` shows
 
+    any_groups = False  # true for good once a leaf got a group
     any_leaf_hooks = False  # true for good once a leaf got a hook: backward need not look for them before
 
     if TYPE_CHECKING:  # every Variable is a Tensor, with operations that this layer does not know
@@ -58,6 +60,22 @@ class Variable:
 
 # The class of results; Tensor puts itself here with `class Tensor(Variable, box=True)`.
 BOX: list[type[Variable]] = [Variable]
+
+
+class LeafGroup:
+    """Leaves whose owner wants to know when backward has completed their gradients; cheaper than a hook on each.
+
+    Attributes:
+        number: groups that are complete at the same moment are told in this order.
+    """
+
+    number = 0
+
+    def begin(self) -> None:
+        """A backward pass begins that reaches some of the leaves."""
+
+    def complete(self) -> None:
+        """No leaf of the group gets any more gradient in this pass."""
 
 
 class View:
@@ -167,6 +185,7 @@ def box(array: Array) -> Any:
     """A tensor around a raw array, off the tape."""
     result: Any = object.__new__(BOX[0])
     result.array = array
+    result.node = result.view_of = result.counter = None  # reading a default from the class takes longer
     return result
 
 

@@ -133,4 +133,5 @@ def _share(tensor: Tensor, data: Any) -> None:
     if not isinstance(data, Tensor):
         raise TypeError(f"{type(tensor).__name__}(): data should be a Tensor, got {type(data).__name__}")
     tensor.array = data.array
+    tensor.view_of = None  # reading the default from the class takes longer
     tensor.counter = counter_of(data)  # so that backward notices changes made through either name

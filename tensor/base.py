@@ -218,7 +218,8 @@ class TensorBase(Variable):
     def data(self, value: Any) -> None:
         if not isinstance(value, TensorBase):
             raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
-        if (value.array.dtype, value.device) != (self.array.dtype, self.device):
+        old, new = self.array, value.array
+        if (new.shape, new.dtype, value.device) != (old.shape, old.dtype, self.device):
             self.grad_slot = None  # gradients will not fit there any more
         self.array = value.array
         self.counter = self.view_of = None

@@ -25,6 +25,14 @@ def matmul_nd(xp, input: Array, other: Array):
     return out.astype(input.dtype) if input.dtype.kind == "V" else out  # NumPy makes bfloat16 float32
 
 
+@matmul_nd.kernel("cpu")
+def _matmul_nd(input: numpy.ndarray, other: numpy.ndarray) -> numpy.ndarray:
+    """Two matrices go to BLAS through `dot` in half the time that `matmul` takes to find it."""
+    if input.ndim == 2 and other.ndim == 2 and input.itemsize >= 4:
+        return input.dot(other)
+    return matmul_nd.declaration.body(numpy, input, other)
+
+
 matmul_nd.vjp(
     input=lambda F, g, other: F.matmul_nd(g, F.transpose(other, -2, -1)),
     other=lambda F, g, input: F.matmul_nd(F.transpose(input, -2, -1), g),
@@ -143,6 +151,20 @@ def linear(xp, input: Array, weight: Array, bias: Array | None = None):
     return out if input.ndim == 2 else out.reshape(*input.shape[:-1], weight.shape[0])
 
 
+@linear.kernel("cpu")
+def _linear(input: numpy.ndarray, weight: numpy.ndarray, bias: numpy.ndarray | None = None) -> numpy.ndarray:
+    """The usual case with as few steps as possible, as in `_matmul_nd`."""
+    if input.ndim != 2 or input.dtype is not weight.dtype or input.itemsize < 4:
+        return linear.declaration.body(numpy, input, weight, bias)
+    try:
+        out = input.dot(weight.T)
+    except ValueError:
+        raise ValueError(_linear_mistake(input, weight)) from None
+    if bias is not None:
+        out += bias
+    return out
+
+
 def _linear_mistake(x: Array, w: Array) -> str:
     if w.ndim != 2:
         return f"weight must be [out_features, in_features], its shape is {list(w.shape)}"
@@ -161,7 +183,13 @@ def _linear_mistake(x: Array, w: Array) -> str:
 @primitive
 def sum_rows(xp, input: Array):
     """The sum over the first dimension."""
+    ones = _ONES.get(input.dtype) if xp is numpy else None
+    if ones is not None and input.ndim == 2 and len(input) <= len(ones):
+        return ones[: len(input)].dot(input)  # for few rows BLAS is done sooner than NumPy has set out
     return xp.add.reduce(input, 0)
+
+
+_ONES = {numpy.dtype(kind): numpy.ones(64, kind) for kind in (numpy.float32, numpy.float64)}
 
 
 @compiled(sum_rows)
@@ -173,20 +201,23 @@ sum_rows.vjp(input=lambda F, g, input_shape: F.expand(g, input_shape))
 
 
 def _rows(x: Any) -> Any:
-    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+    return x.reshape(-1, x.shape[-1])
 
 
 def _linear_weight(F: Any, g: Any, input: Any, *, into: Array | None = None) -> Any:
+    if g.ndim != 2:
+        g, input = _rows(g), _rows(input)
     if into is None or into.dtype is not g.dtype or into.dtype.kind != "f":
-        return _rows(g).T @ _rows(input)
-    return F.xp.matmul(_rows(g).T, _rows(input), out=into)
+        return F.matmul_nd(g.T, input)
+    return g.T.dot(input, into)
 
 
-# in methods that arrays and tensors share: for a small layer, calls through F would cost as much as the products
 linear.vjp(
-    input=lambda F, g, weight, input_shape: (_rows(g) @ weight).reshape(input_shape),
+    input=lambda F, g, weight, input_shape: (
+        F.matmul_nd(g, weight) if g.ndim == 2 else F.matmul_nd(_rows(g), weight).reshape(input_shape)
+    ),
     weight=_linear_weight,
-    bias=lambda F, g: F.sum_rows(_rows(g)),
+    bias=lambda F, g: F.sum_rows(g if g.ndim == 2 else _rows(g)),
 )
 
 

@@ -38,16 +38,17 @@ def mean_squared_error(xp, input: Array, other: Array):
 @mean_squared_error.kernel("cpu")
 def _mean_squared_error(input: numpy.ndarray, other: numpy.ndarray) -> Any:
     """For few elements one inner product is much quicker than two passes, and as exact."""
-    difference = input - other
-    if not 0 < difference.size <= 4096 or difference.dtype.kind == "V":
+    difference = (input - other).ravel()
+    size = difference.size
+    if not 0 < size <= 4096 or difference.itemsize < 4:
         return mean_squared_error.declaration.body(numpy, input, other)
-    flat = difference.reshape(-1)
-    return numpy.vecdot(flat, flat) / difference.size
+    return (difference.dot(difference) / size)[...]
 
 
 def _slope(F: Any, g: Any, a: Any, b: Any) -> Any:
     difference = a - b
-    return difference * (g * (2 / (math.prod(difference.shape) or math.nan)))
+    # [()] makes a NumPy number of a 0-d array, which takes a tenth of the time to multiply
+    return difference * (g[()] * (2 / (math.prod(difference.shape) or math.nan)))
 
 
 mean_squared_error.vjp(
