@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import paceline as torch
 from paceline import optim
-from paceline.runtime.arrays import to_host
 from paceline.autograd.variable import Variable
+from paceline.runtime.arrays import to_host
 from paceline.tensor.arena import ALIGNMENT, Arena, flat_gradients, home_of, settle
 
 shapes = st.lists(st.lists(st.integers(0, 5), max_size=3).map(tuple), min_size=1, max_size=8)
