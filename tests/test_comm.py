@@ -54,6 +54,11 @@ def test_half_precision_is_summed_in_float32():
     assert run_threads(3, body) == [2050.0] * 3
 
 
+@pytest.mark.parametrize("size", [2, 3])
+def test_sums_are_taken_in_rank_order(size):
+    run_threads(size, lambda: comms.check_large_reductions(world_comm(), exactly=True))
+
+
 def test_a_missed_call_is_found_at_the_next_one():
     def body():
         comm = world_comm()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from ..arrays import Array, module_of, shares_memory, to_host
-from .signature import CollectiveMismatchError
+from .signature import CollectiveMismatchError, refusal_of_objects
 
 if TYPE_CHECKING:
     from .base import Comm
@@ -17,12 +17,12 @@ INTERNAL_TAG = 32767  # the largest that every MPI has; users have those below
 
 
 def check_arrays(kind: str, *arrays: Array) -> None:
-    """Refuse what is no array, or holds pointers, which mean nothing to another rank."""
+    """Refuse what is no array, or one of objects."""
     for array in arrays:
         if not isinstance(array, np.ndarray) and not hasattr(array, "__cuda_array_interface__"):
             raise TypeError(f"{kind}(): expected a NumPy or CuPy array, got {type(array).__name__}")
         if array.dtype.hasobject:
-            raise TypeError(f"{kind}(): arrays of Python objects cannot be sent; use {kind}_object for objects")
+            raise refusal_of_objects(kind)
 
 
 def check_rank(kind: str, name: str, rank: int | None, size: int) -> None:
@@ -91,7 +91,7 @@ def place_of(array: Array) -> str:
 
 def flat_on_host(array: Array) -> np.ndarray:
     """`array` as one contiguous row on the host in native byte order: a view where it is that already, else a copy."""
-    if isinstance(array, np.ndarray) and array.flags.c_contiguous and array.dtype.isnative:
+    if type(array) is np.ndarray and array.flags.c_contiguous and array.dtype.isnative:
         return array.reshape(-1)
     host = to_host(array)
     return np.array(host, host.dtype.newbyteorder("="), order="C").reshape(-1)

@@ -81,13 +81,16 @@ class Comm:
             CollectiveMismatchError: the ranks' calls differ.
             TypeError: the dtype has no such reduction.
         """
-        check_arrays("all_reduce", array)
-        call = reduction_of("all_reduce", array.dtype, array.shape, op, -1, place_of(array))
+        if type(array) is np.ndarray:  # nothing here is spared for others, it is only quicker
+            call = reduction_of("all_reduce", array.dtype, array.shape, op)
+        else:
+            check_arrays("all_reduce", array)
+            call = reduction_of("all_reduce", array.dtype, array.shape, op, -1, place_of(array))
 
         def act(tag: int) -> bool:
             flat = self._flat(array)
             same = self._agree_and_all_reduce(tag, flat, call.op)
-            if same:
+            if same and flat.base is not array:
                 restore(array, flat)
             return same
 
@@ -323,8 +326,7 @@ class Comm:
         if not async_op:
             if self._courier is not None:
                 self._courier.drain()
-            self._perform(call, act, takes_tag, None)
-            return None
+            return self._perform(call, act, takes_tag, None)
         if self._courier is None:
             self._courier = Courier(f"{self.backend} collectives of rank {self.rank}")
         line = user_line()  # the courier's own stack does not show it

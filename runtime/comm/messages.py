@@ -29,9 +29,7 @@ def isend(mpi: Any, comm: Any, array: Array, dst: int, tag: int, wait: AbstractC
         return _Sending(comm.Isend(message, dst, tag), flat, wait)
 
 
-def irecv(
-    mpi: Any, comm: Any, array: Array, src: int | None, tag: int, wait: AbstractContextManager[None]
-) -> Receipt:
+def irecv(mpi: Any, comm: Any, array: Array, src: int | None, tag: int, wait: AbstractContextManager[None]) -> Receipt:
     """Start to receive into an array; within `wait` is what may block."""
     flat = flat_on_host(array)
     header = np.zeros(_HEADER_BYTES, np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import mmap
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,10 +18,14 @@ from ..world import World
 from . import messages
 from .base import Comm
 from .reduction import ReduceOp, is_half
+from .window import SUPPORTED, Window, window_bytes
 from .work import Receipt, Work
 
 # Larger calls get half the bandwidth, from temporaries that the MPI libraries map and page-fault anew each time.
 PIECE_BYTES = 16 << 20
+
+# Below, the rounds through shared memory cost more than MPI's own way through all ranks.
+HIERARCHY_BYTES = 64 << 10
 
 # Names in mpi4py.MPI, whose sums, maxima and bitwise operations take no booleans.
 _OPS = {
@@ -58,6 +63,8 @@ class MpiComm(Comm):
         self._users = comm
         # A duplicate, so that the user's own calls on `comm` cannot be mistaken for ours.
         self._comm = comm.Dup()
+        # Ranks on one machine share memory; of several machines, each slice of it is reduced by ranks of its own.
+        self._window, self._across = _open_window(mpi, self._comm)
         self._sent = np.empty(2, np.int64)
         self._seen = np.empty(2, np.int64)
         # Made once: describing a buffer to mpi4py costs more than the message.
@@ -97,6 +104,8 @@ class MpiComm(Comm):
             self._users.Free()
 
     def _same_everywhere(self, tag: int) -> bool:
+        if self._window is not None and self._across is None:
+            return self._window.meet(tag)
         # All equal if and only if the largest is mine and so is the smallest.
         self._sent[0] = tag
         self._sent[1] = -tag
@@ -104,13 +113,22 @@ class MpiComm(Comm):
         return bool(self._seen[0] == tag and self._seen[1] == -tag)
 
     def _agree_and_all_reduce(self, tag: int, flat: np.ndarray, op: ReduceOp) -> bool:
+        if self._window is not None and self._across is None:
+            return self._window.all_reduce(tag, flat, op)
         if not self._same_everywhere(tag):
             return False
         total = _widened(flat)
-        for piece in _pieces(total):
-            self._comm.Allreduce(self._mpi.IN_PLACE, piece, self._op(op, flat))
+        plain = ReduceOp.SUM if op is ReduceOp.AVG else op
+        if self._window is not None and total.nbytes > HIERARCHY_BYTES:
+            self._window.all_reduce(0, total, plain, lambda part: self._reduce_by_mpi(self._across, part, plain))
+        else:
+            self._reduce_by_mpi(self._comm, total, plain)
         self._finish_reduction(op, total, flat)
         return True
+
+    def _reduce_by_mpi(self, comm: Any, flat: np.ndarray, op: ReduceOp) -> None:
+        for piece in _pieces(flat):
+            comm.Allreduce(self._mpi.IN_PLACE, piece, self._op(op, flat))
 
     def _reduce(self, flat: np.ndarray, op: ReduceOp, root: int) -> None:
         total = _widened(flat)
@@ -200,6 +218,50 @@ def _load_mpi() -> Any:
             f"this process was started as one of several ranks, but MPI cannot be loaded ({error}); "
             "install one with: pip install 'paceline[mpi]', and see `paceline doctor`"
         ) from error
+
+
+def split_by_machine(mpi: Any, comm: Any) -> Any:
+    """MPI communicator of those ranks of `comm` that can share memory with this one."""
+    return comm.Split_type(mpi.COMM_TYPE_SHARED)
+
+
+def _open_window(mpi: Any, comm: Any) -> tuple[Window | None, Any]:
+    """The memory that this rank shares with others of its machine, where there are any, and who else has its slice.
+
+    Returns:
+        The window, or None; and the MPI communicator of the ranks of the same number on all machines, or None if there
+        is one machine only.
+    """
+    node = split_by_machine(mpi, comm)
+    owners = comm.allreduce(node.size, mpi.MIN)
+    memory = _share_memory(node) if SUPPORTED and owners > 1 else None
+    if not comm.allreduce(memory is not None, mpi.LAND):
+        node.Free()
+        return None, None
+    assert memory is not None
+    across = None
+    if node.size != comm.size:
+        across = comm.Split(node.rank if node.rank < owners else mpi.UNDEFINED, comm.rank)
+    crowded = len(os.sched_getaffinity(os.getppid())) < node.size
+    return Window(memory, node.rank, node.size, owners, crowded, comm.Iprobe), across
+
+
+def _share_memory(node: Any) -> mmap.mmap | None:
+    """Memory for a window of these ranks; it has no name that could be left behind."""
+    file = -1
+    if node.rank == 0:
+        file = os.memfd_create("paceline")
+        os.ftruncate(file, window_bytes(node.size))
+    place = node.bcast(f"/proc/{os.getpid()}/fd/{file}")
+    memory = None
+    with contextlib.suppress(OSError):  # a machine that hides processes from each other
+        if node.rank != 0:
+            file = os.open(place, os.O_RDWR)
+        memory = mmap.mmap(file, window_bytes(node.size))
+    node.Barrier()  # rank 0 may not close it before the others have opened it
+    if file >= 0:
+        os.close(file)
+    return memory
 
 
 def _unlink_shared_memory() -> None:

@@ -21,6 +21,7 @@ class ReduceOp(enum.StrEnum):
     BXOR = "bxor"
 
 
+_AVG = ReduceOp.AVG  # looking it up in the class would cost as much as a small sum
 _BITWISE = (ReduceOp.BAND, ReduceOp.BOR, ReduceOp.BXOR)
 _FOLDS = {
     ReduceOp.SUM: np.add,
@@ -34,9 +35,12 @@ _FOLDS = {
 }
 
 
+_HALF = "eE"  # NumPy's characters of float16 and ml_dtypes' of bfloat16
+
+
 def is_half(dtype: np.dtype) -> bool:
     """Whether it is float16 or bfloat16."""
-    return dtype.char in "eE"
+    return dtype.char in _HALF
 
 
 def check_op(kind: str, op: ReduceOp | str, dtype: np.dtype) -> ReduceOp:
@@ -48,7 +52,7 @@ def check_op(kind: str, op: ReduceOp | str, dtype: np.dtype) -> ReduceOp:
     real = dtype.kind == "f" or is_half(dtype)
     if op in _BITWISE:
         defined = dtype.kind in "biu"
-    elif op is ReduceOp.AVG:
+    elif op is _AVG:
         defined = real or dtype.kind == "c"
     else:
         defined = real or dtype.kind in "biu" or (dtype.kind == "c" and op not in (ReduceOp.MIN, ReduceOp.MAX))
@@ -63,11 +67,11 @@ def combine(op: ReduceOp, sources: Sequence[np.ndarray], out: np.ndarray) -> Non
     Half precision is added in float32 and rounded once. `out` may be sources[0] or sources[1], and no later one.
     """
     fold = _FOLDS[op]
-    if is_half(out.dtype):
+    if out.dtype.char in _HALF:
         wide = sources[0].astype(np.float32)
         for source in sources[1:]:
             fold(wide, source.astype(np.float32), out=wide)
-        if op is ReduceOp.AVG:
+        if op is _AVG:
             wide /= len(sources)
         out[...] = wide
         return
@@ -75,7 +79,8 @@ def combine(op: ReduceOp, sources: Sequence[np.ndarray], out: np.ndarray) -> Non
         out[...] = sources[0]
         return
     fold(sources[0], sources[1], out=out)
-    for source in sources[2:]:
-        fold(out, source, out=out)
-    if op is ReduceOp.AVG:
+    if len(sources) > 2:
+        for source in sources[2:]:
+            fold(out, source, out=out)
+    if op is _AVG:
         out /= len(sources)

@@ -67,7 +67,14 @@ def call_of(
 @functools.lru_cache(maxsize=4096)
 def reduction_of(kind: str, dtype: np.dtype, shape: tuple, op: ReduceOp | str, root: int = -1, place: str = "") -> Call:
     """A collective that combines elements; TypeError or ValueError if this dtype has no such operation."""
+    if dtype.hasobject:
+        raise refusal_of_objects(kind)
     return Call(kind, dtype, shape, check_op(kind, op, dtype), root, place)
+
+
+def refusal_of_objects(kind: str) -> TypeError:
+    """The error for arrays that hold pointers, which mean nothing to another rank."""
+    return TypeError(f"{kind}(): arrays of Python objects cannot be sent; use {kind}_object for objects")
 
 
 def user_line() -> str:

@@ -21,7 +21,7 @@ from paceline.runtime.arrays import cupy, device_count, module_of, to_host
 from paceline.runtime.comm import CollectiveMismatchError, Comm, ReduceOp, Work, world_comm
 
 # backend -> numbers of ranks
-COMMS = {"solo": [1], "threads": [1, 2, 3, 4], "mpi": [2, 3]}
+COMMS = {"solo": [1], "threads": [1, 2, 3, 4], "mpi": [2, 3, 4]}
 
 DTYPES = [
     *(np.dtype(name) for name in "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()),
@@ -312,12 +312,38 @@ def refuse(kind: type[Exception], words: str, call: Callable[[], object]) -> Non
         raise AssertionError(f"expected {kind.__name__} with {words!r}")
 
 
+def check_large_reductions(comm: Comm, exactly: bool = False) -> None:
+    """Arrays of several tiles, whose last one is not full; `exactly` with the bits of a sum in rank order."""
+    for dtype in (np.float32, np.float16):
+        for size in (70_000, 600_001):
+            parts = [np.random.default_rng(rank).normal(size=size).astype(dtype) for rank in range(comm.size)]
+            array = parts[comm.rank].copy()
+            comm.all_reduce(array, ReduceOp.AVG)
+            expected = (functools.reduce(np.add, [part.astype(np.float32) for part in parts]) / comm.size).astype(dtype)
+            np.testing.assert_allclose(array, expected, rtol=2e-3, atol=0 if exactly else np.finfo(dtype).eps)
+            assert not exactly or array.tobytes() == expected.tobytes()
+            assert len(set(comm.all_gather_object(array.tobytes()))) == 1
+
+
 CHECKS = [value for name, value in list(globals().items()) if name.startswith("check_")]
 
+
+def run_checks(comm: Comm, skip: Callable[[Comm], None] | None = None) -> None:
+    for check in CHECKS:
+        if check is not skip:
+            check(comm)
+
+
 if __name__ == "__main__":
-    for check in CHECKS:
-        check(world_comm())
-    importlib.import_module("paceline.runtime.comm.mpi").PIECE_BYTES = 32  # so that small arrays go in pieces as well
-    for check in CHECKS:
-        check(world_comm())
+    backend = importlib.import_module("paceline.runtime.comm.mpi")
+    window = importlib.import_module("paceline.runtime.comm.window")
+    run_checks(world_comm())
+    check_large_reductions(world_comm(), exactly=window.SUPPORTED)
+    for ranks in (1, 2):  # as if the others were on further machines
+        backend.split_by_machine = lambda mpi, comm, ranks=ranks: comm.Split(comm.rank // ranks, comm.rank)
+        check_large_reductions(world_comm().split(0))
+    # So that small arrays go in pieces, by slices, tile by tile, and between machines.
+    backend.PIECE_BYTES, backend.HIERARCHY_BYTES, window.TILE_BYTES, window.WHOLE_BYTES = 32, 8, 64, 0
+    run_checks(world_comm(), skip=check_large_reductions)
+    run_checks(world_comm().split(0), skip=check_large_reductions)
     print("all checks passed", len(CHECKS))
