@@ -15,7 +15,7 @@ import time
 from types import FrameType
 from typing import NamedTuple, Self
 
-from ..runtime import faults, recorder, report
+from ..runtime import faults, recorder, report, watchdog
 from . import leftovers
 from .worker import die_with_parent
 
@@ -23,6 +23,7 @@ from .worker import die_with_parent
 # himself: a checkpoint may take minutes, and his second TERM ends the job at once.
 GRACE_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 0.3
+_LOOK_SECONDS = 0.25
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PASSED_ON = (*_ENDING, signal.SIGUSR1)
 # linux/pidfd.h; of its struct pidfd_info the mask, and the status as of wait(2).
@@ -51,7 +52,7 @@ class _Cause(NamedTuple):
         rank: the rank that failed.
         code: the exit code that it told us, if it could.
         summary: what it said about it.
-        hung: whether the summary is of a job that got stuck.
+        hung: whether the summary is the report on a job that got stuck.
     """
 
     rank: int
@@ -71,7 +72,7 @@ class Job:
     """One mpiexec (or a single worker) and the ranks that report to this process.
 
     Ranks write lines to a named pipe: `started RANK PID`, `done RANK`, `left RANK` for os._exit(0), `failed RANK CODE
-    SUMMARY`, `hung RANK CODE SUMMARY`. The first that says `failed` or `hung`, or ends without saying anything, is the
+    SUMMARY`, `hung RANK CODE`. The first that says `failed` or `hung`, or ends without saying anything, is the
     cause; mpiexec's own exit code may be that of a rank that was killed in consequence.
     """
 
@@ -91,6 +92,7 @@ class Job:
         self._cause: _Cause | None = None
         self._signal: int | None = None
         self._kill_at = float("inf")
+        self._look_at = time.monotonic() + _LOOK_SECONDS
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._events, selectors.EVENT_READ)
         self._pidfds: list[int] = []
@@ -146,6 +148,11 @@ class Job:
             # Messages first: a rank that ends has sent its last one before.
             self._read_events()
             self._note_deaths(ready)
+            if time.monotonic() > self._look_at:
+                self._look_at = time.monotonic() + _LOOK_SECONDS
+                if late := report.compose_late(self.folder):
+                    self._blame(_Cause(-1, watchdog.EXIT_CODE, late, hung=True))
+                    self._kill_at = 0.0
             if time.monotonic() > self._kill_at:
                 return self._kill()
         self._read_events()
@@ -171,7 +178,8 @@ class Job:
             elif event == "failed":
                 self._blame(_Cause(int(rank), int(rest[0]), rest[1]))
             elif event == "hung":
-                self._blame(_Cause(int(rank), int(rest[0]), rest[1], hung=True))
+                with open(os.path.join(self.folder, report.FILE)) as file:
+                    self._blame(_Cause(int(rank), int(rest[0]), file.read(), hung=True))
 
     def _watch(self, rank: int, pid: int) -> None:
         """Notice from now on when this rank's process ends."""
@@ -233,8 +241,7 @@ class Job:
         """Exit code and explanation, given mpiexec's."""
         cause = self._cause
         if cause is not None and cause.hung:
-            with contextlib.suppress(OSError), open(os.path.join(self.folder, report.FILE)) as file:
-                return cause.code or 1, file.read()
+            return cause.code or 1, cause.summary
         if self._signal is not None:
             # A rank that ends in its own way, with a checkpoint and a code that says so, has the last word.
             if cause is not None and cause.code is not None and cause.code != faults.INTERRUPTED:

@@ -129,11 +129,11 @@ def _on_end(pid: int) -> None:
     if os.getpid() != pid:
         return  # a child that this rank has forked
     if flight_recorder is not None:
-        flight_recorder.end_of_program()
+        flight_recorder.update(ended=True)
     for function in _at_end:
         function()
     if flight_recorder is not None:
-        flight_recorder.remove()
+        flight_recorder.remove_with_the_last()
 
 
 def _leave_at_once(status: int) -> NoReturn:

@@ -29,7 +29,7 @@ from .world import World
 # `paceline run` makes a directory for the records of all ranks of its machine and names it here.
 FOLDER = "PACELINE_RUN_DIR"
 
-_HEADER = struct.Struct("=III")  # process id, rank, whether its program has ended
+_HEADER = struct.Struct("=IIId")  # process id, rank, whether its program has ended, timeout
 _ENTRY = struct.Struct("=QQQQIIIi")  # begin, end, inside, number; where the texts of group, call, place are; peer
 _BEGIN = struct.Struct("=Q")
 _FINISH = struct.Struct("=QQ")
@@ -96,12 +96,14 @@ class Record(NamedTuple):
         pid: the rank's process.
         rank: its number in the world.
         ended: whether its program has come to its end.
+        timeout: seconds that it may wait in one collective.
         entries: the last collectives, oldest first.
     """
 
     pid: int
     rank: int
     ended: bool
+    timeout: float
     entries: list[Entry]
 
     def running(self) -> Entry | None:
@@ -130,7 +132,7 @@ class Recorder:
         self._add_text("?")
         self._stacks = open(stacks_path(path), "w")
         faulthandler.register(STACKS_SIGNAL, self._stacks)
-        self._write_header(ended=False)
+        self.update()
 
     def begin(self, number: int, group: str, call: object, place: str | None = None, peer: int = -1) -> int:
         """Note that a collective is called now, at `place` or at the caller's line; what is returned is for `end`."""
@@ -164,20 +166,18 @@ class Recorder:
         self._groups[members] += 1
         return members if self._groups[members] == 1 else f"{members}#{self._groups[members]}"
 
-    def running(self) -> Entry | None:
-        """The collective that this rank is in."""
-        return _parse(self._map[:]).running()
+    def record(self) -> Record:
+        """What the file says now."""
+        return _parse(self._map[:])
 
-    def end_of_program(self) -> None:
-        """Note that this rank will make no more calls."""
-        self._write_header(ended=True)
+    def update(self, ended: bool = False, timeout: float = float("inf")) -> None:
+        """Note whether this rank will make no more calls, and how long it may wait in one."""
+        _HEADER.pack_into(self._map, 0, os.getpid(), self._rank, ended, timeout)
 
-    def remove(self) -> None:
-        """Take the file away, and the directory with the last one."""
-        with contextlib.suppress(OSError):
-            os.unlink(self.path)
-            os.unlink(stacks_path(self.path))
-            os.rmdir(self.folder)
+    def remove_with_the_last(self) -> None:
+        """Take the directory away, if all ranks of the machine have come to their end."""
+        if all(is_gone(path_of(self.folder, rank)) for rank in read_all(self.folder)):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _place(self) -> int:
         """The text of the innermost line outside this package."""
@@ -212,9 +212,6 @@ class Recorder:
             self._texts[source] = self._texts[text] = offset
             return offset
 
-    def _write_header(self, ended: bool) -> None:
-        _HEADER.pack_into(self._map, 0, os.getpid(), self._rank, ended)
-
 
 def stacks_path(path: str) -> str:
     """The file in which STACKS_SIGNAL prints the stacks of the rank that has this record."""
@@ -228,14 +225,14 @@ def read(path: str) -> Record:
 
 
 def _parse(content: bytes) -> Record:
-    pid, rank, ended = _HEADER.unpack_from(content)
+    pid, rank, ended, timeout = _HEADER.unpack_from(content)
     rows = sorted(row for row in _ENTRY.iter_unpack(content[_RING:_TEXTS]) if row[0])
     text = functools.cache(functools.partial(_text, content))
     entries = [
         Entry(begin, end, inside, number, text(group), text(call), text(place), peer)
         for begin, end, inside, number, group, call, place, peer in rows
     ]
-    return Record(pid, rank, bool(ended), entries)
+    return Record(pid, rank, bool(ended), timeout, entries)
 
 
 def path_of(folder: str, rank: int) -> str:
@@ -247,7 +244,7 @@ def is_gone(path: str) -> bool:
     """Whether the rank with this record will make no more calls; quicker than reading all of it."""
     try:
         with open(path, "rb") as file:
-            pid, _, ended = _HEADER.unpack(file.read(_HEADER.size))
+            pid, _, ended, _ = _HEADER.unpack(file.read(_HEADER.size))
     except (OSError, struct.error):
         return False  # on another machine, or not yet started
     return bool(ended) or not os.path.exists(f"/proc/{pid}")

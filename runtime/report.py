@@ -12,10 +12,14 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from . import recorder
+from . import faults, recorder
 from .recorder import PACKAGE, Entry, Record
 
 FILE = "report"
+# What a rank that is no more has sent before may still be on its way.
+GONE_SECONDS = 0.5
+# How much longer than the ranks themselves the launcher waits, which then reports in their place.
+GRACE_SECONDS = 0.5
 STACK_SECONDS = 0.3
 _DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "")
 _OWN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "watchdog.py")
@@ -46,8 +50,30 @@ class Sight(NamedTuple):
     stacks: str
 
 
-def waits_for_the_gone(folder: str, wait: Entry) -> bool:
-    """Whether this can never end, since a rank that has not come will make no more calls."""
+def why_hopeless(folder: str, record: Record, grace: float = 0.0) -> str | None:
+    """Why a rank should not go on to wait, when it has done so for `grace` seconds too long; None if it should."""
+    wait = record.running()
+    if wait is None or wait.call == faults.EXIT_CALL:  # the other ranks may work as long as they like
+        return None
+    seconds = (time.monotonic_ns() - wait.begin) / 1e9 - grace
+    if seconds > record.timeout:
+        return f" (timeout of {record.timeout:g} s)"
+    return "" if seconds > GONE_SECONDS and _waits_for_the_gone(folder, wait) else None
+
+
+def is_first(folder: str, name: str) -> bool:
+    """Whether this is the first process of the machine that asks for this name."""
+    try:
+        os.close(os.open(os.path.join(folder, name), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    except OSError:
+        pass  # the directory is gone: better twice than never
+    return True
+
+
+def _waits_for_the_gone(folder: str, wait: Entry) -> bool:
+    """Whether a rank that has not come will make no more calls."""
     for rank in wait.members:
         path = recorder.path_of(folder, rank)
         if recorder.is_gone(path):
@@ -57,16 +83,26 @@ def waits_for_the_gone(folder: str, wait: Entry) -> bool:
     return False
 
 
+def compose_late(folder: str) -> str | None:
+    """The report on a job whose ranks should have made it themselves, but could not; None if all is well."""
+    for record in recorder.read_all(folder).values():
+        wait = record.running()
+        reason = why_hopeless(folder, record, GRACE_SECONDS)
+        if wait is not None and reason is not None and is_first(folder, FILE):
+            return compose(folder, wait, reason)
+    return None
+
+
 def headline(folder: str, wait: Entry) -> str:
     """One line: which rank has not come, and what it is doing."""
     return _headline(_look(recorder.read_all(folder), folder, resume=False), wait)
 
 
-def compose(folder: str, wait: Entry, reason: str) -> tuple[str, str]:
-    """The whole report on a job that is about to be ended, and its first line."""
+def compose(folder: str, wait: Entry, reason: str) -> str:
+    """The whole report on a job that is about to be ended for a reason; its first line says it all."""
     sights = _look(recorder.read_all(folder), folder, resume=True)
-    first = _headline(sights, wait) + (f" ({reason})" if reason else "")
-    return "\n".join([first, *_lines(sights), *_all_stacks(sights)]), first
+    first = _headline(sights, wait) + reason
+    return "\n".join([first, *_lines(sights), *_all_stacks(sights)])
 
 
 def overview(folder: str) -> str:
@@ -135,10 +171,10 @@ def _roots(sights: Mapping[int, Sight], wait: Entry, missing: list[int]) -> list
 def _doing(sight: Sight) -> str:
     """What the rank does, as the end of a sentence."""
     record = sight.record
-    if not sight.alive:
-        return "has died" if not record.ended else "has ended"
     if record.ended:
         return "has come to the end of its program"
+    if not sight.alive:
+        return "has died"
     stopped = "was stopped by a signal; it " if sight.stopped else ""
     running = record.running()
     if running is not None:
@@ -244,7 +280,7 @@ def _lines(sights: Mapping[int, Sight]) -> list[str]:
 
 def _all_stacks(sights: Mapping[int, Sight]) -> list[str]:
     """Stacks of the ranks that are in no collective, or of all if there is none such."""
-    busy = {rank: sight for rank, sight in sights.items() if sight.record.running() is None and sight.stacks}
+    busy = {rank: sight for rank, sight in sights.items() if sight.record.running() is None and sight.alive}
     lines = []
     for rank, sight in (busy or sights).items():
         lines.append(f"stacks of rank {rank}:")

@@ -6,11 +6,13 @@ The report is put together by the first rank that runs out of patience, from the
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from typing import NoReturn
 
 from . import faults, recorder, report
 from .recorder import Entry, Record, Recorder
@@ -21,8 +23,6 @@ TIMEOUT = "PACELINE_TIMEOUT"
 DEFAULT_TIMEOUT = 600.0
 EXIT_CODE = 124  # that of timeout(1)
 WARN_SECONDS = 30.0
-# What a rank that is no more has sent before may still be on its way.
-GONE_SECONDS = 0.5
 STRAGGLER_SECONDS = 1.0
 
 _timeout: float | None = None
@@ -52,19 +52,24 @@ def set_timeout(seconds: float) -> None:
     if not seconds > 0:
         raise ValueError(f"timeout should be a positive number of seconds, got {seconds!r}")
     _timeout = float(seconds)
+    if faults.flight_recorder is not None:
+        faults.flight_recorder.update(timeout=_timeout)
 
 
 @contextlib.contextmanager
 def watching(world: World) -> Iterator[None]:
     """Watch over this rank's collectives from now on; what is done in here, for which all ranks are needed, is one."""
-    timeout()  # an unusable value should stop the program, not the thread
+    set_timeout(timeout())
     own = faults.flight_recorder
     if own is None:
         yield
         return
     threading.Thread(target=_watch, args=(own, world), name="paceline-watchdog", daemon=True).start()
     entry = own.begin(0, recorder.name_of(range(world.size)), "the start of MPI")
+    # mpi4py starts MPI without letting other threads run, which leaves the watch to the launcher, or else to this.
+    faulthandler.dump_traceback_later(timeout() + 2 * report.GRACE_SECONDS, exit=True)
     yield
+    faulthandler.cancel_dump_traceback_later()
     own.end(entry)
 
 
@@ -75,33 +80,29 @@ def _watch(own: Recorder, world: World) -> None:
         time.sleep(min(0.25, timeout() / 4))
         if stragglers is not None and (found := stragglers.look(own.folder)):
             _say(found)
-        wait = own.running()
-        if wait is None or wait.call == faults.EXIT_CALL:  # the other ranks may work as long as they like
+        record = own.record()
+        wait = record.running()
+        if wait is None or wait.call == faults.EXIT_CALL:
             continue
-        seconds = (time.monotonic_ns() - wait.begin) / 1e9
-        if seconds > timeout():
-            _end_job(own, world, wait, f"timeout of {timeout():g} s")
-        elif seconds > GONE_SECONDS and report.waits_for_the_gone(own.folder, wait):
-            _end_job(own, world, wait, "")
-        elif seconds > WARN_SECONDS and wait != warned:
+        reason = report.why_hopeless(own.folder, record)
+        if reason is not None:
+            _end_job(own, world, wait, reason)
+        if time.monotonic_ns() - wait.begin > WARN_SECONDS * 1e9 and wait != warned:
             warned = wait
-            if _is_first(own.folder, f"warned-{wait.group}-{wait.number}"):
+            if report.is_first(own.folder, f"warned-{wait.group}-{wait.number}"):
                 _say(report.headline(own.folder, wait))
 
 
-def _end_job(own: Recorder, world: World, wait: Entry, reason: str) -> None:
-    """Report once for all ranks of this machine, and end the job; or return if it went on in the meantime."""
-    if not _is_first(own.folder, report.FILE):
+def _end_job(own: Recorder, world: World, wait: Entry, reason: str) -> NoReturn:
+    """Report once for all ranks of this machine, and end the job."""
+    if not report.is_first(own.folder, report.FILE):
         time.sleep(5.0)  # the one that reports ends this rank as well
         faults.abort(EXIT_CODE)
-    text, summary = report.compose(own.folder, wait, reason)
-    if own.running() != wait:
-        os.unlink(os.path.join(own.folder, report.FILE))
-        return
+    text = report.compose(own.folder, wait, reason)
     if faults.EVENTS in os.environ and recorder.FOLDER in os.environ:
         with open(os.path.join(own.folder, report.FILE), "w") as file:
             file.write(text)
-        faults.notify_launcher(f"hung {world.rank} {EXIT_CODE} {summary}")
+        faults.notify_launcher(f"hung {world.rank} {EXIT_CODE}")
     else:
         _say(text)
     if world.local_size < world.size:
@@ -112,17 +113,6 @@ def _end_job(own: Recorder, world: World, wait: Entry, reason: str) -> None:
 def _say(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         print(f"paceline: {text}", file=sys.stderr, flush=True)
-
-
-def _is_first(folder: str, name: str) -> bool:
-    """Whether this is the first rank of the machine that asks for this name."""
-    try:
-        os.close(os.open(os.path.join(folder, name), os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return False
-    except OSError:
-        pass  # the directory is gone: better twice than never
-    return True
 
 
 class Stragglers:

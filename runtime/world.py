@@ -194,8 +194,8 @@ def _refuse_lost_ranks(environ: Mapping[str, str]) -> None:
     connected = any(name in environ for name in ("PMI_FD", "PMI_PORT", "PMI_CONTROL_PORT"))
     if environ.get("PMI_SIZE", "1") != "1" and "PMI_RANK" in environ and not connected:
         raise RuntimeError(
-            f"PMI_RANK={environ['PMI_RANK']} and PMI_SIZE={environ['PMI_SIZE']} say that this process is one of several "
-            f"ranks, but there is no mpiexec behind them: they are left over from another job; {alone} them"
+            f"PMI_RANK={environ['PMI_RANK']} and PMI_SIZE={environ['PMI_SIZE']} say that this process is one of "
+            f"several ranks, but there is no mpiexec behind them: they are left over from another job; {alone} them"
         )
 
 
