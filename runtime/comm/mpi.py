@@ -17,7 +17,7 @@ from ..arrays import Array
 from ..world import World
 from . import messages
 from .base import Comm
-from .reduction import ReduceOp, is_half
+from .reduction import ReduceOp, divide, is_half
 from .window import SUPPORTED, Window, window_bytes
 from .work import Receipt, Work
 
@@ -186,7 +186,7 @@ class MpiComm(Comm):
     def _finish_reduction(self, op: ReduceOp, total: np.ndarray, flat: np.ndarray) -> None:
         """Divide where the mean was asked for, and round what was summed in float32."""
         if op is ReduceOp.AVG:
-            total /= self.size
+            divide(total, self.size)
         if total is not flat:
             flat[:] = total
 

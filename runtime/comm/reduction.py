@@ -61,6 +61,14 @@ def check_op(kind: str, op: ReduceOp | str, dtype: np.dtype) -> ReduceOp:
     return op
 
 
+def divide(array: np.ndarray, count: int) -> None:
+    """array /= count in place; by a power of two as a product, which has the same bits and takes a fifth of the time."""
+    if count & (count - 1):
+        array /= count
+    else:
+        array *= 1 / count
+
+
 def combine(op: ReduceOp, sources: Sequence[np.ndarray], out: np.ndarray) -> None:
     """out = sources[0] op sources[1] op ..., always from left to right, so that the bits depend on nothing else.
 
@@ -72,7 +80,7 @@ def combine(op: ReduceOp, sources: Sequence[np.ndarray], out: np.ndarray) -> Non
         for source in sources[1:]:
             fold(wide, source.astype(np.float32), out=wide)
         if op is _AVG:
-            wide /= len(sources)
+            divide(wide, len(sources))
         out[...] = wide
         return
     if len(sources) == 1:
@@ -83,4 +91,4 @@ def combine(op: ReduceOp, sources: Sequence[np.ndarray], out: np.ndarray) -> Non
         for source in sources[2:]:
             fold(out, source, out=out)
     if op is _AVG:
-        out /= len(sources)
+        divide(out, len(sources))
