@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy
 
 from ...autograd.engine import queue_callback
+from ...autograd.variable import LeafGroup, Variable
 from ...runtime.arrays import Array
 from ...runtime.comm import Comm, ReduceOp
+from ...runtime.world import get_world
 from ...tensor import Tensor
 from ...tensor.arena import flat_gradients
 from ...tensor.creation import zeros_like
@@ -19,115 +22,214 @@ from .flat import cut, pack, places_of, unpack
 MiB = 1 << 20
 _FIRST_BUCKET = MiB  # bytes; small, so that the first all-reduce starts early in backward
 
+Hook = Callable[[Any, "GradBucket"], Any]
 
-class _Bucket:
+
+class GradBucket:
+    """The gradients of one bucket as a communication hook sees them."""
+
+    def __init__(self, bucket: Bucket, buffer: Array, places: list[tuple[int, int]], is_last: bool) -> None:
+        self._bucket = bucket
+        self._buffer = Tensor._wrap(buffer)
+        self._places = places
+        self._is_last = is_last
+
+    def index(self) -> int:
+        """The bucket's place in the order of sending; 0 is sent first."""
+        return self._bucket.number
+
+    def buffer(self) -> Tensor:
+        """All gradients of the bucket in one flat tensor; what lies between two of them is zero."""
+        return self._buffer
+
+    def set_buffer(self, buffer: Tensor) -> None:
+        """Replace the flat tensor by another one of its shape."""
+        self._buffer = buffer
+
+    def gradients(self) -> list[Tensor]:
+        """The gradients as views of `buffer()`, in the shapes of their parameters."""
+        shapes = [parameter.shape for parameter in self._bucket.parameters]
+        return [
+            self._buffer[start:stop].view(shape) for (start, stop), shape in zip(self._places, shapes, strict=True)
+        ]
+
+    def parameters(self) -> list[Parameter]:
+        """The parameters whose gradients these are."""
+        return self._bucket.parameters
+
+    def is_last(self) -> bool:
+        """Whether this is the last bucket of the backward pass."""
+        return self._is_last
+
+
+class Bucket(LeafGroup):
     """Gradients that travel together.
 
     Attributes:
         number: its place in the order of sending.
         members: indices of the parameters, ascending as in an arena.
-        pending: how many gradients are not complete yet in this backward.
+        pending: whether the backward pass under way will still add to its gradients.
     """
 
-    def __init__(self, number: int, members: list[int]) -> None:
+    def __init__(self, reducer: Reducer, number: int, members: list[int]) -> None:
+        self._reducer = reducer
         self.number = number
         self.members = sorted(members)
-        self.pending = len(members)
+        self.parameters = [reducer.parameters[i] for i in self.members]
+        self.pending = False
+        for parameter in self.parameters:
+            parameter.group = self
+
+    def begin(self) -> None:
+        self._reducer.on_begin(self)
+
+    def complete(self) -> None:
+        self._reducer.on_complete(self)
 
 
 class Reducer:
-    """Averages gradients bucket by bucket from hooks in backward."""
+    """Averages gradients bucket by bucket, in an order that all ranks have agreed on."""
 
     def __init__(self, comm: Comm, parameters: list[Parameter], cap: int) -> None:
         self.comm = comm
         self.enabled = True
         self.cap = cap
         self.parameters = parameters
-        self.buckets: list[_Bucket] = []  # planned in the first backward, when the optimizer has made its arenas
-        self.order_agreed = False
+        self.hook: tuple[Hook, Any] | None = None
+        self.divisor: float | None = None  # of the sum over ranks, if it is not their number
+        self.buckets: list[Bucket] = []
+        self._order_agreed = False
+        self._asynchronous = comm.backend == "mpi" and _has_spare_cores()
         self.reset()
         if comm.size > 1:
-            for index, parameter in enumerate(self.parameters):
-                parameter.register_post_accumulate_grad_hook(functools.partial(self.on_ready, index))
+            Variable.any_groups = True
+            # One bucket for each parameter, to learn the order in which gradients become complete.
+            self.plan(reversed(range(len(parameters))), 0)
 
-    def plan(self, order: Iterable[int]) -> None:
+    def plan(self, order: Iterable[int], cap: int) -> None:
         """Cut the parameters into buckets in this order."""
-        groups = cut(self.parameters, order, min(_FIRST_BUCKET, self.cap), self.cap)
-        self.buckets = [_Bucket(number, members) for number, members in enumerate(groups)]
-        self.bucket_of = {i: bucket for bucket in self.buckets for i in bucket.members}
+        groups = cut(self.parameters, order, min(_FIRST_BUCKET, cap), cap)
+        self.buckets = [Bucket(self, number, members) for number, members in enumerate(groups)]
 
     def reset(self) -> None:
         """Be ready for the next backward pass."""
         self.started = False
         self.sent = 0
-        self.ready: list[int] = []  # parameters, as their gradients became complete
-        self.completed: list[int] = []  # buckets, likewise
+        self.completed: list[int] = []  # buckets, as their gradients became complete
         self.used = numpy.zeros(len(self.parameters), numpy.uint8)
+        self._under_way: list[Callable[[], None]] = []
         for bucket in self.buckets:
-            bucket.pending = len(bucket.members)
+            bucket.pending = False
 
-    def on_ready(self, index: int, parameter: Tensor) -> None:
-        """A gradient is complete: if it was its bucket's last one, send what can be sent in order."""
-        if not self.enabled:
-            return
+    def on_begin(self, bucket: Bucket) -> None:
+        """A backward pass will reach this bucket; one that it does not reach joins with what it has."""
+        if self.enabled:
+            if not self.started:
+                self.started = True
+                queue_callback(self.finish)
+            bucket.pending = True
+
+    def on_complete(self, bucket: Bucket) -> None:
+        """Send what can be sent in order."""
         if not self.started:
-            self.start()
-        self.ready.append(index)
-        bucket = self.bucket_of[index]
-        bucket.pending -= 1
-        if bucket.pending == 0:
-            self.completed.append(bucket.number)
-        while self.sent < len(self.buckets) and self.buckets[self.sent].pending == 0:
+            return
+        bucket.pending = False
+        self.completed.append(bucket.number)
+        while self.sent < len(self.buckets) and not self.buckets[self.sent].pending:
             self.send()
-
-    def start(self) -> None:
-        """The first gradient of a backward pass is complete."""
-        self.started = True
-        queue_callback(self.finish)
-        if not self.buckets:
-            self.plan(reversed(range(len(self.parameters))))  # as backward goes through the layers
 
     def send(self) -> None:
         """Average the gradients of the next bucket."""
         bucket = self.buckets[self.sent]
         self.sent += 1
-        parameters = [self.parameters[i] for i in bucket.members]
-        for i, parameter in zip(bucket.members, parameters, strict=True):
+        flat = self._slice_of(bucket)
+        if flat is not None:
+            self.used[bucket.members] = 1
+            # The same elements, gaps included, as from those ranks that have to pack.
+            self._average(bucket, flat, places_of(bucket.parameters), _keep)
+            return
+        for i, parameter in zip(bucket.members, bucket.parameters, strict=True):
             if parameter.grad is None:
                 parameter.grad = zeros_like(parameter)
             else:
                 self.used[i] = 1
-        gradients = [parameter.grad for parameter in parameters]
-        pieces = flat_gradients(gradients)
-        if len(pieces) == 1 and pieces[0].flags.c_contiguous:
-            self.average(pieces[0].reshape(-1))  # flat, as from those ranks that have to pack
-            return
-        arrays = [gradient.array for gradient in gradients]
-        places = places_of(parameters)
-        flat = pack(arrays, places)
-        self.average(flat)
-        unpack(flat, arrays, places)
+        arrays = [parameter.grad.array for parameter in bucket.parameters]
+        places = places_of(bucket.parameters)
+        self._average(bucket, pack(arrays, places), places, lambda flat: unpack(flat, arrays, places))
 
-    def average(self, array: Array) -> None:
-        self.comm.all_reduce(array)
-        array /= self.comm.size
+    def _slice_of(self, bucket: Bucket) -> Array | None:
+        """The gradients of a bucket where they are one piece of an arena."""
+        gradients = []
+        for parameter in bucket.parameters:
+            gradient = parameter.gradient
+            if gradient is None:
+                return None
+            gradients.append(gradient)
+        pieces = flat_gradients(gradients)
+        return pieces[0].reshape(-1) if len(pieces) == 1 and pieces[0].flags.c_contiguous else None
+
+    def _average(
+        self, bucket: Bucket, flat: Array, places: list[tuple[int, int]], settle: Callable[[Array], None]
+    ) -> None:
+        """Average a flat array over the ranks, and then `settle(flat)`: now, or at the end of backward."""
+        if self.hook is not None:
+            hook, state = self.hook
+            result = hook(state, GradBucket(bucket, flat, places, self.sent == len(self.buckets)))
+            self._under_way.append(lambda: self._take(result, flat, settle))
+            return
+        op = ReduceOp.AVG if self.divisor is None else ReduceOp.SUM
+        if self._asynchronous:
+            work = self.comm.all_reduce(flat, op, async_op=True)
+            self._under_way.append(lambda: (work.wait(), self._divide(flat), settle(flat)))
+            return
+        self.comm.all_reduce(flat, op)
+        self._divide(flat)
+        settle(flat)
+
+    def _divide(self, flat: Array) -> None:
+        if self.divisor is not None:
+            flat /= flat.dtype.type(self.divisor)
+
+    def _take(self, result: Any, flat: Array, settle: Callable[[Array], None]) -> None:
+        """Put what a hook returned, a tensor or a future of one, in the place of the gradients."""
+        value = result if isinstance(result, Tensor) else result.wait()
+        value = value[0] if isinstance(value, list) else value
+        if not isinstance(value, Tensor) or value.array.shape != flat.shape:
+            raise RuntimeError(
+                f"a communication hook should return a tensor of {flat.size} elements like bucket.buffer(), or a "
+                f"future of one, got {value!r:.80}"
+            )
+        if value.array is not flat:
+            flat[...] = value.array
+        settle(flat)
 
     def finish(self) -> None:
         """At the end of backward: send what is left, and take back the gradients of what no rank has used."""
         while self.sent < len(self.buckets):
             self.send()
+        for settle in self._under_way:
+            settle()
         self.comm.all_reduce(self.used, ReduceOp.MAX)
-        for i in numpy.flatnonzero(self.used == 0):
-            self.parameters[i].grad = None
-        if not self.order_agreed:
+        if not self.used.all():
+            for i in numpy.flatnonzero(self.used == 0):
+                self.parameters[i].grad = None
+        if not self._order_agreed:
             self.agree_on_order()
         self.reset()
 
     def agree_on_order(self) -> None:
-        """Take over the order in which gradients became complete on rank 0, if a bucket there waited for another."""
-        in_order = self.completed == list(range(len(self.completed)))
-        unused_last = list(dict.fromkeys([*self.ready, *self.bucket_of]))
-        order = self.comm.broadcast_object(None if in_order else unused_last)
-        if order is not None:
-            self.plan(order)
-        self.order_agreed = True
+        """Plan buckets in the order in which gradients became complete on rank 0."""
+        numbers = dict.fromkeys([*self.completed, *range(len(self.buckets))])  # unused ones last
+        order = [i for number in numbers for i in self.buckets[number].members]
+        self.plan(self.comm.broadcast_object(order), self.cap)
+        self._order_agreed = True
+
+
+def _has_spare_cores() -> bool:
+    """Whether a second thread for messages would not take turns with computing ones."""
+    world = get_world()
+    return len(os.sched_getaffinity(0)) >= 2 * world.local_size and world.threads < len(os.sched_getaffinity(0))
+
+
+def _keep(flat: Array) -> None:
+    pass
