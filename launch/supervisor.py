@@ -71,8 +71,7 @@ class _Process(NamedTuple):
 class Job:
     """One mpiexec (or a single worker) and the ranks that report to this process.
 
-    Ranks write lines to a named pipe: `started RANK PID`, `done RANK`, `left RANK` for os._exit(0), `failed RANK CODE
-    SUMMARY`, `hung RANK CODE`. The first that says `failed` or `hung`, or ends without saying anything, is the
+    Ranks write lines to a named pipe: `started RANK PID`, `done RANK`, `failed RANK CODE SUMMARY`, `hung RANK CODE`. The first that says `failed` or `hung`, or ends without saying anything, is the
     cause; mpiexec's own exit code may be that of a rank that was killed in consequence.
     """
 
@@ -88,7 +87,6 @@ class Job:
         self._ranks: dict[int, _Process] = {}
         self._done: set[int] = set()
         self._gone: set[int] = set()
-        self._left: list[int] = []  # ranks that have called os._exit(0)
         self._cause: _Cause | None = None
         self._signal: int | None = None
         self._kill_at = float("inf")
@@ -173,8 +171,6 @@ class Job:
                 self._watch(int(rank), int(rest[0]))
             elif event == "done":
                 self._done.add(int(rank))
-            elif event == "left":
-                self._left.append(int(rank))
             elif event == "failed":
                 self._blame(_Cause(int(rank), int(rest[0]), rest[1]))
             elif event == "hung":
@@ -202,7 +198,7 @@ class Job:
             if process.pidfd in ready:
                 self._selector.unregister(process.pidfd)
                 self._gone.add(rank)
-                if rank not in self._done and rank not in self._left:
+                if rank not in self._done:
                     self._blame(_Cause(rank, None, report.last_seen(self.folder, rank)))
 
     def _blame(self, cause: _Cause) -> None:
@@ -247,8 +243,6 @@ class Job:
             if cause is not None and cause.code is not None and cause.code != faults.INTERRUPTED:
                 return cause.code, f"stopped by {signal.Signals(self._signal).name} with exit code {cause.code}"
             return 128 + self._signal, f"stopped by {signal.Signals(self._signal).name}"
-        if self._left and len(self._done) + len(self._left) < self._size:
-            return code or 1, f"rank {self._left[0]} called os._exit(0) before the others had ended"
         if code == 0 and cause is None:
             return 0, ""
         if cause is not None and cause.code is not None:

@@ -140,11 +140,15 @@ def _leave_at_once(status: int) -> NoReturn:
     """os._exit, which runs no hook either."""
     world = get_world()
     if os.environ.get(RANK_PID) == str(os.getpid()):  # and not a child that this rank has forked
-        if status == 0:
-            notify_launcher(f"left {world.rank}")
-        else:
+        if status != 0:
             notify_launcher(f"failed {world.rank} {status} called os._exit({status})")
             abort(status)
+        # MPI takes a rank for lost that ends without a word, kills the others, and calls that a success.
+        _on_end(os.getpid())
+        mpi = sys.modules.get("mpi4py.MPI")
+        if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+            mpi.Finalize()
+        notify_launcher(f"done {world.rank}")
     _exit_now(status)
 
 

@@ -175,8 +175,8 @@ class Recorder:
         _HEADER.pack_into(self._map, 0, os.getpid(), self._rank, ended, timeout)
 
     def remove_with_the_last(self) -> None:
-        """Take the directory away, if all ranks of the machine have come to their end."""
-        if all(is_gone(path_of(self.folder, rank)) for rank in read_all(self.folder)):
+        """Take the directory away, if all ranks of the machine have come to their end; the launcher's is not ours."""
+        if self.folder != os.environ.get(FOLDER) and all(is_gone(path_of(self.folder, rank)) for rank in read_all(self.folder)):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _place(self) -> int:
@@ -253,7 +253,11 @@ def is_gone(path: str) -> bool:
 def read_all(folder: str) -> dict[int, Record]:
     """The records in a directory, by rank."""
     records = {}
-    for name in os.listdir(folder):
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:  # taken away by the last rank
+        names = []
+    for name in names:
         rank = name.removeprefix(_PREFIX)
         if rank.isdigit():
             with contextlib.suppress(OSError, struct.error):  # a rank that ends takes its file away

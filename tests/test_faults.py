@@ -9,7 +9,7 @@ from paceline.launch.mpi import LaunchError, find_mpiexec
 
 # Rank 1 does something; the others wait for it in a collective for ever.
 JOB = """
-import os, sys, threading, time
+import ctypes, os, sys, threading, time
 import paceline.runtime
 from paceline.runtime.comm import world_comm
 from paceline.runtime.world import get_world
@@ -54,6 +54,28 @@ def test_a_failing_rank_ends_the_job(job, action, code, words, tmp_path):
         assert word in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("action", "code", "words"),
+    [
+        # No hook sees it, but the others meet a rank that is at its end.
+        ("raise SystemExit(3)", 1, ["CollectiveMismatchError", "rank 1: call 1: exit() at the end of the program"]),
+        ("sys.exit()", 1, ["rank 0: call 1: barrier() at ", "rank 1: call 1: exit() at the end of the program"]),
+        ("os._exit(5)", 5, []),
+        ("os._exit(0)", 1, ["rank 0: call 1: barrier() at ", "rank 1: call 1: exit() at the end of the program"]),
+        ("ctypes.string_at(0)", None, ["Segmentation fault", "string_at"]),
+        ("os.abort()", None, ["Aborted", 'job.py", line 8']),
+        ("comm.mpi4py.Abort(7)", 7, []),
+        ("comm.split(0).barrier()", 1, ["rank 0: call 1: barrier()", "rank 1: call 1: split()"]),
+        ("comm.barrier(); comm.barrier()", 1, ["rank 0: call 2: exit()", "rank 1: call 2: barrier()"]),
+    ],
+)
+def test_other_ways_to_leave_the_others_alone(action, code, words, tmp_path):
+    done = mpiexec(2, JOB.format(action=action), tmp_path)
+    assert done.returncode == code or (code is None and done.returncode != 0)
+    for word in words:
+        assert word in done.stderr
+
+
 def test_a_failing_thread_ends_the_job(tmp_path):
     action = "threading.Thread(target=lambda: 1 / 0).start(); time.sleep(60)"
     done = mpiexec(3, JOB.format(action=action), tmp_path)
@@ -66,6 +88,7 @@ def test_a_failing_thread_ends_the_job(tmp_path):
     [
         "comm.barrier(); sys.exit()",
         "comm.barrier(); sys.exit(0)",
+        "comm.barrier(); os._exit(0)",
         "threading.Thread(target=sys.exit, args=[3]).start()",
     ],
 )

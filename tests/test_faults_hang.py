@@ -1,4 +1,4 @@
-"""A job that gets stuck ends in one report that names the rank, its line and the collective; also under plain mpiexec."""
+"""A job that gets stuck ends in one report that names the rank, its line and the collective."""
 
 import os
 import signal
@@ -50,7 +50,10 @@ def run(arguments, action, tmp_path, command=(), **variables):
 @pytest.mark.parametrize(
     ("action", "doing"),
     [
-        ("while True: pass  # here", "it is in user code at {here} in <module>, after #3 all_reduce(float64 [10], op=sum)"),
+        (
+            "while True: pass  # here",
+            "it is in user code at {here} in <module>, after #3 all_reduce(float64 [10], op=sum)",
+        ),
         ("time.sleep(60)  # here", "it is in user code at {here}"),
         (
             "os.kill(os.getpid(), signal.SIGSTOP); time.sleep(60)  # here",

@@ -114,6 +114,7 @@ time.sleep(60)
         ("sys.exit(3)", 3, "failed with exit code 3"),
         ("raise SystemExit(4)", 4, "failed with exit code 4"),
         ("threading.Thread(target=lambda: 1 / 0).start()", 1, "exit code 1: ZeroDivisionError: division by zero"),
+        ("os._exit(5)", 5, "failed with exit code 5: called os._exit(5)"),
         ("os.kill(os.getpid(), 9)", 137, "died of SIGKILL, after #3 barrier() at {script}:8"),
         ("os.kill(os.getpid(), 11)", 139, "died of SIGSEGV, after #3 barrier() at {script}:8"),
     ],
