@@ -7,8 +7,8 @@ import warnings
 from typing import Any
 
 from ..tensor import creation
+from ..tensor.ops import activation, shaping
 from ..tensor.ops import pointwise as pw
-from ..tensor.ops import shaping
 from ..tensor.ops.recurrent import gru_gates, lstm_gates
 from . import functional as F
 from . import init
@@ -63,7 +63,7 @@ class RNNBase(Module):
 
     _STEPS = {
         "RNN_TANH": (_rnn_step(pw.tanh), 1),
-        "RNN_RELU": (_rnn_step(pw.relu), 1),
+        "RNN_RELU": (_rnn_step(activation.relu), 1),
         "LSTM": (_lstm_step, 4),
         "GRU": (_gru_step, 3),
     }

@@ -105,6 +105,7 @@ from .tensor.layout import (
     strided,
 )
 from .tensor.lowrank import pca_lowrank, svd_lowrank
+from .tensor.ops.activation import relu
 from .tensor.ops.arithmetic import add_scaled as add
 from .tensor.ops.arithmetic import (
     atan2,
@@ -287,7 +288,6 @@ from .tensor.ops.pointwise import (
     positive,
     rad2deg,
     reciprocal,
-    relu,
     rsqrt,
     sigmoid,
     sign,

@@ -17,6 +17,7 @@ from . import creation, inspection, random, samplers
 from .base import Size, TensorBase
 from .inplace import assign, check_writable, inplace, inplace_view
 from .ops import (
+    activation,
     arithmetic,
     bessel,
     binary,
@@ -322,7 +323,7 @@ class Tensor(TensorBase, box=True):
     asin, acos, atan = pointwise.asin, pointwise.acos, pointwise.atan
     sinh, cosh, tanh = pointwise.sinh, pointwise.cosh, pointwise.tanh
     asinh, acosh, atanh = pointwise.asinh, pointwise.acosh, pointwise.atanh
-    erf, erfc, sigmoid, relu = pointwise.erf, pointwise.erfc, pointwise.sigmoid, pointwise.relu
+    erf, erfc, sigmoid, relu = pointwise.erf, pointwise.erfc, pointwise.sigmoid, activation.relu
     floor, ceil, round, trunc, frac = (
         rounding.floor, rounding.ceil, rounding.round, rounding.trunc, rounding.frac)  # fmt: skip
     clamp = clip = pointwise.clamp_between

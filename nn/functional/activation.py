@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...tensor.inplace import assign
+from ...tensor.ops import activation as act
 from ...tensor.ops import arithmetic as ar
 from ...tensor.ops import indexing, shaping
 from ...tensor.ops import pointwise as pw
@@ -14,8 +15,8 @@ from ...tensor.ops.softmax import softmax as _softmax
 from ...tensor.random import rand_like
 
 sigmoid, tanh = pw.sigmoid, pw.tanh
-softsign, tanhshrink, logsigmoid = pw.softsign, pw.tanhshrink, pw.logsigmoid
-softplus, gelu = pw.softplus, pw.gelu
+softsign, tanhshrink, logsigmoid = act.softsign, act.tanhshrink, act.logsigmoid
+softplus, gelu = act.softplus, act.gelu
 
 
 def _applied(function: Callable, input: Any, inplace: bool, *options: Any) -> Any:
@@ -34,24 +35,24 @@ def relu(input: Any, inplace: bool = False) -> Any:
         >>> torch.nn.functional.relu(torch.tensor([-1.0, 2.0]))
         tensor([0., 2.])
     """
-    return input.relu_() if inplace else pw.relu(input)
+    return input.relu_() if inplace else act.relu(input)
 
 
 def relu6(input: Any, inplace: bool = False) -> Any:
     """min(max(input, 0), 6), elementwise."""
-    return _applied(pw.relu6, input, inplace)
+    return _applied(act.relu6, input, inplace)
 
 
 def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
     """The input limited to [min_val, max_val]."""
     if min_val > max_val:
         raise ValueError(f"hardtanh(): min_val cannot be greater than max_val, got {min_val} and {max_val}")
-    return _applied(pw.hardtanh, input, inplace, min_val, max_val)
+    return _applied(act.hardtanh, input, inplace, min_val, max_val)
 
 
 def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) -> Any:
     """The input where positive, negative_slope * input elsewhere."""
-    return _applied(pw.leaky_relu, input, inplace, negative_slope)
+    return _applied(act.leaky_relu, input, inplace, negative_slope)
 
 
 def elu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
@@ -59,7 +60,7 @@ def elu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
 
     Source: Clevert et al., Fast and Accurate Deep Network Learning by Exponential Linear Units, 2015.
     """
-    return _applied(pw.elu, input, inplace, alpha)
+    return _applied(act.elu, input, inplace, alpha)
 
 
 def selu(input: Any, inplace: bool = False) -> Any:
@@ -67,7 +68,7 @@ def selu(input: Any, inplace: bool = False) -> Any:
 
     Source: Klambauer et al., Self-Normalizing Neural Networks, 2017.
     """
-    return _applied(pw.selu, input, inplace)
+    return _applied(act.selu, input, inplace)
 
 
 def celu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
@@ -81,7 +82,7 @@ def celu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
 
 
 def _celu(input: Any, alpha: float) -> Any:
-    return pw.elu(input / alpha) * alpha
+    return act.elu(input / alpha) * alpha
 
 
 def hardshrink(input: Any, lambd: float = 0.5) -> Any:
@@ -130,22 +131,22 @@ def gumbel_softmax(logits: Any, tau: float = 1, hard: bool = False, eps: float =
 
 def silu(input: Any, inplace: bool = False) -> Any:
     """input * sigmoid(input)."""
-    return _applied(pw.silu, input, inplace)
+    return _applied(act.silu, input, inplace)
 
 
 def mish(input: Any, inplace: bool = False) -> Any:
     """input * tanh(softplus(input)). Source: Misra, Mish, 2019."""
-    return _applied(pw.mish, input, inplace)
+    return _applied(act.mish, input, inplace)
 
 
 def hardsigmoid(input: Any, inplace: bool = False) -> Any:
     """min(max(input + 3, 0), 6) / 6."""
-    return _applied(pw.hardsigmoid, input, inplace)
+    return _applied(act.hardsigmoid, input, inplace)
 
 
 def hardswish(input: Any, inplace: bool = False) -> Any:
     """input * hardsigmoid(input). Source: Howard et al., Searching for MobileNetV3, 2019."""
-    return _applied(pw.hardswish, input, inplace)
+    return _applied(act.hardswish, input, inplace)
 
 
 def threshold(input: Any, threshold: float, value: float, inplace: bool = False) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 from ...autograd.variable import box
 from ...runtime import dtypes
 from ...runtime.arrays import Array, module_of
+from ...tensor.ops import activation, indexing, linalg, reduction, shaping
 from ...tensor.ops import arithmetic as ar
-from ...tensor.ops import indexing, linalg, reduction, shaping
 from ...tensor.ops import loss as ops
 from ...tensor.ops import pointwise as pw
 from ...tensor.ops.softmax import log_softmax, softmax_cross_entropy
@@ -336,7 +336,7 @@ def binary_cross_entropy_with_logits(
         tensor(0.6931)
     """
     _check_same_size("binary_cross_entropy_with_logits", input, target)
-    log_p = pw.logsigmoid(input)  # log(1 - p) is log_p - input
+    log_p = activation.logsigmoid(input)  # log(1 - p) is log_p - input
     negative = ar.mul(ar.sub(1, target), input)
     factor = None if pos_weight is None else ar.add(ar.mul(ar.sub(pos_weight, 1), target), 1)
     losses = ar.sub(negative, log_p if factor is None else ar.mul(log_p, factor))

@@ -6,10 +6,10 @@ import functools
 import math
 from typing import Any
 
+from ...tensor.ops import activation, shaping
 from ...tensor.ops import arithmetic as ar
 from ...tensor.ops import pointwise as pw
 from ...tensor.ops import pooling as ops
-from ...tensor.ops import shaping
 from ...tensor.ops.sliding_windows import Windows
 from .convolution import Sizes, as_sizes, hashable
 
@@ -205,7 +205,7 @@ def _lp_pool(
 ) -> Any:
     kernel = as_sizes(kernel_size, spatial, "kernel_size", function)
     means = _avg_pool(function, spatial, ar.pow(input, norm_type), kernel, stride, 0, ceil_mode, True)
-    sums = ar.mul(ar.mul(pw.sign(means), pw.relu(pw.abs(means))), math.prod(kernel))
+    sums = ar.mul(ar.mul(pw.sign(means), activation.relu(pw.abs(means))), math.prod(kernel))
     return ar.pow(sums, 1.0 / norm_type)
 
 

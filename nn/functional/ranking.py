@@ -8,9 +8,9 @@ from typing import Any
 
 from ...autograd.variable import box
 from ...runtime.arrays import module_of
+from ...tensor.ops import activation, shaping
 from ...tensor.ops import arithmetic as ar
 from ...tensor.ops import pointwise as pw
-from ...tensor.ops import shaping
 from .loss import _check_reduction, _check_same_size, _reduced
 
 
@@ -46,7 +46,7 @@ def hinge_embedding_loss(input: Any, target: Any, margin: float = 1.0, *, reduct
 def soft_margin_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
     """log(1 + exp(-target * input)), target being 1 or -1."""
     _check_same_size("soft_margin_loss", input, target)
-    return _reduced(pw.softplus(-target * input, 1.0, math.inf), reduction)
+    return _reduced(activation.softplus(-target * input, 1.0, math.inf), reduction)
 
 
 def cosine_embedding_loss(input1: Any, input2: Any, target: Any, margin: float = 0, *, reduction: str = "mean") -> Any:
@@ -201,7 +201,7 @@ def multilabel_soft_margin_loss(input: Any, target: Any, weight: Any = None, *, 
         weight: a factor [classes].
         reduction: "mean", "sum" or "none".
     """
-    losses = -(target * pw.logsigmoid(input) + (1 - target) * pw.logsigmoid(-input))
+    losses = -(target * activation.logsigmoid(input) + (1 - target) * activation.logsigmoid(-input))
     if weight is not None:
         losses = losses * weight
     return _reduced(_last_sum(losses) / input.shape[-1], reduction)

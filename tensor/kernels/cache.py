@@ -18,6 +18,7 @@ import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -43,12 +44,19 @@ def folders() -> tuple[Path, ...]:
     return tuple(place / f"kernels-{state.hexdigest()[:16]}" for place in places)
 
 
+def _described(value: Any) -> str:
+    """A value that a function was made with, in the same words in every process."""
+    if isinstance(value, FunctionType):
+        return f"{value.__module__}.{value.__qualname__}"
+    return repr(value)
+
+
 class Cache:
     """The kept forms of one function, as Numba's dispatcher asks for them."""
 
     def __init__(self, function: Callable, options: dict[str, Any]) -> None:
         self._name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
-        values = [repr(cell.cell_contents) for cell in function.__closure__ or ()]
+        values = [_described(cell.cell_contents) for cell in function.__closure__ or ()]
         settings = sorted((key, sorted(v) if isinstance(v, set) else v) for key, v in options.items())
         self._form = f"{function.__qualname__} {function.__code__.co_firstlineno} {values} {settings}"
 

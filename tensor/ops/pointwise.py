@@ -12,6 +12,7 @@ from ...runtime import dtypes
 from ...runtime.arrays import Array
 from . import arithmetic as ar
 from . import cast
+from .one_pass import one_pass
 
 floating = primitive(promote="float")
 
@@ -61,6 +62,7 @@ def exp(xp, input: Array):
 
 
 exp.vjp(input=lambda F, g, out: g * out)
+one_pass(exp, "out", work=8)
 
 
 @floating
@@ -79,6 +81,7 @@ def expm1(xp, input: Array):
 
 
 expm1.vjp(input=lambda F, g, out: g * (out + 1))
+one_pass(expm1, "out", work=8)
 
 
 @floating
@@ -88,6 +91,7 @@ def log(xp, input: Array):
 
 
 log.vjp(input=lambda F, g, input: g / input)
+one_pass(log, "input", work=8)
 
 
 @floating
@@ -115,6 +119,7 @@ def log1p(xp, input: Array):
 
 
 log1p.vjp(input=lambda F, g, input: g / (input + 1))
+one_pass(log1p, "input", work=8)
 
 
 @floating
@@ -124,6 +129,7 @@ def sqrt(xp, input: Array):
 
 
 sqrt.vjp(input=lambda F, g, out: g / (2 * out))
+one_pass(sqrt, "out")
 
 
 @floating
@@ -133,6 +139,7 @@ def rsqrt(xp, input: Array):
 
 
 rsqrt.vjp(input=lambda F, g, out: g * (out * out * out * -0.5))
+one_pass(rsqrt, "out")
 
 
 @primitive
@@ -142,6 +149,7 @@ def square(xp, input: Array):
 
 
 square.vjp(input=lambda F, g, input: g * (2 * input))
+one_pass(square, "input")
 
 
 @floating
@@ -151,6 +159,7 @@ def reciprocal(xp, input: Array):
 
 
 reciprocal.vjp(input=lambda F, g, out: -g * (out * out))
+one_pass(reciprocal, "out")
 
 
 @floating
@@ -232,6 +241,7 @@ def tanh(xp, input: Array):
 
 
 tanh.vjp(input=lambda F, g, out: g * (1 - out * out))
+one_pass(tanh, "out", work=8)
 
 
 @floating
@@ -296,6 +306,7 @@ def erf(xp, input: Array):
 
 
 erf.vjp(input=lambda F, g, input: g * (F.exp(-input * input) * (2 / math.sqrt(math.pi))))
+one_pass(erf, "input", work=16)
 
 
 @floating
@@ -318,116 +329,7 @@ def sigmoid(xp, input: Array):
 
 
 sigmoid.vjp(input=lambda F, g, out: g * (out * (1 - out)))
-
-
-@floating
-def softplus(xp, input: Array, beta: float = 1, threshold: float = 20):
-    """log(1 + exp(beta * input)) / beta; the input itself where beta * input > threshold."""
-    scaled = input * beta
-    return xp.where(scaled > threshold, input, xp.logaddexp(scaled, xp.zeros_like(scaled)) / beta)
-
-
-softplus.vjp(
-    input=lambda F, g, input, beta, threshold: F.where(
-        F.gt(input * beta, threshold), g, g * F.sigmoid(input * beta)
-    )
-)
-
-
-@primitive
-def relu(xp, input: Array):
-    """max(input, 0)."""
-    return xp.maximum(input, 0)
-
-
-relu.vjp(input=lambda F, g, out: F.relu_backward(g, out))
-
-
-@primitive
-def relu_backward(xp, gradient: Array, output: Array):
-    """The gradient where the output of relu was positive, 0 elsewhere."""
-    return gradient * (output > 0)
-
-
-relu_backward.vjp(gradient=lambda F, g, output: F.relu_backward(g, output))
-
-
-@primitive
-def leaky_relu(xp, input: Array, negative_slope: float = 0.01):
-    """The input where positive, negative_slope * input elsewhere."""
-    return xp.where(input > 0, input, input * negative_slope)
-
-
-leaky_relu.vjp(
-    input=lambda F, g, input, negative_slope: F.where(F.gt(input, 0), g, g * negative_slope)
-)
-
-
-@floating
-def elu(xp, input: Array, alpha: float = 1.0, scale: float = 1.0):
-    """scale * (the input where positive, alpha * (exp(input) - 1) elsewhere)."""
-    below = xp.expm1(xp.minimum(input, 0)) * alpha
-    return (xp.where(input > 0, input, below) * scale).astype(input.dtype, copy=False)
-
-
-elu.vjp(
-    input=lambda F, g, input, alpha, scale: F.where(
-        F.gt(input, 0), g * scale, g * (scale * alpha * F.exp(F.clamp(input, None, 0)))
-    )
-)
-
-
-@floating
-def gelu(xp, input: Array, approximate: str = "none"):
-    """input * Phi(input), with Phi the normal distribution function; approximate="tanh" uses its tanh form.
-
-    Source: Hendrycks and Gimpel, Gaussian Error Linear Units, 2016.
-    """
-    if approximate == "tanh":
-        t = xp.tanh(_GELU * (input + 0.044715 * input * input * input))
-    elif approximate == "none":
-        t = erf.declaration.body(xp, input * math.sqrt(0.5))
-    else:
-        raise ValueError(f"approximate must be 'none' or 'tanh', got {approximate!r}")
-    return (0.5 * input * (1 + t)).astype(input.dtype, copy=False)
-
-
-_GELU = math.sqrt(2 / math.pi)
-
-
-def _gelu_input(F: Any, g: Any, input: Any, approximate: str) -> Any:
-    if approximate == "none":
-        density = F.exp(input * input * -0.5) * (1 / math.sqrt(2 * math.pi))
-        return g * (0.5 * (1 + F.erf(input * math.sqrt(0.5))) + input * density)
-    square = input * input
-    t = F.tanh(input * (square * (_GELU * 0.044715) + _GELU))
-    return g * (0.5 * (1 + t) + input * (1 - t * t) * (square * (_GELU * 1.5 * 0.044715) + 0.5 * _GELU))
-
-
-gelu.vjp(input=_gelu_input)
-
-
-@floating
-def silu(xp, input: Array):
-    """input * sigmoid(input)."""
-    return input * sigmoid.declaration.body(xp, input)
-
-
-def _silu_input(F: Any, g: Any, input: Any) -> Any:
-    s = F.sigmoid(input)
-    return g * (s * (1 + input * (1 - s)))
-
-
-silu.vjp(input=_silu_input)
-
-
-@floating
-def logsigmoid(xp, input: Array):
-    """log(sigmoid(input)), without overflow."""
-    return -xp.logaddexp(-input, xp.zeros_like(input))
-
-
-logsigmoid.vjp(input=lambda F, g, input: g * F.sigmoid(-input))
+one_pass(sigmoid, "out", work=8)
 
 
 @primitive
@@ -446,19 +348,13 @@ def _clamp_input(F: Any, g: Any, input: Any, min: float | None, max: float | Non
 clamp.vjp(input=_clamp_input)
 
 
-@primitive
-def hardtanh(xp, input: Array, min_val: float = -1.0, max_val: float = 1.0):
-    """The input limited to [min_val, max_val]; unlike clamp, no gradient at the limits themselves."""
-    if input.dtype.kind in "iu":
-        min_val, max_val = int(min_val), int(max_val)
-    return xp.minimum(xp.maximum(input, input.dtype.type(min_val)), input.dtype.type(max_val))
+def _limits(min: float | None, max: float | None) -> tuple | None:
+    if min is None and max is None:
+        return None
+    return "clamp", (-math.inf if min is None else min, math.inf if max is None else max)
 
 
-hardtanh.vjp(
-    input=lambda F, g, input, min_val, max_val: F.where(
-        F.logical_and(F.gt(input, min_val), F.lt(input, max_val)), g, F.zeros_like(g)
-    )
-)
+one_pass(clamp, "input", kernel=_limits)
 
 
 @takes_out
@@ -502,41 +398,6 @@ def deg2rad(input: Any) -> Any:
 def rad2deg(input: Any) -> Any:
     """Radians as degrees."""
     return ar.mul(input, 180 / math.pi)
-
-
-def relu6(input: Any) -> Any:
-    """min(max(input, 0), 6)."""
-    return hardtanh(input, 0.0, 6.0)
-
-
-def selu(input: Any) -> Any:
-    """The self-normalizing elu of Klambauer et al., Self-Normalizing Neural Networks, 2017."""
-    return elu(input, 1.6732632423543772, 1.0507009873554805)
-
-
-def mish(input: Any) -> Any:
-    """input * tanh(softplus(input)); Misra, Mish, 2019."""
-    return ar.mul(input, tanh(softplus(input)))
-
-
-def softsign(input: Any) -> Any:
-    """input / (1 + |input|)."""
-    return ar.true_divide(input, ar.add(abs(input), 1))
-
-
-def hardsigmoid(input: Any) -> Any:
-    """min(max(input + 3, 0), 6) / 6."""
-    return ar.true_divide(relu6(ar.add(input, 3.0)), 6.0)
-
-
-def hardswish(input: Any) -> Any:
-    """input * hardsigmoid(input); Howard et al., Searching for MobileNetV3, 2019."""
-    return ar.mul(input, hardsigmoid(input))
-
-
-def tanhshrink(input: Any) -> Any:
-    """input - tanh(input)."""
-    return ar.sub(input, tanh(input))
 
 
 @takes_out

@@ -45,6 +45,8 @@ def _gelu(x, approximate="none"):
     return 0.5 * x * (1 + erf(x / np.sqrt(2)))
 
 
+_SLOPES = np.array([[-4.0, -0.5, 0.3], [1.5, 3.5, -1.0]])  # on both sides of 3 and -3
+
 ACTIVATIONS = [
     unary("leaky_relu", lambda x, s=0.01: np.where(x > 0, x, x * s), internal=True),
     internal("leaky_relu", [S(rnd(3), 0.3)], lambda x, s: np.where(x > 0, x, x * s)),
@@ -57,6 +59,9 @@ ACTIVATIONS = [
     ),
     unary("silu", lambda x: x * sigmoid(x), internal=True),
     unary("logsigmoid", lambda x: np.log(sigmoid(x)), internal=True),
+    internal("mish", [S(_SLOPES), S(_SLOPES.T)], lambda x: x * np.tanh(np.log1p(np.exp(x)))),
+    internal("hardsigmoid", [S(_SLOPES), S(_SLOPES.T)], lambda x: np.clip(x + 3, 0, 6) / 6),
+    internal("hardswish", [S(_SLOPES), S(_SLOPES.T)], lambda x: x * np.clip(x + 3, 0, 6) / 6),
     unary("softplus", lambda x: np.log1p(np.exp(x)), internal=True),
     internal("softplus", [S(rnd(3), 2.0, 1.0)], lambda x, b, t: np.where(b * x > t, x, np.log1p(np.exp(b * x)) / b)),
     internal(

@@ -1,0 +1,67 @@
+"""Registers compiled kernels of elementwise primitives: one pass over memory forward, one backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+
+from ...autograd.primitive import Primitive
+from ..kernels import compiled, compiled_vjp, sources
+
+
+def one_pass(primitive: Primitive, saved: str | None = None, work: int = 1, kernel: Callable | None = None) -> None:
+    """Compute a primitive of one input by the functions in kernels/pointwise.py that have its name.
+
+    Args:
+        saved: what `<name>_backward` takes beside the gradient of the output: "input" or "out". None where the rule is
+            as quick.
+        work: how many times more there is to do for an element than an addition.
+        kernel: attributes -> (name of the function, numbers), where they are not the primitive's own name and
+            attributes; or None for what is left to the portable body.
+    """
+    declaration = primitive.declaration
+    name, attributes = declaration.name, declaration.attributes
+    kernel = kernel or (lambda *numbers: (name, numbers))
+
+    @compiled(primitive, work)
+    def forward(input: Any, *values: Any, **named: Any) -> Any:
+        if named or len(values) != len(attributes):
+            (input,), values = declaration.bind((input, *values), named)
+        chosen = kernel(*values)
+        return NotImplemented if chosen is None else run(chosen[0], (input,), chosen[1])
+
+    if saved is None:
+        return
+
+    def backward(g: Any, x: Any, *values: Any) -> Any:
+        chosen = kernel(*values)
+        gradient = NotImplemented if chosen is None else run(chosen[0] + "_backward", (g, x), chosen[1])
+        return gradient if gradient is NotImplemented else (gradient,)
+
+    # what a rule saves is told by the names of its parameters
+    named = ", ".join((saved, *attributes))
+    compiled_vjp(primitive, work)(eval(f"lambda xp, g, needs, {named}: backward(g, {named})", {"backward": backward}))
+
+
+def run(name: str, arrays: tuple, numbers: tuple = ()) -> Any:
+    """The function of kernels/pointwise.py of each element of one or two arrays of one shape and dtype."""
+    first, last = arrays[0], arrays[-1]
+    dtype = first.dtype
+    if last.dtype is not dtype or last.shape != first.shape:
+        return NotImplemented
+    function = getattr(sources.pointwise, name)
+    loop = (sources.elementwise.one if len(arrays) == 1 else sources.elementwise.two)(function)
+    flat, out = flattened(arrays)
+    loop(*flat, tuple(map(dtype.type, numbers)), out.ravel("K"))
+    return out
+
+
+def flattened(arrays: tuple) -> tuple[list, numpy.ndarray]:
+    """The arrays as flat ones with their elements in one order, and a new array whose memory has that order, too."""
+    first = arrays[0]
+    strides = first.strides
+    if not first.flags.c_contiguous and min(strides) > 0 and all(a.strides == strides for a in arrays):
+        return [a.ravel("K") for a in arrays], numpy.empty_like(first)
+    return [numpy.ascontiguousarray(a).reshape(-1) for a in arrays], numpy.empty(first.shape, first.dtype)
