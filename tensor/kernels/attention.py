@@ -1,9 +1,9 @@
 """Sources of attention without the matrix of all weights: blocks of keys against tiles of queries, in the cache.
 
-A tile of queries lies transposed, queries side by side, so that what softmax does for each query is done for a vector of
-them, and every product has the form of `product`. Maximum and sum of a query's weights so far are corrected as blocks
-go by (Milakov and Gimelshein, Online normalizer calculation for softmax, 2018); backward computes the weights anew from
-the logarithm of their sum (Dao et al., FlashAttention, 2022).
+A tile of queries lies transposed, queries side by side, so that what softmax does for each query is done for a vector
+of queries, and every product has the form of `product`. Maximum and sum of a query's weights so far are corrected as
+blocks go by (Milakov and Gimelshein, Online normalizer calculation for softmax, 2018); backward computes the weights
+anew from the logarithm of their sum (Dao et al., FlashAttention, 2022).
 """
 
 from __future__ import annotations
@@ -12,129 +12,14 @@ import functools
 
 import numba
 import numpy as np
-from llvmlite import binding, ir
 from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic, overload
 
 from .approximations import exp, log
 from .compiler import jit, prange, serial
+from .products import lanes_of, product
 
 QUERIES = 64  # of a tile: a multiple of every vector's length
 KEYS = 128  # of a block
-
-_FEATURES = binding.get_host_cpu_features()
-_VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16
-_ROWS = 8 if _VECTOR_BYTES == 64 else 4
-
-
-def _lanes(kind):
-    return _VECTOR_BYTES * 8 // kind.bitwidth
-
-
-@intrinsic(prefer_literal=True)
-def _product_tile(_, a, a0, a_row, a_step, depth, b, b0, b_step, out, o0, o_row, add, rows, vectors):
-    """`product` for a tile of rows x vectors, whose sums stay in registers."""
-    height, width = rows.literal_value, vectors.literal_value
-
-    def generate(context, builder, signature, args):
-        a, a0, a_row, a_step, depth, b, b0, b_step, out, o0, o_row, add, _, _ = args
-        scalar = context.get_data_type(signature.args[5].dtype)
-        lanes = _lanes(signature.args[5].dtype)
-        vector = ir.VectorType(scalar, lanes)
-        kinds = signature.args
-
-        def number(n):
-            return ir.Constant(ir.IntType(64), n)
-
-        def start(position, array, index):
-            return builder.gep(context.make_array(kinds[position])(context, builder, array).data, [index])
-
-        def place(pointer, v):
-            return builder.bitcast(builder.gep(pointer, [number(v * lanes)]), vector.as_pointer())
-
-        align = kinds[5].dtype.bitwidth // 8
-        factors = [builder.gep(start(0, a, a0), [builder.mul(a_row, number(r))]) for r in range(height)]
-        results = [builder.gep(start(8, out, o0), [builder.mul(o_row, number(r))]) for r in range(height)]
-        right = start(5, b, b0)
-        zero = ir.Constant(vector, None)
-        sums = [
-            [
-                cgutils.alloca_once_value(builder, builder.select(add, builder.load(place(p, v), align=align), zero))
-                for v in range(width)
-            ]
-            for p in results
-        ]
-        fma_type = ir.FunctionType(vector, (vector,) * 3)
-        suffix = f"v{lanes}f{kinds[5].dtype.bitwidth}"
-        fma = cgutils.get_or_insert_function(builder.module, fma_type, f"llvm.fmuladd.{suffix}")
-        undefined = ir.Constant(vector, ir.Undefined)
-        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-        with cgutils.for_range(builder, depth) as loop:
-            line = builder.gep(right, [builder.mul(loop.index, b_step)])
-            values = [builder.load(place(line, v), align=align) for v in range(width)]
-            along = builder.mul(loop.index, a_step)
-            for row, pointer in zip(sums, factors, strict=True):
-                factor = builder.load(builder.gep(pointer, [along]))
-                spread = builder.insert_element(undefined, factor, ir.Constant(ir.IntType(32), 0))
-                spread = builder.shuffle_vector(spread, undefined, everywhere)
-                for total, value in zip(row, values, strict=True):
-                    builder.store(builder.call(fma, [spread, value, builder.load(total)]), total)
-        for row, pointer in zip(sums, results, strict=True):
-            for v, total in enumerate(row):
-                builder.store(builder.load(total), place(pointer, v), align=align)
-        return context.get_dummy_value()
-
-    return types.void(a, a0, a_row, a_step, depth, b, b0, b_step, out, o0, o_row, add, rows, vectors), generate
-
-
-def _lanes_of(x):
-    raise NotImplementedError
-
-
-@overload(_lanes_of, inline="always")
-def _compile_lanes_of(x):
-    lanes = _lanes(x.dtype)
-    return lambda x: lanes
-
-
-@serial
-def product(a, a0, a_row, a_step, b, b0, b_step, out, o0, o_row, m, n, depth, add):
-    """out[o0 + r * o_row + q] = sum over k < depth of a[a0 + r * a_row + k * a_step] * b[b0 + k * b_step + q], or that
-    added, for r < m and q < n; n is a multiple of a vector's length. Indices count elements of the memory."""
-    lanes = _lanes_of(b)
-    q = 0
-    while q + 2 * lanes <= n:
-        r = 0
-        while r + _ROWS <= m:
-            _product_tile(
-                a,
-                a0 + r * a_row,
-                a_row,
-                a_step,
-                depth,
-                b,
-                b0 + q,
-                b_step,
-                out,
-                o0 + r * o_row + q,
-                o_row,
-                add,
-                _ROWS,
-                2,
-            )
-            r += _ROWS
-        while r < m:
-            _product_tile(
-                a, a0 + r * a_row, a_row, a_step, depth, b, b0 + q, b_step, out, o0 + r * o_row + q, o_row, add, 1, 2
-            )
-            r += 1
-        q += 2 * lanes
-    if q < n:
-        for r in range(m):
-            _product_tile(
-                a, a0 + r * a_row, a_row, a_step, depth, b, b0 + q, b_step, out, o0 + r * o_row + q, o_row, add, 1, 1
-            )
 
 
 @serial
@@ -148,9 +33,9 @@ def _steps(x):
 def _scores(k, b, h, k0, kn, queries, i0, count, mask, masked, causal, scores):
     """scores[key, query] of one block and one tile."""
     s0, s1, s2, s3 = _steps(k)
-    product(
-        k, b * s0 + h * s1 + k0 * s2, s2, s3, queries, 0, QUERIES, scores, 0, QUERIES, kn, QUERIES, k.shape[3], False
-    )
+    for j in range(kn * QUERIES):
+        scores[j] = 0
+    product(k, b * s0 + h * s1 + k0 * s2, s2, s3, queries, 0, QUERIES, scores, 0, QUERIES, kn, QUERIES, k.shape[3])
     if masked:
         for r in range(kn):
             for i in range(count):
@@ -213,7 +98,7 @@ def _forward_tile(q, k, v, mask, masked, causal, scale, out, sums, b, h, i0, que
             for d in range(width):
                 for i in range(QUERIES):
                     total[d * QUERIES + i] *= factor[i]
-        product(v, b * s0 + h * s1 + k0 * s2, s3, s2, scores, 0, QUERIES, total, 0, QUERIES, width, QUERIES, kn, True)
+        product(v, b * s0 + h * s1 + k0 * s2, s3, s2, scores, 0, QUERIES, total, 0, QUERIES, width, QUERIES, kn)
     for i in range(count):
         if norm[i] == 0:  # it may look at nothing
             sums[b, h, i0 + i] = np.inf
@@ -267,7 +152,7 @@ def _backward_head(g, q, k, v, mask, masked, causal, scale, out, sums, dq, dk, d
     length, features = q.shape[2:]
     keys, width = v.shape[2:]
     kind, dtype = q.dtype.type, q.dtype
-    lanes = _lanes_of(q)
+    lanes = lanes_of(q)
     features_padded, width_padded = -(-features // lanes) * lanes, -(-width // lanes) * lanes
     queries, gs = np.empty(features * QUERIES, dtype), np.empty(width * QUERIES, dtype)
     query_rows, g_rows = np.empty(features_padded * QUERIES, dtype), np.empty(width_padded * QUERIES, dtype)
@@ -295,71 +180,17 @@ def _backward_head(g, q, k, v, mask, masked, causal, scale, out, sums, dq, dk, d
         for k0 in range(0, end, KEYS):
             kn = min(KEYS, end - k0)
             _scores(k, b, h, k0, kn, queries, i0, count, mask, masked, causal, scores)
-            product(
-                v,
-                b * v_batch + h * v_head + k0 * v_row,
-                v_row,
-                v_step,
-                gs,
-                0,
-                QUERIES,
-                slopes,
-                0,
-                QUERIES,
-                kn,
-                QUERIES,
-                width,
-                False,
-            )
+            for j in range(kn * QUERIES):
+                slopes[j] = 0
+            at = b * v_batch + h * v_head + k0 * v_row
+            product(v, at, v_row, v_step, gs, 0, QUERIES, slopes, 0, QUERIES, kn, QUERIES, width)
             _weigh(scores, slopes, kn, tile_sums, delta)
-            product(
-                scores,
-                0,
-                QUERIES,
-                1,
-                g_rows,
-                0,
-                width_padded,
-                value_slopes,
-                k0 * width_padded,
-                width_padded,
-                kn,
-                width_padded,
-                QUERIES,
-                True,
-            )
-            product(
-                slopes,
-                0,
-                QUERIES,
-                1,
-                query_rows,
-                0,
-                features_padded,
-                key_slopes,
-                k0 * features_padded,
-                features_padded,
-                kn,
-                features_padded,
-                QUERIES,
-                True,
-            )
-            product(
-                k,
-                b * k_batch + h * k_head + k0 * k_row,
-                k_step,
-                k_row,
-                slopes,
-                0,
-                QUERIES,
-                query_slopes,
-                0,
-                QUERIES,
-                features,
-                QUERIES,
-                kn,
-                True,
-            )
+            step = width_padded
+            product(scores, 0, QUERIES, 1, g_rows, 0, step, value_slopes, k0 * step, step, kn, step, QUERIES)
+            step = features_padded
+            product(slopes, 0, QUERIES, 1, query_rows, 0, step, key_slopes, k0 * step, step, kn, step, QUERIES)
+            at = b * k_batch + h * k_head + k0 * k_row
+            product(k, at, k_step, k_row, slopes, 0, QUERIES, query_slopes, 0, QUERIES, features, QUERIES, kn)
         for i in range(count):
             for d in range(features):
                 dq[b, h, i0 + i, d] = query_slopes[d * QUERIES + i] * scale

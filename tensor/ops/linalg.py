@@ -13,7 +13,7 @@ from ...runtime import dtypes
 from ...runtime.arrays import Array
 from ..kernels import compiled
 from . import arithmetic as ar
-from . import reduction, shaping, summing
+from . import multiplying, reduction, shaping, summing
 
 
 @primitive
@@ -29,7 +29,10 @@ def matmul_nd(xp, input: Array, other: Array):
 def _matmul_nd(input: numpy.ndarray, other: numpy.ndarray) -> numpy.ndarray:
     """Two matrices go to BLAS through `dot` in half the time that `matmul` takes to find it."""
     if input.ndim == 2 and other.ndim == 2 and input.itemsize >= 4:
-        return input.dot(other)
+        if len(input) * other.size < multiplying.LEAST_WORK:
+            return input.dot(other)
+        out = multiplying.product(input, other)
+        return input.dot(other) if out is NotImplemented else out
     return matmul_nd.declaration.body(numpy, input, other)
 
 
@@ -154,8 +157,13 @@ def linear(xp, input: Array, weight: Array, bias: Array | None = None):
 @linear.kernel("cpu")
 def _linear(input: numpy.ndarray, weight: numpy.ndarray, bias: numpy.ndarray | None = None) -> numpy.ndarray:
     """The usual case with as few steps as possible, as in `_matmul_nd`."""
-    if input.ndim != 2 or input.dtype is not weight.dtype or input.itemsize < 4:
-        return linear.declaration.body(numpy, input, weight, bias)
+    if (
+        input.ndim != 2
+        or input.dtype is not weight.dtype
+        or input.itemsize < 4
+        or len(input) * weight.size >= multiplying.LEAST_WORK
+    ):
+        return _linear_of_any(input, weight, bias)
     try:
         out = input.dot(weight.T)
     except ValueError:
@@ -163,6 +171,14 @@ def _linear(input: numpy.ndarray, weight: numpy.ndarray, bias: numpy.ndarray | N
     if bias is not None:
         out += bias
     return out
+
+
+def _linear_of_any(input: numpy.ndarray, weight: numpy.ndarray, bias: numpy.ndarray | None) -> numpy.ndarray:
+    if input.ndim and weight.ndim == 2 and input.size * len(weight) >= multiplying.LEAST_WORK:
+        out = multiplying.product(_rows(input), weight.T, bias)
+        if out is not NotImplemented:
+            return out.reshape(*input.shape[:-1], len(weight))
+    return linear.declaration.body(numpy, input, weight, bias)
 
 
 def _linear_mistake(x: Array, w: Array) -> str:
@@ -209,6 +225,10 @@ def _linear_weight(F: Any, g: Any, input: Any, *, into: Array | None = None) -> 
         g, input = _rows(g), _rows(input)
     if into is None or into.dtype is not g.dtype or into.dtype.kind != "f":
         return F.matmul_nd(g.T, input)
+    if g.size * input.shape[1] >= multiplying.LEAST_WORK and g.__class__ is numpy.ndarray:
+        out = multiplying.product(g.T, input, None, into)
+        if out is not NotImplemented:
+            return out
     return g.T.dot(input, into)
 
 

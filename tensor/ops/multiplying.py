@@ -1,0 +1,42 @@
+"""Products of large matrices by compiled kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from .. import kernels
+from ..kernels import sources
+
+# Multiplications from which on a kernel is called: NumPy's BLAS takes 30 us for so many, waking threads twice takes 10.
+LEAST_WORK = 1 << 22
+
+_EMPTY = {numpy.dtype(kind): numpy.empty(0, kind) for kind in (numpy.float32, numpy.float64)}
+
+
+def product(a: numpy.ndarray, b: numpy.ndarray, bias: Any = None, out: Any = None) -> Any:
+    """a @ b + bias for two matrices and a row, if they are large and of one floating dtype, or NotImplemented.
+
+    The result does not depend on the number of threads, as that of BLAS does.
+    """
+    dtype, (rows, depth), columns = a.dtype, a.shape, b.shape[1]
+    if dtype not in _EMPTY or b.dtype != dtype or b.shape[0] != depth or not kernels.usable():
+        return NotImplemented
+    if rows * depth * columns < LEAST_WORK:
+        return NotImplemented
+    bias = _EMPTY[dtype] if bias is None else bias
+    if bias.dtype != dtype or not bias.flags.c_contiguous:
+        return NotImplemented
+    if out is None or not out.flags.c_contiguous:
+        out = numpy.empty((rows, columns), dtype)
+    left, right = _flat(a), _flat(b)
+    sources.products.multiply(*left, *right, rows, columns, depth, bias, out.reshape(-1))
+    return out
+
+
+def _flat(x: numpy.ndarray) -> tuple[numpy.ndarray, int, int]:
+    """The memory of a matrix, and how many elements lie between neighbours in a column and in a row."""
+    if x.flags.f_contiguous and not x.flags.c_contiguous:
+        return x.T.reshape(-1), 1, x.shape[0]
+    return numpy.ascontiguousarray(x).reshape(-1), x.shape[1], 1
