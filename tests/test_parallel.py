@@ -186,6 +186,25 @@ def check_buffers_follow_rank_0(comm):
         assert len(set(map(tuple, everybody))) == comm.size
 
 
+def check_buffers_are_averaged(comm):
+    ddp = DistributedDataParallel(Net(norm=True), broadcast_buffers="average")
+    ddp.module.register_buffer("assigned", torch.zeros(2))
+    ddp = DistributedDataParallel(ddp.module, broadcast_buffers="average")
+    for _ in range(2):
+        ddp.module.norm.running_mean.fill_(comm.rank)
+        ddp.module.norm.num_batches_tracked.fill_(comm.rank)
+        ddp.module.assigned = torch.full((2,), 2.0 * comm.rank)
+        ddp.module.norm.momentum = 0.0
+        ddp(batch(comm)[1])
+        mean = (comm.size - 1) / 2
+        assert ddp.module.norm.running_mean.tolist() == [mean] * 8
+        assert ddp.module.assigned.tolist() == [2 * mean] * 2
+        assert ddp.module.norm.num_batches_tracked.item() == (1 if comm.size > 1 else comm.rank + 1)
+    ddp.module.double()
+    ddp(batch(comm)[1].double())
+    assert ddp.module.norm.running_mean.dtype is torch.float64
+
+
 def check_evaluation_does_not_communicate(comm):
     ddp = DistributedDataParallel(Net(norm=True)).eval()
     if comm.rank == 0:
@@ -395,6 +414,7 @@ def test_devices(device):
         (lambda: DistributedDataParallel(nn.ReLU()), RuntimeError, "is not needed when a module doesn't have any"),
         (lambda: DistributedDataParallel(Net(), process_group=3), TypeError, "process_group should be a communicator"),
         (lambda: DistributedDataParallel(Net(), bucket_cap_mb=0), ValueError, "positive number of MiB, got 0"),
+        (lambda: DistributedDataParallel(Net(), broadcast_buffers="mean"), ValueError, 'or "average", got .mean'),
         (lambda: DistributedDataParallel(Net(), device_ids=[0, 1]), ValueError, "one process per device"),
         (lambda: DistributedDataParallel(Net(), delay=1), TypeError, "unexpected keyword argument 'delay'"),
     ],

@@ -14,7 +14,10 @@ from ..parameter import Parameter
 _MESSAGE_LINES = 10
 
 
-def check_arguments(module: Any, device_ids: Any, process_group: Any, bucket_cap_mb: Any) -> None:
+def check_arguments(
+    module: Any, device_ids: Any, process_group: Any, broadcast_buffers: Any, bucket_cap_mb: Any
+) -> None:
+    """Refuse what no wrapper can be made of."""
     name = "DistributedDataParallel()"
     if not isinstance(module, Module):
         raise TypeError(f"{name}: module should be an nn.Module, got {type(module).__name__}")
@@ -22,6 +25,8 @@ def check_arguments(module: Any, device_ids: Any, process_group: Any, bucket_cap
         raise TypeError(f"{name}: process_group should be a communicator or None, got {type(process_group).__name__}")
     if bucket_cap_mb is not None and not bucket_cap_mb > 0:
         raise ValueError(f"{name}: bucket_cap_mb should be a positive number of MiB, got {bucket_cap_mb}")
+    if broadcast_buffers not in (True, False, "average"):
+        raise ValueError(f'{name}: broadcast_buffers should be True, False or "average", got {broadcast_buffers!r}')
     found = {str(p.device) for p in module.parameters()}
     if len(found) > 1 or (device_ids is not None and len(device_ids) > 1):
         raise ValueError(

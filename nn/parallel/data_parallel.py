@@ -15,6 +15,7 @@ from ...runtime.rng import initial_seed
 from ...tensor import Tensor
 from ...tensor.creation import tensor
 from ..module import Module
+from .buffers import BufferSync
 from .checks import check_arguments, check_same_everywhere
 from .flat import cut, dense_places, pack, unpack
 from .lanes import Lanes
@@ -35,7 +36,8 @@ class DistributedDataParallel(Module):
         module: the same on every rank, on one device.
         device_ids, output_device: None, or the device that the module is on.
         process_group: the communicator; default: all ranks of the job.
-        broadcast_buffers: take over rank 0's buffers before every forward in training mode.
+        broadcast_buffers: before every forward in training mode take over rank 0's buffers; or, with "average", the
+            mean over ranks of the floating-point ones, which for batch norm is the better estimate.
         bucket_cap_mb: size of a bucket in MiB; default 25.
         find_unused_parameters, gradient_as_bucket_view, static_graph: accepted for PyTorch's sake; unused parameters
             are always found, and buckets are views wherever an arena holds the gradients.
@@ -59,7 +61,7 @@ class DistributedDataParallel(Module):
         device_ids: Sequence[Any] | None = None,
         output_device: Any = None,
         process_group: Comm | None = None,
-        broadcast_buffers: bool = True,
+        broadcast_buffers: bool | str = True,
         bucket_cap_mb: float | None = None,
         find_unused_parameters: bool = False,
         gradient_as_bucket_view: bool = False,
@@ -67,7 +69,7 @@ class DistributedDataParallel(Module):
         lanes: int | None = None,
     ) -> None:
         super().__init__()
-        check_arguments(module, device_ids, process_group, bucket_cap_mb)
+        check_arguments(module, device_ids, process_group, broadcast_buffers, bucket_cap_mb)
         self.module = module
         self.process_group = world_comm() if process_group is None else process_group
         self.broadcast_buffers = broadcast_buffers
@@ -90,6 +92,7 @@ class DistributedDataParallel(Module):
                 "gradient."
             )
         self._lanes = self._reducer = None
+        self._buffer_sync = BufferSync(self.module, self.process_group, self.broadcast_buffers == "average")
         if self._lane_count is None:
             self._reducer = Reducer(self.process_group, parameters, self._cap)
         else:
@@ -104,7 +107,7 @@ class DistributedDataParallel(Module):
                 )
         elif self.process_group.size > 1:
             if self.broadcast_buffers and self.training and self.require_backward_grad_sync and is_grad_enabled():
-                self._broadcast(self.module.buffers())
+                self._buffer_sync.run()
             if self._reducer.started:  # an exception ended the last backward pass
                 self._reducer.reset()
         return self.module(*inputs, **kwargs)

@@ -9,6 +9,7 @@ import numpy
 from ...autograd.variable import changed, counter_of
 from ...runtime.arrays import Array, module_of
 from ..module import Module
+from .buffers import buffer_places
 from .tree import Block, TreeSum
 
 Arrays = list[Array | None]  # one for each tensor; None for a parameter that got no gradient
@@ -104,15 +105,6 @@ class Buffers:
         """(buffer, its largest value over this rank's lanes) for those of integers that are wanted."""
         tensors = self.tensors()
         return [(tensors[i], self._largest.get(i, self._start[i])) for i in self._counted if wanted[i]]
-
-
-def buffer_places(module: Module) -> list[tuple[Module, str]]:
-    """The owner and the name there of every buffer, each buffer once."""
-    places = {}
-    for _, owner in module.named_modules():
-        for name, tensor in owner.named_buffers(recurse=False):
-            places.setdefault(tensor, (owner, name))
-    return list(places.values())
 
 
 def add_in_place(left: Arrays, right: Arrays) -> Arrays:

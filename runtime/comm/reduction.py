@@ -62,7 +62,7 @@ def check_op(kind: str, op: ReduceOp | str, dtype: np.dtype) -> ReduceOp:
 
 
 def divide(array: np.ndarray, count: int) -> None:
-    """array /= count in place; by a power of two as a product, which has the same bits and takes a fifth of the time."""
+    """array /= count in place; by a power of two as a product, which gives the same bits in a fifth of the time."""
     if count & (count - 1):
         array /= count
     else:
