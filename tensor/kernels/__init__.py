@@ -54,28 +54,35 @@ def _loaded() -> bool:
     return True
 
 
-def takes(array: Any, work: int = 1) -> bool:
+def takes(array: Any, work: int = 1, size: int | None = None) -> bool:
     """Whether a compiled kernel shall compute on an array: a large one of float32 or float64.
 
     Args:
         array: NumPy array.
         work: how many times more a kernel does for an element than a few additions.
+        size: how many elements there are to compute, if not as many as in the array.
     """
-    return array.size * work >= LEAST_SIZE and array.dtype in _FLOATS and usable()
+    size = array.size if size is None else size
+    return size * work >= LEAST_SIZE and array.dtype in _FLOATS and usable()
 
 
-def compiled(primitive: Any, work: int = 1) -> Callable[[Callable], Callable]:
+def compiled(primitive: Any, work: int = 1, sized_by: int = 0) -> Callable[[Callable], Callable]:
     """Register the decorated function as the primitive's CPU kernel for large inputs.
 
     It is called as the body is, without `xp`, and returns what the body returns, or NotImplemented for what it does
     not take (other layouts, dimensions, attributes); the portable body computes then.
+
+    Args:
+        primitive: what to compute.
+        work: see `takes`.
+        sized_by: the number of the argument whose size decides, such as an array of indices.
     """
 
     def register(function: Callable) -> Callable:
         portable = functools.partial(primitive.declaration.body, numpy)
 
         def choose(input: Any, *rest: Any, **named: Any) -> Any:
-            if takes(input, work):
+            if takes(input, work, rest[sized_by - 1].size if sized_by else None):
                 result = function(input, *rest, **named)
                 if result is not NotImplemented:
                     return result

@@ -10,8 +10,9 @@ from ...autograd.primitive import primitive
 from ...autograd.variable import Variable, box
 from ...runtime import dtypes
 from ...runtime.arrays import Array, module_of
+from ..kernels import compiled
 from . import arithmetic as ar
-from . import reduction, shaping
+from . import placing, reduction, shaping
 from .cast import accepts_dtype
 from .shaping import one_dim
 
@@ -41,6 +42,11 @@ def cumsum(xp, input: Array, dim: int):
         return cumsum.declaration.body(xp, input.astype(xp.float32), dim).astype(input.dtype)
     dtype = xp.int64 if input.dtype.kind in "bui" else None
     return xp.cumsum(input, one_dim(dim, input.ndim) if input.ndim else None, dtype).reshape(input.shape)
+
+
+@compiled(cumsum)
+def _cumsum(input: Array, dim: int) -> Any:
+    return placing.running_sums(input, one_dim(dim, input.ndim)) if input.size and input.ndim else NotImplemented
 
 
 cumsum.vjp(input=lambda F, g, dim: _reversed_sum(F, g, dim) if g.shape else g)

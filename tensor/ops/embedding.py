@@ -8,6 +8,8 @@ import numpy
 
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
+from ..kernels import takes
+from . import placing
 
 
 @primitive
@@ -47,17 +49,23 @@ def embedding_scatter(xp, gradient: Array, indices: Array, size: tuple, padding_
 
 
 @embedding_scatter.kernel("cpu")
-def _scatter_sorted(gradient: Array, indices: Array, size: tuple, padding_idx: int | None) -> Array:
-    """Equal indices side by side, and each run summed at once: several times faster than numpy.add.at."""
+def _scatter(gradient: Array, indices: Array, size: tuple, padding_idx: int | None) -> Array:
     table = numpy.zeros(size, gradient.dtype)
-    order = numpy.argsort(indices, axis=None, kind="stable")
-    if order.size:
-        ordered = indices.reshape(-1)[order]
-        starts = numpy.flatnonzero(numpy.concatenate(([True], ordered[1:] != ordered[:-1])))
-        table[ordered[starts]] = numpy.add.reduceat(gradient.reshape(-1, size[1])[order], starts, 0)
+    rows, places = gradient.reshape(-1, size[1]), indices.reshape(-1)
+    if not takes(gradient) or placing.add_slices(table, rows, places, 0) is NotImplemented:
+        _add_sorted(table, rows, places)
     if padding_idx is not None:
         table[padding_idx] = 0
     return table
+
+
+def _add_sorted(table: Array, rows: Array, places: Array) -> None:
+    """Equal indices side by side, and each run summed at once: several times faster than numpy.add.at."""
+    order = numpy.argsort(places, kind="stable")
+    if order.size:
+        ordered = places[order]
+        starts = numpy.flatnonzero(numpy.concatenate(([True], ordered[1:] != ordered[:-1])))
+        table[ordered[starts]] = numpy.add.reduceat(rows[order], starts, 0)
 
 
 embedding_scatter.vjp(gradient=lambda F, g, indices, padding_idx: F.embedding_gather(g, indices, padding_idx))

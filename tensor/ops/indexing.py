@@ -11,8 +11,9 @@ from ...autograd.primitive import primitive
 from ...autograd.variable import Variable, box
 from ...runtime import dtypes
 from ...runtime.arrays import Array, module_of
+from ..kernels import compiled
 from . import arithmetic as ar
-from . import cast
+from . import cast, placing
 from .shaping import expand, narrow, one_dim, reshape
 
 # -- basic and advanced indexing ---------------------------------------------------------------------------------------
@@ -222,6 +223,11 @@ def gather_along(xp, input: Array, index: Array, dim: int):
     return input[along(xp, index, dim)] if index.ndim else input[index]
 
 
+@compiled(gather_along, sized_by=1)
+def _gather_along(input: Array, index: Array, dim: int) -> Any:
+    return placing.gather(input, index, dim)
+
+
 gather_along.vjp(input=lambda F, g, input_shape, index, dim: F.scatter_zeros(g, index, input_shape, dim))
 
 
@@ -232,6 +238,11 @@ def scatter_zeros(xp, input: Array, index: Array, size: tuple, dim: int):
     place = along(xp, index, dim) if index.ndim else index
     xp.add.at(out, place, input[tuple(slice(n) for n in index.shape)])
     return out
+
+
+@compiled(scatter_zeros)
+def _scatter_zeros(input: Array, index: Array, size: tuple, dim: int) -> Any:
+    return placing.scatter(numpy.zeros(size, input.dtype), input, index, dim, True)
 
 
 scatter_zeros.vjp(input=lambda F, g, index, dim: F.gather_along(g, index, dim))
@@ -256,6 +267,11 @@ def index_add_zeros(xp, input: Array, index: Array, size: tuple, dim: int):
     return out
 
 
+@compiled(index_add_zeros)
+def _index_add_zeros(input: Array, index: Array, size: tuple, dim: int) -> Any:
+    return placing.add_slices(numpy.zeros(size, input.dtype), input, index, dim)
+
+
 index_add_zeros.vjp(input=lambda F, g, index, dim: F.index_select_rows(g, index, dim))
 
 
@@ -270,10 +286,15 @@ def check_index(
         raise TypeError(f"{function}(): argument 'index' must be a tensor, got {type(index).__name__}")
     if index.array.dtype.kind not in "iu":
         raise RuntimeError(f"{function}(): Expected dtype int64 for index, got {index.array.dtype.name}")
-    if sized:
+    if sized and index.array.size and not _all_within(index.array, size):
         check_range(index.array, size, f"dimension {dim}", kind)
-        if index.array.size and int(index.array.min()) < 0:
-            raise kind(f"{function}(): index {int(index.array.min())} is out of bounds for dimension {dim}")
+        raise kind(f"{function}(): index {int(index.array.min())} is out of bounds for dimension {dim}")
+
+
+def _all_within(index: Array, size: int) -> bool:
+    """Whether all indices are in [0, size); in one pass, as negative numbers without their sign are the largest."""
+    once = index[(..., *(slice(None) if stride else 0 for stride in index.strides))]  # what expand() repeats
+    return int(once.view(f"u{once.itemsize}").max()) < size
 
 
 @takes_out

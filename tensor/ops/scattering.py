@@ -12,8 +12,9 @@ from ...autograd.primitive import primitive
 from ...autograd.variable import Variable, box
 from ...runtime import dtypes
 from ...runtime.arrays import Array, module_of
+from ..kernels import compiled
 from . import arithmetic as ar
-from . import cast, indexing, shaping
+from . import cast, indexing, placing, shaping
 from .indexing import along, check_fits, check_index
 from .shaping import one_dim
 
@@ -38,6 +39,11 @@ def scatter_write(xp, input: Array, src: Array, index: Array, dim: int):
     return out
 
 
+@compiled(scatter_write, sized_by=2)
+def _scatter_write(input: Array, src: Array, index: Array, dim: int) -> Any:
+    return placing.scatter(input.copy(), src, index, dim, False)
+
+
 scatter_write.vjp(
     input=lambda F, g, index, dim: F.scatter_write(g, 0.0, index, dim),
     src=lambda F, g, src_shape, index, dim: _to_source(F, F.gather_along(g, index, dim), src_shape, index),
@@ -50,6 +56,11 @@ def scatter_sum(xp, input: Array, src: Array, index: Array, dim: int):
     out = input.copy()
     xp.add.at(out, along(xp, index, dim), _corner(src, index.shape))
     return out
+
+
+@compiled(scatter_sum, sized_by=2)
+def _scatter_sum(input: Array, src: Array, index: Array, dim: int) -> Any:
+    return placing.scatter(input.copy(), src, index, dim, True)
 
 
 scatter_sum.vjp(

@@ -1,0 +1,76 @@
+"""Arrays read and written at indices by compiled kernels: what gathering, scattering and embeddings share.
+
+All return NotImplemented for what the kernels do not take, and for indices that are out of range, which the portable
+bodies refuse.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy
+
+from ...runtime.arrays import Array
+from ..kernels import sources
+
+_BLOCK = 64  # columns that a thread adds at a time
+
+
+def add_slices(out: Array, source: Array, index: Array, dim: int) -> Any:
+    """out (a fresh array) with the slices of source along dim added to those that a vector of indices names."""
+    if index.dtype != numpy.int64 or index.ndim != 1 or source.dtype != out.dtype or not source.size:
+        return NotImplemented
+    wrong = sources.scattering.add(_middle(source, dim), numpy.ascontiguousarray(index), _BLOCK, _middle(out, dim))
+    return NotImplemented if wrong else out
+
+
+def gather(input: Array, index: Array, dim: int) -> Any:
+    """The elements of input along dim at the places that an index array names."""
+    if not _pairs(input, index, dim):
+        return NotImplemented
+    vector = _repeated(index, dim)
+    if vector is not None:
+        return numpy.take(input, vector, dim)
+    out = numpy.empty(index.shape, input.dtype)
+    wrong = sources.scattering.gather(_middle(input, dim), _middle(index, dim), _middle(out, dim))
+    return NotImplemented if wrong else out
+
+
+def scatter(out: Array, source: Array, index: Array, dim: int, adding: bool) -> Any:
+    """out (a fresh array) with the elements of source written, or added, at the places that an index array names."""
+    if not _pairs(out, index, dim) or getattr(source, "shape", None) != index.shape or source.dtype != out.dtype:
+        return NotImplemented
+    vector = _repeated(index, dim)
+    if vector is not None and adding:
+        return add_slices(out, source, vector, dim)
+    places, out3 = _middle(index, dim), _middle(out, dim)
+    wrong = sources.scattering.scatter(_middle(source, dim), places, _BLOCK, adding, out3)
+    return NotImplemented if wrong else out
+
+
+def running_sums(input: Array, dim: int) -> Array:
+    """The sums along dim up to each place."""
+    out = numpy.empty(input.shape, input.dtype)
+    sources.scattering.running_sums(_middle(input, dim), _BLOCK, _middle(out, dim))
+    return out
+
+
+def _middle(array: Array, dim: int) -> Array:
+    """An array as a contiguous one of three dims, the given one in the middle."""
+    before, after = math.prod(array.shape[:dim]), math.prod(array.shape[dim + 1 :])
+    return numpy.ascontiguousarray(array).reshape(before, array.shape[dim], after)
+
+
+def _pairs(array: Array, index: Array, dim: int) -> bool:
+    """Whether an index array goes through all of the other dims of an array."""
+    if index.dtype != numpy.int64 or not index.size or not index.ndim or index.ndim != array.ndim:
+        return False
+    return all(n == m or i == dim for i, (n, m) in enumerate(zip(array.shape, index.shape, strict=True)))
+
+
+def _repeated(index: Array, dim: int) -> Array | None:
+    """The vector of indices that an index array repeats along all other dims, as after expand(); None if none."""
+    if any(stride and n > 1 for i, (stride, n) in enumerate(zip(index.strides, index.shape, strict=True)) if i != dim):
+        return None
+    return index[tuple(slice(None) if i == dim else 0 for i in range(index.ndim))]

@@ -1,0 +1,129 @@
+"""Sums, and reading and writing at indices, by compiled kernels: of shapes that meet every case of theirs."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import paceline as torch
+from paceline.tensor import kernels
+from paceline.tensor.ops import summing
+
+pytestmark = pytest.mark.skipif(not kernels.usable(), reason="needs Numba")
+
+SHAPES = [
+    (1,), (2049,), (70000,), (5, 7), (2000, 3), (3, 2000), (1, 600, 1), (300, 5, 7), (1500, 2), (1025, 2, 3),
+    (100, 1024), (4, 33, 31, 2), (200, 3, 40),
+]  # fmt: skip
+POWERS = {summing.VALUE: np.copy, summing.SIZE: np.abs, summing.SQUARE: np.square}
+
+
+@pytest.fixture(params=[0, 1 << 13], ids=["kernels alone", "NumPy adds the pieces"])
+def any_size(request, monkeypatch):
+    monkeypatch.setattr(summing, "_SMALL", request.param)
+    monkeypatch.setattr(summing, "_LEAST_SIZE", 0)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_along_all_dims(shape, dtype, any_size):
+    x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    for count, (power, terms_of) in itertools.product(range(1, len(shape) + 1), POWERS.items()):
+        for dims in itertools.combinations(range(len(shape)), count):
+            terms = terms_of(x.astype(np.longdouble))
+            found = summing.sum_along(x, dims, count % 2 == 1, power)
+            expected = terms.sum(dims, keepdims=count % 2 == 1)
+            bound = abs(terms).sum(dims, keepdims=count % 2 == 1) * np.finfo(dtype).eps * 10
+            assert found.dtype == dtype and found.shape == expected.shape
+            assert (abs(found - expected) <= bound).all(), (dims, power)
+
+
+def test_long_sums_are_as_accurate_as_in_pairs(any_size):
+    x = np.full((1 << 17, 2), 0.1, np.float32)
+    for view, dim in ((x, 0), (x.reshape(-1), 0), (x.reshape(2, -1), 1)):
+        found = summing.sum_along(view, (dim,), False)
+        expected = view.sum(dim, dtype=np.float64)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)  # one by one: 5e-3
+
+
+def test_nan_and_infinity_stay(any_size):
+    x = np.ones((300, 700), np.float32)
+    x[3, 5], x[200, 600] = np.nan, -np.inf
+    for dim in (0, 1):
+        np.testing.assert_array_equal(summing.sum_along(x, (dim,), False), x.sum(dim))
+    assert np.isnan(summing.sum_along(x, (0, 1), False))
+
+
+@pytest.mark.parametrize("call", [
+    lambda x: x.sum(0), lambda x: x.sum((0, 2), keepdim=True), lambda x: x.mean(1), lambda x: x.sum(),
+    lambda x: torch.linalg.vector_norm(x, 2, 1), lambda x: torch.linalg.vector_norm(x, 1),
+    lambda x: x.sum_to_size(1, 4),
+])  # fmt: skip
+def test_large_inputs_give_what_small_ones_give(call, monkeypatch):
+    x = torch.randn(50, 90, 4, dtype=torch.float64)
+    expected = call(x)
+    monkeypatch.setattr(kernels, "LEAST_SIZE", 0)
+    monkeypatch.setattr(summing, "_LEAST_SIZE", 0)
+    np.testing.assert_allclose(call(x).numpy(), expected.numpy(), rtol=1e-12)
+    assert call(x).shape == expected.shape
+
+
+def place_sample(shape, dim, count, repeated):
+    """An array, places along dim for `count` elements and what goes there; perhaps the same places for all columns."""
+    rng = np.random.default_rng(1)
+    part = (*shape[:dim], count, *shape[dim + 1 :])
+    x = torch.tensor(rng.standard_normal(shape)).requires_grad_()
+    source = torch.tensor(rng.standard_normal(part)).requires_grad_()
+    vector = torch.tensor(rng.integers(0, shape[dim], count))
+    column = vector.reshape([-1 if i == dim else 1 for i in range(len(shape))])
+    index = column.expand(*part) if repeated else torch.tensor(rng.integers(0, shape[dim], part))
+    return x, index, source, vector
+
+
+PLACINGS = {
+    "gather": lambda x, dim, index, source, vector: x.gather(dim, index),
+    "scatter": lambda x, dim, index, source, vector: x.scatter(dim, index.sort(dim)[0], source),
+    "scatter_add": lambda x, dim, index, source, vector: x.scatter_add(dim, index, source),
+    "index_add": lambda x, dim, index, source, vector: x.index_add(dim, vector, source),
+    "index_select": lambda x, dim, index, source, vector: x.index_select(dim, vector),
+    "cumsum": lambda x, dim, index, source, vector: x.cumsum(dim),
+}
+
+
+@pytest.mark.parametrize("name", PLACINGS)
+@pytest.mark.parametrize("repeated", [False, True])
+@pytest.mark.parametrize(("shape", "dim"), [((7,), 0), ((5, 130), 0), ((5, 130), 1), ((3, 4, 70), 1), ((3, 4, 70), 2)])
+def test_placing_as_the_portable_bodies(name, repeated, shape, dim, monkeypatch):
+    results = []
+    for least in (kernels.LEAST_SIZE, 0):
+        monkeypatch.setattr(kernels, "LEAST_SIZE", least)
+        x, index, source, vector = place_sample(shape, dim, 9, repeated)
+        out = PLACINGS[name](x, dim, index, source, vector)
+        grads = torch.autograd.grad((out * out).sum(), (x, source), allow_unused=True)
+        results.append([out.detach().numpy(), *(None if g is None else g.numpy() for g in grads)])
+    for portable, compiled in zip(*results, strict=True):
+        if portable is not None:
+            np.testing.assert_allclose(compiled, portable, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("padding_idx", [None, 3])
+def test_embedding_gradients(padding_idx, monkeypatch):
+    monkeypatch.setattr(kernels, "LEAST_SIZE", 0)
+    rng = np.random.default_rng(2)
+    weight = torch.tensor(rng.standard_normal((11, 100))).requires_grad_()
+    indices = torch.tensor(rng.integers(0, 11, (6, 7)))
+    g = rng.standard_normal((6, 7, 100))
+    torch.nn.functional.embedding(indices, weight, padding_idx).backward(torch.tensor(g))
+    expected = np.zeros((11, 100))
+    np.add.at(expected, indices.numpy(), g)
+    if padding_idx is not None:
+        expected[padding_idx] = 0
+    np.testing.assert_allclose(weight.grad.numpy(), expected, rtol=1e-12)
+
+
+def test_places_out_of_range_are_refused(monkeypatch):
+    monkeypatch.setattr(kernels, "LEAST_SIZE", 0)
+    x, bad = torch.ones(3, 4), torch.tensor([[0, 1, 3, 0]])
+    for call in (lambda: x.gather(0, bad), lambda: x.scatter_add(0, bad, torch.ones(1, 4))):
+        with pytest.raises(RuntimeError, match="out of bounds"):
+            call()
