@@ -3,7 +3,8 @@
 Numba's loops leave the choice of registers to LLVM, which spills them. These intrinsics write the vector instructions
 down: a tile of rows x vectors accumulators stays in registers for the whole depth of the product, so that for every
 value loaded several products are added (Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication,
-2008). The rows of one operand are found through a table of offsets: the columns of a convolution are never copied together.
+2008). The rows of one operand are found through a table of offsets: the columns of a convolution are never copied
+together.
 """
 
 from __future__ import annotations

@@ -7,8 +7,11 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy
+
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
+from ..kernels import compiled, compiled_vjp, sources
 from .sliding_windows import Windows
 
 # -- the largest element -----------------------------------------------------------------------------------------------
@@ -19,14 +22,14 @@ def _lowest(xp: Any, dtype: Any) -> float:
     return xp.iinfo(dtype).min if dtype.kind in "iu" else -xp.inf
 
 
-@primitive
+@primitive(residuals=("winners",))
 def max_pool(xp, input: Array, windows: Windows):
-    """The largest element of each window; nan if it has one."""
+    """The largest element of each window; nan if it has one. The kernel may remember where these were."""
     first, *rest = windows.positions(windows.padded(xp, input, _lowest(xp, input.dtype)))
     out = first.copy()
     for elements in rest:
         xp.maximum(out, elements, out=out)
-    return out
+    return out, None
 
 
 # by the input alone, not by the output: what follows may overwrite that, as ReLU(inplace=True) often does
@@ -141,3 +144,56 @@ avg_pool_spread.vjp(
         g, windows, count_include_pad, divisor_override
     )
 )
+
+
+# -- kernels: see tensor/kernels/pooling.py ----------------------------------------------------------------------------
+
+
+def _geometry(windows: Windows) -> tuple:
+    return windows.kernel, windows.stride, windows.padding, windows.dilation, windows.out
+
+
+def _divisors(size: tuple, windows: Windows, dtype: Any, *options: Any) -> Array:
+    """What the sum over each window of a plane is divided by."""
+    divisor = numpy.asarray(_divisor(numpy, size, windows, *options), dtype)
+    return numpy.ascontiguousarray(numpy.broadcast_to(divisor, windows.out)).reshape(-1)
+
+
+_WORK = 16  # passes over the elements that the portable bodies make, at least
+
+
+@compiled(max_pool, _WORK)
+def _max_pool(input, windows):  # type: ignore[no-untyped-def]
+    if input.ndim > 5:
+        return NotImplemented
+    out = numpy.empty((*input.shape[:2], *windows.out), input.dtype)
+    return out, sources.pooling.max_pool(input, out, *_geometry(windows))
+
+
+@compiled_vjp(max_pool, _WORK)
+def _(xp, g, needs, input, windows, winners):  # type: ignore[no-untyped-def]
+    out = numpy.empty(input.shape, g.dtype)
+    if winners is None and not sources.pooling.side_by_side(input.shape[2:], *_geometry(windows)):
+        return NotImplemented
+    sources.pooling.max_pool_backward(g, input, winners, out, *_geometry(windows))
+    return (out,)
+
+
+@compiled(avg_pool, _WORK)
+def _avg_pool(input, windows, count_include_pad, divisor_override):  # type: ignore[no-untyped-def]
+    if input.ndim > 5:
+        return NotImplemented
+    out = numpy.empty((*input.shape[:2], *windows.out), input.dtype)
+    divisors = _divisors(input.shape, windows, input.dtype, count_include_pad, divisor_override)
+    sources.pooling.avg_pool(input, divisors, out, *_geometry(windows))
+    return out
+
+
+@compiled(avg_pool_spread, _WORK)
+def _avg_pool_spread(gradient, size, windows, count_include_pad, divisor_override):  # type: ignore[no-untyped-def]
+    if gradient.ndim > 5:
+        return NotImplemented
+    out = numpy.empty(size, gradient.dtype)
+    divisors = _divisors(size, windows, gradient.dtype, count_include_pad, divisor_override)
+    sources.pooling.avg_pool_backward(gradient, divisors, out, *_geometry(windows))
+    return out
