@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
 
 import click
@@ -85,6 +86,16 @@ def doctor(as_json: bool) -> None:
     checks = doctor_page.examine()
     click.echo(doctor_page.to_json(checks) if as_json else doctor_page.page(checks))
     sys.exit(any(check.state == "broken" for check in checks))
+
+
+@cli.command()
+def warmup() -> None:
+    """Compile the CPU kernels ahead of time, for float32 and float64, and keep them.
+
+    A training run compiles what it uses when it first uses it, and keeps it. Run this once while a container's image is
+    built, or a cluster's shared installation: then no run has to wait, and nobody has to be able to write there.
+    """
+    sys.exit(subprocess.run([sys.executable, "-m", "paceline._warmup"], check=False).returncode)
 
 
 def _check_program(program: str, as_module: bool) -> None:

@@ -54,6 +54,15 @@ assert numba.njit(lambda x: x + 1)(1) == 2
 print(f"{numba.__version__}, up to {numba.config.NUMBA_NUM_THREADS} threads")
 """
 
+_KERNELS = """
+import sys
+from paceline.tensor import kernels
+if not kernels.usable():
+    sys.exit(print("missing"))
+threads = "OpenMP threads" if kernels.sources.compiler.jit.keywords["parallel"] else "one thread, as there is no OpenMP"
+print(f"{threads}; {kernels.sources.cache.contents()}")
+"""
+
 _MPI4PY = """
 import importlib.util, sys
 if importlib.util.find_spec("mpi4py") is None:
@@ -112,6 +121,7 @@ def examine() -> list[Check]:
         _cores(),
         _probe("NumPy", _NUMPY, "reinstall it: pip install --force-reinstall numpy"),
         _probe("Numba", _NUMBA, "pip install numba; without it CPU kernels are plain NumPy, several times slower"),
+        _probe("Kernels", _KERNELS, "the CPU kernels of Paceline need Numba"),
         _probe("mpi4py", _MPI4PY, "pip install 'paceline[mpi]', or point MPI4PY_LIBMPI at your MPI's libmpi.so"),
         _mpiexec(),
         _two_ranks(),

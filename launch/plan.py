@@ -79,10 +79,7 @@ def make_plan(size: int | None, hosts: str, hostfile: str, environ: Mapping[str,
 
 def _refuse_inner_launch(environ: Mapping[str, str]) -> None:
     """`mpiexec -n 4 paceline run -n 4 train.py` would be four jobs."""
-    try:
-        outer = world.read_world({name: text for name, text in environ.items() if name != world.EXPECTED_SIZE})
-    except RuntimeError as error:
-        raise LaunchError(str(error)) from None
+    outer = world.read_world({name: text for name, text in environ.items() if name != world.EXPECTED_SIZE})
     if outer.size > 1:
         raise LaunchError(
             f"{outer.launcher} has started this command as process {outer.rank} of {outer.size}; either start the "

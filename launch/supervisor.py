@@ -71,8 +71,9 @@ class _Process(NamedTuple):
 class Job:
     """One mpiexec (or a single worker) and the ranks that report to this process.
 
-    Ranks write lines to a named pipe: `started RANK PID`, `done RANK`, `failed RANK CODE SUMMARY`, `hung RANK CODE`. The first that says `failed` or `hung`, or ends without saying anything, is the
-    cause; mpiexec's own exit code may be that of a rank that was killed in consequence.
+    Ranks write lines to a named pipe: `started RANK PID`, `done RANK`, `failed RANK CODE SUMMARY`, `hung RANK CODE`.
+    The first that says `failed` or `hung`, or ends without saying anything, is the cause; mpiexec's own exit code may
+    be that of a rank that was killed in consequence.
     """
 
     def __init__(self, size: int) -> None:
@@ -194,12 +195,16 @@ class Job:
         return pidfd
 
     def _note_deaths(self, ready: list[int]) -> None:
+        lost = []
         for rank, process in self._ranks.items():
             if process.pidfd in ready:
                 self._selector.unregister(process.pidfd)
                 self._gone.add(rank)
                 if rank not in self._done:
-                    self._blame(_Cause(rank, None, report.last_seen(self.folder, rank)))
+                    lost.append((rank, report.last_seen(self.folder, rank)))
+        # MPI is quick to kill the others. What they were doing then is mostly to wait for the one that died.
+        for rank, summary in sorted(lost, key=lambda each: each[1].startswith("in ")):
+            self._blame(_Cause(rank, None, summary))
 
     def _blame(self, cause: _Cause) -> None:
         if self._cause is None:

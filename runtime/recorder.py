@@ -176,7 +176,9 @@ class Recorder:
 
     def remove_with_the_last(self) -> None:
         """Take the directory away, if all ranks of the machine have come to their end; the launcher's is not ours."""
-        if self.folder != os.environ.get(FOLDER) and all(is_gone(path_of(self.folder, rank)) for rank in read_all(self.folder)):
+        if self.folder == os.environ.get(FOLDER):
+            return
+        if all(is_gone(path_of(self.folder, rank)) for rank in read_all(self.folder)):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _place(self) -> int:

@@ -238,6 +238,13 @@ def test_an_unknown_launcher_is_refused(monkeypatch, tmp_path):
         mpi.find_mpiexec()
 
 
+def test_variables_of_a_job_that_is_no_more_are_refused():
+    stale = {"PMI_RANK": "0", "PMI_SIZE": "4"}
+    done = finish_job([sys.executable, "-c", "import paceline"], env=os.environ | stale)
+    assert done.returncode == 1
+    assert "PMI_RANK=0 and PMI_SIZE=4 say" in done.stderr.splitlines()[-1]
+
+
 def test_the_command_imports_nothing_heavy():
     program = "import sys, paceline.launch.cli; print([m for m in ('mpi4py', 'numba', 'cupy') if m in sys.modules])"
     assert finish_job([sys.executable, "-c", program]).stdout == "[]\n"
