@@ -41,6 +41,11 @@ def uniform_array(shape: tuple, dtype: numpy.dtype, generator: Generator | None 
     return stream.random(shape, kind).astype(dtype, copy=False)
 
 
+def draw_key(generator: Generator | None = None) -> int:
+    """64 random bits, to start a stream with."""
+    return int(stream_of(generator).integers(2**64, dtype=numpy.uint64))
+
+
 def normal_array(shape: tuple, dtype: numpy.dtype, generator: Generator | None = None) -> numpy.ndarray:
     """Host array of standard normal numbers; the parts of complex ones have variance 1/2 each."""
     if dtype.kind == "c":

@@ -1,4 +1,6 @@
-"""Dropout. The mask is drawn first and is an input of the product, so that every derivative sees the same one."""
+"""Dropout. The mask is drawn first and is an input of the product, so that every derivative sees the same one; or, for a
+large input, only a key is, from which the mask is drawn anew wherever it is needed.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,11 @@ from ...autograd.variable import box
 from ...runtime import device as devices
 from ...tensor.inplace import assign
 from ...tensor.ops import arithmetic as ar
-from ...tensor.random import uniform_array
+from ...tensor.ops.dropout import dropout as dropout_by_key
+from ...tensor.random import draw_key, uniform_array
+
+# elements; a size of its own, so that a seed gives the same masks with and without compiled kernels
+_LARGE = 1 << 12
 
 
 def _checked(p: float) -> None:
@@ -29,8 +35,11 @@ def _dropout(input: Any, shape: tuple, p: float, training: bool, inplace: bool) 
     _checked(p)
     if not training or p == 0:
         return input
-    mask = numpy.asarray(_kept(shape, p) * input.array.dtype.type(1 / (1 - p) if p < 1 else 0))
-    value = ar.mul(input, box(devices.move(mask, input.device)))
+    if shape == input.array.shape and input.array.size >= _LARGE:
+        value = dropout_by_key(input, draw_key(), p)
+    else:
+        mask = numpy.asarray(_kept(shape, p) * input.array.dtype.type(1 / (1 - p) if p < 1 else 0))
+        value = ar.mul(input, box(devices.move(mask, input.device)))
     return assign(input, value, "dropout_") if inplace else value
 
 

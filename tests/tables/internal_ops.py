@@ -47,7 +47,20 @@ def _gelu(x, approximate="none"):
 
 _SLOPES = np.array([[-4.0, -0.5, 0.3], [1.5, 3.5, -1.0]])  # on both sides of 3 and -3
 
+
+def _dropout(x, key, p):
+    """With SplitMix64 in Python's integers."""
+    out = np.zeros_like(x)
+    for i, place in enumerate(np.ndindex(x.shape)):
+        z = (key + i * 0x9E3779B97F4A7C15) % 2**64
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+        out[place] = x[place] / (1 - p) if (z ^ z >> 31) >> 32 >= p * 2**32 else 0
+    return out
+
+
 ACTIVATIONS = [
+    internal("dropout", [S(np.ones((5, 7)), 2**64 - 5, 0.3), S(np.ones((3, 4)).T, 12345, 0.5)], _dropout),
     unary("leaky_relu", lambda x, s=0.01: np.where(x > 0, x, x * s), internal=True),
     internal("leaky_relu", [S(rnd(3), 0.3)], lambda x, s: np.where(x > 0, x, x * s)),
     unary("elu", lambda x: np.where(x > 0, x, np.expm1(x)), internal=True),
