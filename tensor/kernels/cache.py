@@ -58,6 +58,7 @@ class Cache:
         self._name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         values = [_described(cell.cell_contents) for cell in function.__closure__ or ()]
         settings = sorted((key, sorted(v) if isinstance(v, set) else v) for key, v in options.items())
+        self.cache_path = folders()[0]  # shown in the dispatcher's `stats`
         self._form = f"{function.__qualname__} {function.__code__.co_firstlineno} {values} {settings}"
 
     def load_overload(self, signature: Any, context: Any) -> Any:
@@ -105,3 +106,10 @@ def _warn() -> None:
             "to; set NUMBA_CACHE_DIR to a folder that can",
             stacklevel=2,
         )
+
+
+def contents() -> str:
+    """What is kept, in words."""
+    counts = {folder: len(os.listdir(folder)) for folder in folders() if folder.is_dir()}
+    kept = [f"{count} compiled functions in {folder}" for folder, count in counts.items()]
+    return ", ".join(kept) or "none compiled yet (`paceline warmup` does it ahead of time)"
