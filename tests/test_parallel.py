@@ -16,6 +16,7 @@ import paceline as torch
 from paceline import nn
 from paceline.launch.mpi import LaunchError, find_mpiexec
 from paceline.nn.parallel import DistributedDataParallel, average_gradients
+from paceline.nn.parallel import comm_hooks as hooks
 from paceline.optim import SGD
 from paceline.runtime.comm import world_comm
 from paceline.runtime.comm.threads import run_threads
@@ -296,6 +297,139 @@ def check_a_failed_backward_leaves_nothing_behind(comm):
         loss(module(part)).backward()
     average_gradients(plain)
     assert_same([ddp.module.first.weight.grad.numpy()], [plain.first.weight.grad.numpy()])
+
+
+def check_ranks_that_run_out_of_batches(comm):
+    """Each rank has one batch more than the one before; rank 0, whose buffers count, has the fewest."""
+    for by_all in (True, False):
+        ddp, plain = DistributedDataParallel(Net(norm=True).double(), bucket_cap_mb=TINY), Net(norm=True).double()
+        optimizers = [SGD(each.parameters(), lr=0.01) for each in (ddp, plain)]
+        with ddp.join(divide_by_initial_world_size=by_all):
+            for step in range(comm.rank + 1):
+                ddp.zero_grad()
+                loss(ddp(batch(comm, step)[1].double())).backward()
+                optimizers[0].step()
+        for step in range(comm.size):  # every rank goes through all steps
+            trains = [rank for rank in range(comm.size) if rank >= step]
+            plain.zero_grad()
+            for rank in trains:
+                x = batch(comm, step)[0].chunk(comm.size)[rank].double()
+                (loss(plain(x)) / (comm.size if by_all else len(trains))).backward()
+            optimizers[1].step()
+        parameters = [[p.detach().numpy() for p in module.parameters()] for module in (ddp, plain)]
+        assert_same(*parameters, rtol=1e-9, atol=1e-12)
+        buffers = [tuple(b.numpy().tobytes() for b in ddp.buffers())]
+        assert comm.all_gather_object(buffers) == [buffers] * comm.size
+
+
+def check_a_rank_without_batches_can_end_all(comm):
+    ddp = DistributedDataParallel(Net())
+    if comm.size == 1:
+        return
+    with pytest.raises(RuntimeError, match="at least one rank that exhausted inputs"):
+        with ddp.join(throw_on_early_termination=True):
+            for _ in range(comm.rank + 1):
+                loss(ddp(batch(comm)[1])).backward()
+
+
+def check_division_by_the_number_of_samples(comm):
+    """Sums over uneven parts, one rank without any, accumulated in two passes, are the mean over all samples."""
+    ddp, alone = DistributedDataParallel(Net(), bucket_cap_mb=TINY), Net()
+    x = torch.randn(comm.size * 3 + 1, 4, generator=torch.Generator().manual_seed(1))
+    bounds = [0, 1, *(3 * rank + 4 for rank in range(1, comm.size))]
+    bounds[-1] = len(x)
+    part = x[bounds[comm.rank] : bounds[comm.rank + 1]]
+    with ddp.no_sync():
+        ddp(part[:1]).square().sum().backward()
+    with ddp.divide_by(len(part)):
+        ddp(part[1:]).square().sum().backward()
+    alone(x).square().sum(1).mean().backward()
+    assert_same(gradients(ddp), gradients(alone), rtol=1e-5, atol=1e-6)
+
+
+def check_narrow_wires(comm):
+    """Near the mean; with error feedback the sum over many steps is, too."""
+    tolerances = {hooks.allreduce_hook: 0, hooks.fp16_compress_hook: 1e-3, hooks.bf16_compress_hook: 1e-2}
+    for hook, tolerance in tolerances.items():
+        for state in (None, hooks.ErrorFeedbackState()):
+            if hook is hooks.allreduce_hook and state is not None:
+                continue
+            ddp, plain = DistributedDataParallel(Net(), bucket_cap_mb=TINY), Net()
+            ddp.register_comm_hook(state, hook)
+            sums = [0, 0]
+            for _ in range(9):
+                for i, module in enumerate((ddp, plain)):
+                    module.zero_grad()
+                    loss(module(batch(comm)[1])).backward()
+                    if i:
+                        average_gradients(module)
+                    found = module.first.weight.grad if i else module.module.first.weight.grad
+                    sums[i] = sums[i] + found.numpy() / 9
+                largest = np.abs(plain.first.weight.grad.numpy()).max()
+                np.testing.assert_allclose(
+                    ddp.module.first.weight.grad.numpy(), plain.first.weight.grad.numpy(), 0, tolerance * largest + 1e-9
+                )
+            error = np.abs(sums[0] - sums[1]).max() / largest
+            assert error <= (tolerance / 4 if state else tolerance) + 1e-7
+
+
+def check_low_rank_gradients(comm):
+    """A gradient of rank 1 arrives whole; with error feedback, so do the sums of others over many steps."""
+    for hook in (hooks.powerSGD_hook, hooks.batched_powerSGD_hook):
+        net = nn.Linear(40, 30, bias=hook is hooks.powerSGD_hook)
+        ddp, plain = DistributedDataParallel(net), copy.deepcopy(net)
+        ddp.register_comm_hook(hooks.PowerSGDState(None, 2, start_powerSGD_iter=2), hook)
+        total = [0, 0]
+        stream = torch.Generator().manual_seed(comm.rank)
+        x = [torch.randn(4, 40, generator=stream) for _ in range(3)]
+        for step in range(60):
+            for i, module in enumerate((ddp, plain)):
+                module.zero_grad()
+                loss(module(x[step % 3])).backward()
+                if i:
+                    average_gradients(module)
+            total[0] = total[0] + ddp.module.weight.grad.numpy()
+            total[1] = total[1] + plain.weight.grad.numpy()
+            if step < 2 or step == 59:
+                tolerance = 1e-6 if step < 2 else 0.3
+                norm = np.linalg.norm(total[1])
+                assert np.linalg.norm(total[0] - total[1]) <= tolerance * norm
+        if net.bias is not None:
+            np.testing.assert_allclose(ddp.module.bias.grad.numpy(), plain.bias.grad.numpy(), 1e-5, 1e-6)
+        everybody = comm.all_gather_object(ddp.module.weight.grad.numpy().tobytes())
+        assert len(set(everybody)) == 1
+
+
+def check_hooks_of_users(comm):
+    """One that returns a tensor of its own, and what a bucket shows."""
+    seen = []
+
+    def hook(state, bucket):
+        assert state == "state"
+        seen.append((bucket.index(), bucket.is_last(), len(bucket.parameters())))
+        for gradient, parameter in zip(bucket.gradients(), bucket.parameters(), strict=True):
+            assert gradient.shape == parameter.shape
+        total = bucket.buffer().clone()
+        comm.all_reduce(total.array)
+        return total * 2
+
+    ddp, plain = DistributedDataParallel(Net(), bucket_cap_mb=TINY), Net()
+    ddp.register_comm_hook("state", hook)
+    for module in (ddp, plain):
+        loss(module(batch(comm)[1])).backward()
+    average_gradients(plain)
+    if comm.size > 1:
+        expected = 2 * comm.size * plain.first.weight.grad.numpy()
+        np.testing.assert_allclose(ddp.module.first.weight.grad.numpy(), expected, 1e-5)
+        assert [index for index, _, _ in seen] == list(range(len(seen)))
+        assert [last for _, last, _ in seen] == [False] * (len(seen) - 1) + [True]
+    with pytest.raises(RuntimeError, match="there is one"):
+        ddp.register_comm_hook(None, hook)
+    bad = DistributedDataParallel(Net())
+    bad.register_comm_hook(None, lambda state, bucket: bucket.buffer()[:1])
+    if comm.size > 1:
+        with pytest.raises(RuntimeError, match=r"should return a tensor of .* elements like bucket\.buffer"):
+            loss(bad(batch(comm)[1])).backward()
 
 
 def check_a_copy_is_data_parallel_too(comm):

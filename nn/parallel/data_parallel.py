@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy
+
 from ...autograd.mode import is_grad_enabled
 from ...autograd.variable import changed
-from ...runtime.comm import Comm, world_comm
+from ...runtime.comm import Comm, ReduceOp, world_comm
 from ...runtime.rng import initial_seed
 from ...tensor import Tensor
 from ...tensor.creation import tensor
@@ -18,11 +21,12 @@ from ..module import Module
 from .buffers import BufferSync
 from .checks import check_arguments, check_same_everywhere
 from .flat import cut, dense_places, pack, unpack
+from .join import Join, Joinable, JoinHook
 from .lanes import Lanes
-from .reducer import MiB, Reducer
+from .reducer import GradBucket, MiB, Reducer
 
 
-class DistributedDataParallel(Module):
+class DistributedDataParallel(Module, Joinable):
     """A module whose gradients are averaged over all ranks during backward.
 
     Each rank feeds its own part of the batch. Parameters and buffers start as those of rank 0; afterwards the same
@@ -81,6 +85,7 @@ class DistributedDataParallel(Module):
         if lanes is not None:
             seed = self.process_group.broadcast_object(initial_seed()) % 2**63
             self.register_buffer("lane_position", tensor([seed, 0]))  # saved with the model: a run goes on with it
+        self._divides_by_all = True  # in a join
         self._attach()
 
     def _attach(self) -> None:
@@ -106,11 +111,53 @@ class DistributedDataParallel(Module):
                     "around forward, loss and backward, and step the optimizer after that loop"
                 )
         elif self.process_group.size > 1:
-            if self.broadcast_buffers and self.training and self.require_backward_grad_sync and is_grad_enabled():
-                self._buffer_sync.run()
+            if self.training and self.require_backward_grad_sync and is_grad_enabled():
+                Join.notify_join_context(self)
+                self._begin_step()
             if self._reducer.started:  # an exception ended the last backward pass
                 self._reducer.reset()
         return self.module(*inputs, **kwargs)
+
+    def _begin_step(self) -> None:
+        """What all ranks do before a step, also those that have run out of batches."""
+        source = 0
+        if self._join is not None:
+            source = self._join.active[0]
+            self._reducer.divisor = None if self._divides_by_all else len(self._join.active)
+        if self.broadcast_buffers:
+            self._buffer_sync.run(source)
+
+    def join(
+        self,
+        divide_by_initial_world_size: bool = True,
+        enable: bool = True,
+        throw_on_early_termination: bool = False,
+    ) -> Join:
+        """A block in which ranks may run out of batches early; see `paceline.distributed.algorithms.Join`.
+
+        Args:
+            divide_by_initial_world_size: divide sums of gradients by the number of all ranks; otherwise by that of
+                those which still train. In both cases the samples of all ranks weigh the same among each other.
+            enable: False to do nothing.
+            throw_on_early_termination: raise on all ranks as soon as one has no batches left.
+        """
+        return Join(
+            [self],
+            enable,
+            throw_on_early_termination,
+            divide_by_initial_world_size=divide_by_initial_world_size,
+        )
+
+    def join_hook(self, divide_by_initial_world_size: bool = True, **kwargs: Any) -> JoinHook:
+        """How this module takes part in a `Join`."""
+        if self._reducer is None:
+            raise RuntimeError("join(): with lanes every rank has samples in every batch; there is nothing to join")
+        return _ShadowSteps(self, divide_by_initial_world_size)
+
+    @property
+    def join_process_group(self) -> Comm:
+        """The ranks."""
+        return self.process_group
 
     def lanes(self, batch: Any, weight: Callable[[Any], float] | None = None) -> Iterator[Any]:
         """The parts of this rank's batch to compute one after the other; without lanes, the whole batch alone.
@@ -154,6 +201,59 @@ class DistributedDataParallel(Module):
             raise RuntimeError("lane_mean(): this model has no lanes; see DistributedDataParallel(..., lanes=...)")
         return self._lanes.mean(values)
 
+    def register_comm_hook(self, state: Any, hook: Callable[[Any, GradBucket], Any]) -> None:
+        """Let `hook(state, bucket)` combine each bucket of gradients over the ranks, in place of the mean.
+
+        Args:
+            state: passed to the hook.
+            hook: returns a flat tensor like `bucket.buffer()`, or a future of one, as `Work.get_future()` gives; it
+                must communicate in the same way on all ranks. See `paceline.distributed.algorithms.ddp_comm_hooks`.
+
+        Raises:
+            RuntimeError: there is one already, or the model has lanes.
+        """
+        if self._reducer is None or self._reducer.hook is not None:
+            why = "with lanes a gradient is always a sum along the tree" if self._reducer is None else "there is one"
+            raise RuntimeError(f"register_comm_hook(): cannot take a communication hook: {why}")
+        if not callable(hook):
+            raise TypeError(f"Communication hook must be callable, got {type(hook).__name__}")
+        self._reducer.hook = (hook, state)
+
+    @contextlib.contextmanager
+    def divide_by(self, count: float) -> Iterator[None]:
+        """In the one backward pass inside, gradients are summed over ranks and divided by the sum of their counts.
+
+        For losses that are sums over samples or tokens, of which ranks and accumulated parts have different numbers:
+        the mean of means would weigh them wrongly.
+
+        Args:
+            count: this rank's number of samples or tokens, those accumulated under `no_sync()` included.
+
+        Example:
+            >>> import paceline as torch
+            >>> net = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(1, 1))
+            >>> with net.no_sync():
+            ...     net(torch.ones(2, 1)).sum().backward()
+            >>> with net.divide_by(5):
+            ...     net(torch.ones(3, 1)).sum().backward()
+            >>> net.module.bias.grad
+            tensor([1.])
+        """
+        if self._reducer is None:
+            raise RuntimeError("divide_by(): with lanes, pass the counts as `weight` to lanes()")
+        total = numpy.array([float(count)])
+        self.process_group.all_reduce(total)
+        if not 0 < total[0] < math.inf:
+            raise ValueError(f"divide_by(): the ranks' counts should have a positive sum, got {total[0]}")
+        self._reducer.divisor = float(total[0])
+        try:
+            yield
+        finally:
+            self._reducer.divisor = None
+        if self.process_group.size == 1:  # where no gradients travel
+            for gradient in [p.grad for p in self._reducer.parameters if p.grad is not None]:
+                gradient.array /= gradient.array.dtype.type(total[0])
+
     @property
     def require_backward_grad_sync(self) -> bool:
         """Whether backward averages gradients; scripts that accumulate set it instead of using `no_sync()`."""
@@ -188,15 +288,15 @@ class DistributedDataParallel(Module):
         finally:
             self.require_backward_grad_sync = outer
 
-    def _broadcast(self, tensors: Iterator[Tensor]) -> None:
-        """Overwrite tensors by rank 0's."""
+    def _broadcast(self, tensors: Iterator[Tensor], src: int = 0) -> None:
+        """Overwrite tensors by rank `src`'s."""
         everything = list(tensors)
         for members in cut(everything, range(len(everything)), self._cap, self._cap):
             group = [everything[i] for i in members]
             arrays = [each.array for each in group]
             places = dense_places(arrays)
             flat = pack(arrays, places)
-            self.process_group.broadcast(flat)
+            self.process_group.broadcast(flat, src)
             unpack(flat, arrays, places)
             for each in group:
                 changed(each, "broadcast")
@@ -209,3 +309,22 @@ class DistributedDataParallel(Module):
             result.lane_position = self.lane_position.clone()
         result._attach()
         return result
+
+
+class _ShadowSteps(JoinHook):
+    """Takes part in the steps of the ranks that still have batches."""
+
+    def __init__(self, wrapper: DistributedDataParallel, by_all: bool) -> None:
+        self._wrapper = wrapper
+        wrapper._divides_by_all = by_all
+
+    def main_hook(self) -> None:
+        self._wrapper._begin_step()
+        self._wrapper._reducer.take_part()
+
+    def post_hook(self, is_last_joiner: bool) -> None:
+        wrapper, comm = self._wrapper, self._wrapper.process_group
+        source = numpy.array([comm.rank if is_last_joiner else -1])
+        comm.all_reduce(source, ReduceOp.MAX)
+        wrapper._reducer.divisor = None
+        wrapper._broadcast(itertools.chain(wrapper.module.parameters(), wrapper.module.buffers()), int(source[0]))

@@ -217,6 +217,16 @@ class Reducer:
             self.agree_on_order()
         self.reset()
 
+    def take_part(self) -> None:
+        """Join the others' backward pass with gradients of zero, and keep none of its results."""
+        before = [parameter.gradient for parameter in self.parameters]
+        for parameter in self.parameters:
+            parameter.gradient = None
+        self.started = True
+        self.finish()
+        for parameter, gradient in zip(self.parameters, before, strict=True):
+            parameter.gradient = gradient
+
     def agree_on_order(self) -> None:
         """Plan buckets in the order in which gradients became complete on rank 0."""
         numbers = dict.fromkeys([*self.completed, *range(len(self.buckets))])  # unused ones last
