@@ -68,6 +68,24 @@ def test_large_inputs_give_what_small_ones_give(call, monkeypatch):
     assert call(x).shape == expected.shape
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("special", [False, True])
+def test_extremes_along_all_dims(shape, special, any_size):
+    x = np.random.default_rng(3).integers(-50, 50, shape).astype(np.float32)  # with equal elements
+    if special:
+        x[np.random.default_rng(4).random(shape) < 0.02] = np.nan
+        x[np.random.default_rng(5).random(shape) < 0.02] = np.inf
+    for count, smallest in itertools.product(range(1, len(shape) + 1), (False, True)):
+        for dims in itertools.combinations(range(len(shape)), count):
+            found = summing.extreme_along(x, dims, count % 2 == 1, smallest)
+            if found is not NotImplemented:
+                np.testing.assert_array_equal(found, (np.min if smallest else np.max)(x, dims, keepdims=count % 2 == 1))
+    for dim, smallest in itertools.product(range(len(shape)), (False, True)):
+        found = summing.extreme_places(x, dim, smallest)
+        if found is not NotImplemented:
+            np.testing.assert_array_equal(found, (np.argmin if smallest else np.argmax)(x, dim))
+
+
 def place_sample(shape, dim, count, repeated):
     """An array, places along dim for `count` elements and what goes there; perhaps the same places for all columns."""
     rng = np.random.default_rng(1)

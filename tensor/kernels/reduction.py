@@ -1,4 +1,4 @@
-"""Sums of float arrays along dimensions.
+"""Sums and extremes of float arrays along dimensions.
 
 Elements are added in pieces of a fixed length, the sums of the pieces again, and so on: the order depends on the shape
 alone, and rounding errors grow with the logarithm of the length, as in pairwise summation.
@@ -82,3 +82,60 @@ def along_columns(x, height, block, power, out):
             part = x[i, start : min(start + sums.size, n)]
             _add(part, power, sums)
             start += width
+
+
+@serial
+def _keep_extreme(x, smallest, out):
+    """A NaN replaces everything and is replaced by nothing."""
+    if smallest:
+        for j in range(x.size):
+            out[j] = x[j] if x[j] < out[j] or x[j] != x[j] else out[j]
+    else:
+        for j in range(x.size):
+            out[j] = x[j] if x[j] > out[j] or x[j] != x[j] else out[j]
+
+
+@jit
+def extremes(x, height, block, smallest, out):
+    """out [groups, pieces, width] = the extremes of the columns of x [groups, n] and of out; see `along_columns`."""
+    n = x.shape[1]
+    groups, pieces, width = out.shape
+    blocks = -(-width // block)
+    for task in prange(groups * pieces * blocks):
+        i, rest = task // (pieces * blocks), task % (pieces * blocks)
+        c, left = rest // blocks, rest % blocks * block
+        best = out[i, c, left : min(left + block, width)]
+        for start in range(c * height * width + left, min((c + 1) * height * width, n), width):
+            row = x[i, start : min(start + best.size, n)]
+            _keep_extreme(row, smallest, best[: row.size])
+
+
+@jit
+def extremes_of_rows(x, smallest, out):
+    """out [rows] = the extremes of the short rows of x [rows, n]."""
+    for i in prange(x.shape[0]):
+        row = x[i]
+        best = row[0]
+        for j in range(row.size):
+            better = row[j] < best if smallest else row[j] > best
+            best = row[j] if better or row[j] != row[j] else best
+        out[i] = best
+
+
+@jit
+def extreme_places(x, block, smallest, best, out):
+    """out [groups, width]: the first row of x [groups, n, width] with the extreme of each column; best: the extreme."""
+    groups, n, width = x.shape
+    blocks = -(-width // block)
+    for task in prange(groups * blocks):
+        i, columns = task // blocks, slice(task % blocks * block, (task % blocks + 1) * block)
+        values, places = best[i, columns], out[i, columns]
+        values[:] = x[i, 0, columns]
+        places[:] = 0
+        for j in range(1, n):
+            row = x[i, j, columns]
+            for c in range(row.size):
+                better = row[c] < values[c] if smallest else row[c] > values[c]
+                better = better or (row[c] != row[c] and values[c] == values[c])
+                values[c] = row[c] if better else values[c]
+                places[c] = j if better else places[c]

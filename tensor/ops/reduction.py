@@ -163,6 +163,11 @@ def _extreme(name: str, doc: str) -> Any:
     body.__name__, body.__doc__ = name, doc
     function = primitive(body)
     function.vjp(input=_extreme_input)
+
+    @compiled(function)
+    def kernel(input: Array, dim: Dim = None, keepdim: bool = False) -> Any:
+        return summing.extreme_along(input, as_dims(dim, input.ndim), keepdim, name == "amin")
+
     return function
 
 
@@ -190,7 +195,17 @@ def _arg_extreme(name: str, doc: str) -> Any:
         return xp.asarray(index, xp.int64)
 
     body.__name__, body.__doc__ = name, doc
-    return primitive(body)
+    function = primitive(body)
+
+    @compiled(function)
+    def kernel(input: Array, dim: int | None = None, keepdim: bool = False) -> Any:
+        if dim is None or not input.ndim:
+            return NotImplemented
+        (dim,) = as_dims(dim, input.ndim)
+        index = summing.extreme_places(input, dim, name == "argmin")
+        return numpy.expand_dims(index, dim) if keepdim and index is not NotImplemented else index
+
+    return function
 
 
 argmax = _arg_extreme("argmax", "The index of the largest element along dim (of the flattened input if None).")

@@ -1,4 +1,4 @@
-"""Sums of large arrays by compiled kernels, along any dims: what the kernels of reductions have in common."""
+"""Sums and extremes of large arrays by compiled kernels, along any dims."""
 
 from __future__ import annotations
 
@@ -21,16 +21,48 @@ _LEAST_ROW = 64
 
 def sum_along(input: Array, dims: tuple[int, ...], keepdim: bool, power: int = VALUE) -> Array:
     """The sum along dims of a large contiguous float array, of its values, sizes or squares; or NotImplemented."""
-    if not input.flags.c_contiguous or not input.size:
-        return NotImplemented
     groups = _groups(input.shape, dims)
-    if input.size < _LEAST_SIZE and (not groups or max(groups[0][1:]) >= _LEAST_ROW):
+    if not _takes(input, groups):
         return NotImplemented
-    kept = tuple(1 if i in dims else n for i, n in enumerate(input.shape))
-    for before, length, after in groups:
-        input = _sum_middle(input.reshape(before, length, after), power)
+    shape = _reduced(input.shape, dims, keepdim)
+    for group in groups:
+        input = _sum_middle(input.reshape(group), power)
         power = VALUE
-    return input.reshape(kept if keepdim else tuple(n for i, n in enumerate(kept) if i not in dims))
+    return input.reshape(shape)
+
+
+def extreme_along(input: Array, dims: tuple[int, ...], keepdim: bool, smallest: bool) -> Array:
+    """The largest (or smallest) element along dims of a large contiguous float array; or NotImplemented."""
+    groups = _groups(input.shape, dims)
+    if not _takes(input, groups) or (groups[0][2] == 1 and groups[0][1] >= _LEAST_ROW):  # NumPy is quick along rows
+        return NotImplemented
+    shape = _reduced(input.shape, dims, keepdim)
+    for group in groups:
+        input = _extreme_middle(input.reshape(group), smallest)
+    return input.reshape(shape)
+
+
+def extreme_places(input: Array, dim: int, smallest: bool) -> Array:
+    """Where the largest (or smallest) elements along dim are first: for a dim that others follow; or NotImplemented."""
+    ((before, length, after),) = _groups(input.shape, (dim,))
+    if not _takes(input, [(before, length, after)]) or after < _LEAST_ROW:
+        return NotImplemented
+    best, places = numpy.empty((before, after), input.dtype), numpy.empty((before, after), numpy.int64)
+    x = input.reshape(before, length, after)
+    sources.reduction.extreme_places(x, _BLOCK, smallest, best, places)
+    return places.reshape(_reduced(input.shape, (dim,), False))
+
+
+def _takes(input: Array, groups: list[tuple[int, int, int]]) -> bool:
+    if not input.flags.c_contiguous or not input.size or not groups:
+        return False
+    return input.size >= _LEAST_SIZE or max(groups[0][1:]) < _LEAST_ROW
+
+
+def _reduced(shape: tuple[int, ...], dims: tuple[int, ...], keepdim: bool) -> tuple[int, ...]:
+    if keepdim:
+        return tuple(1 if i in dims else n for i, n in enumerate(shape))
+    return tuple(n for i, n in enumerate(shape) if i not in dims)
 
 
 def sum_of_squares(x: Array) -> Array:
@@ -70,6 +102,23 @@ def _sum_middle(x: Array, power: int) -> Array:
     sums = numpy.zeros((before, pieces, beside * after), x.dtype)
     sources.reduction.along_columns(x.reshape(before, length * after), _HEIGHT, _BLOCK, power, sums)
     return _sum_middle(sums.reshape(before, pieces * beside, after), VALUE)
+
+
+def _extreme_middle(x: Array, smallest: bool) -> Array:
+    """The largest (or smallest) of x [before, length, after] along its middle: [before, after]."""
+    before, length, after = x.shape
+    if x.size < _SMALL or (after == 1 and length >= _LEAST_ROW):
+        return (x.min if smallest else x.max)(1)
+    if after == 1:
+        out = numpy.empty(before, x.dtype)
+        sources.reduction.extremes_of_rows(x.reshape(before, length), smallest, out)
+        return out
+    beside = max(1, _BLOCK // after) if length * after > _BLOCK else 1
+    pieces = -(-length // (beside * _HEIGHT))
+    out = numpy.full((before, pieces, beside * after), numpy.inf if smallest else -numpy.inf, x.dtype)
+    sources.reduction.extremes(x.reshape(before, length * after), _HEIGHT, _BLOCK, smallest, out)
+    out = out.reshape(before, pieces * beside, after)
+    return (out.min if smallest else out.max)(1) if beside == 1 else _extreme_middle(out, smallest)
 
 
 def _sum_rows(x: Array, power: int) -> Array:
