@@ -130,8 +130,7 @@ class Recorder:
         self._groups: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._add_text("?")
-        self._stacks = open(stacks_path(path), "w")
-        faulthandler.register(STACKS_SIGNAL, self._stacks)
+        faulthandler.register(STACKS_SIGNAL, os.open(stacks_path(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
         self.update()
 
     def begin(self, number: int, group: str, call: object, place: str | None = None, peer: int = -1) -> int:

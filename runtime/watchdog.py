@@ -152,7 +152,7 @@ class Stragglers:
             return None
         slowest = min(waiting, key=waiting.__getitem__)
         shares = sorted(share for rank, share in waiting.items() if rank != slowest)
-        others = shares[len(shares) // 2]
+        others = shares[(len(shares) - 1) // 2]
         if others < 0.5 or waiting[slowest] > others / 4:
             self._suspect = -1
             return None

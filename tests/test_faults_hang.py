@@ -104,6 +104,28 @@ def test_a_rank_that_has_ended_is_not_waited_for(tmp_path):
     assert "it has come to the end of its program" in done.stderr
 
 
+SLOW = """
+import time
+import numpy as np
+from paceline.runtime import watchdog
+from paceline.runtime.comm import world_comm
+watchdog.STRAGGLER_SECONDS = 0.1
+comm = world_comm()
+for _ in range(30):
+    time.sleep(0.04 if comm.rank == 2 else 0.004)
+    comm.all_reduce(np.ones(5))
+"""
+
+
+def test_a_rank_that_is_ten_times_slower_is_reported_and_nothing_fails(tmp_path):
+    path = tmp_path / "train.py"
+    path.write_text(SLOW)
+    done = finish_job([*RUN, "-n", "3", str(path)], timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert "paceline: rank 2 is slow: the other ranks spend " in done.stderr
+    assert f"all_reduce(float64 [5], op=sum) at {path}:10; it waits" in done.stderr
+
+
 def test_usr2_shows_what_the_ranks_are_doing(tmp_path):
     path = tmp_path / "train.py"
     path.write_text(PROGRAM.format(action="print('ready', flush=True); time.sleep(60)  # here"))

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +26,8 @@ def test_calls_and_their_lines(own):
     record = recorder.read(own.path)
     assert (record.pid, record.rank, record.ended) == (os.getpid(), 0, False)
     done, running = record.entries
-    line = next(number for number, text in enumerate(open(__file__), 1) if text.rstrip().endswith("# here"))
+    source = Path(__file__).read_text().splitlines()
+    line = next(number for number, text in enumerate(source, 1) if text.endswith("# here"))
     assert str(done) == f"#1 all_reduce(float32 [3]) at {__file__}:{line}"
     assert str(running) == "#2 barrier() at train.py:7"
     assert done.begin <= done.end <= running.begin <= time.monotonic_ns()
