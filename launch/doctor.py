@@ -15,7 +15,7 @@ import sys
 from dataclasses import asdict, dataclass
 
 from ..runtime import world
-from .mpi import LaunchError, find_mpiexec
+from .mpi import LaunchError, Mpiexec, find_mpiexec
 
 CHECK_SECONDS = 60
 
@@ -77,6 +77,34 @@ print(f"{mpi4py.__version__}, library {library.partition(', package')[0]}")
 _WORLD = """
 from mpi4py import MPI
 print(f"world {MPI.COMM_WORLD.allreduce(1)}", flush=True)
+"""
+
+# Through the communicator that training uses; every element and every rank is checked.
+_TALK = """
+import time
+import paceline.runtime
+import numpy as np
+from paceline.runtime.comm import world_comm
+
+comm = world_comm()
+
+def best(call):
+    times = []
+    for _ in range(20):
+        comm.barrier()
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+array = np.arange(1 << 20, dtype=np.float32) % 1000 * (comm.rank + 1)
+comm.all_reduce(array)
+assert (array == np.arange(1 << 20) % 1000 * 3).all(), "all_reduce gave a wrong sum"
+assert comm.all_gather_object(comm.rank) == [0, 1], "all_gather_object gave wrong objects"
+array[:] = 0
+large, small = best(lambda: comm.all_reduce(array)), best(lambda: comm.all_reduce(array[:1]))
+if comm.rank == 0:
+    print(f"all_reduce of 4 MiB in {large * 1e3:.2f} ms, of one number in {small * 1e6:.0f} us")
 """
 
 _CUPY = """
@@ -179,12 +207,22 @@ def _two_ranks() -> Check:
     code, output = _run(command, found.environment(2))
     worlds = re.findall(r"world \d", output)  # not by lines: mpiexec may mix those of two ranks
     if code == 0 and worlds == ["world 2"] * 2:
-        return Check(name, "ok", "mpiexec -n 2 gives a world of 2")
+        return _two_ranks_talk(name, found)
     if worlds == ["world 1"] * 2:
         advice = "mpiexec and mpi4py's library are of different MPIs: use that library's mpiexec, or set MPI4PY_LIBMPI"
         return Check(name, "broken", "mpiexec -n 2 gives two worlds of 1", advice)
     problem = _last_line(output) or f"mpiexec ended with code {code}"
     return Check(name, "broken", problem, f"look at: {found.path} -n 2 {sys.executable} -m mpi4py.bench helloworld")
+
+
+def _two_ranks_talk(name: str, found: Mpiexec) -> Check:
+    """Whether two ranks get the right sums from each other, and how quickly."""
+    code, output = _run(found.command(2, [sys.executable, "-c", _TALK]), found.environment(2))
+    said = _last_line(output)
+    if code == 0:
+        return Check(name, "ok", f"mpiexec -n 2 gives a world of 2: {said}")
+    advice = f"look at: {sys.executable} -m paceline run -n 2 -m mpi4py.bench allreduce"
+    return Check(name, "broken", said or f"mpiexec ended with code {code}", advice)
 
 
 def _probe(name: str, program: str, advice: str) -> Check:
