@@ -1,0 +1,199 @@
+"""The sharded optimizer: the same results as the ordinary one on every rank, at any number of ranks."""
+
+import copy
+
+import numpy as np
+import pytest
+
+import paceline as torch
+from paceline import nn
+from paceline.distributed.optim import ZeroRedundancyOptimizer
+from paceline.nn.parallel import DistributedDataParallel
+from paceline.runtime.comm import world_comm
+from paceline.runtime.comm.threads import run_threads
+
+OPTIMIZERS = {
+    "adam": (torch.optim.Adam, {"lr": 0.01, "weight_decay": 0.1}),
+    "adamw": (torch.optim.AdamW, {"lr": 0.01, "amsgrad": True}),
+    "sgd": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    "plain sgd": (torch.optim.SGD, {"lr": 0.1}),
+    "nadam": (torch.optim.NAdam, {"lr": 0.01}),  # keeps a number for each parameter besides its steps
+}
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        stream = torch.Generator().manual_seed(4)
+        self.embedding = nn.Embedding(50, 7)  # most of the model
+        self.hidden = nn.Linear(7, 9)
+        self.double = nn.Linear(9, 3, dtype=torch.float64)
+        self.unused = nn.Linear(3, 3)
+        self.rare = nn.Parameter(torch.zeros(9))
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, 0, 0.5, generator=stream)
+
+    def forward(self, x, rare=False):
+        h = self.hidden(self.embedding(x)).tanh()
+        h = h + self.rare if rare else h
+        return self.double(h.double())
+
+
+def batch(step, comm):
+    whole = torch.randint(0, 50, (12,), generator=torch.Generator().manual_seed(step))
+    return whole, whole.chunk(comm.size)[comm.rank]
+
+
+def loss(module, x, step):
+    return module(x, rare=step % 3 == 2).square().mean()
+
+
+def groups(module):
+    return [
+        {"params": [*module.embedding.parameters(), *module.double.parameters()]},
+        {"params": [*module.hidden.parameters(), *module.unused.parameters(), module.rare], "lr": 0.02},
+    ]
+
+
+def check_equal(module, reference, tolerance=1e-6):
+    for (name, a), b in zip(module.named_parameters(), reference.parameters(), strict=True):
+        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), 1e-5, tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("reduces", [False, True])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_equals_the_ordinary_optimizer(name, reduces, size):
+    kind, options = OPTIMIZERS[name]
+
+    def body():
+        comm = world_comm()
+        net, alone = Net(), Net()
+        model = net if reduces else DistributedDataParallel(net)
+        sharded = ZeroRedundancyOptimizer(groups(net), kind, reduce_gradients=reduces, **options)
+        plain = kind(groups(alone), **options)
+        schedules = [torch.optim.lr_scheduler.ExponentialLR(each, 0.9) for each in (sharded, plain)]
+        for step in range(6):
+            whole, part = batch(step, comm)
+            for optimizer, module, x in ((sharded, model, part), (plain, alone, whole)):
+                optimizer.zero_grad()
+                loss(module, x, step).backward()
+            if step > 3:
+                norm = sharded.clip_grad_norm_(0.1)
+                expected = nn.utils.clip_grad_norm_(alone.parameters(), 0.1)
+                assert norm == pytest.approx(float(expected), rel=1e-4)
+            for optimizer, schedule in zip((sharded, plain), schedules, strict=True):
+                optimizer.step()
+                schedule.step()
+            check_equal(net, alone)
+        return [p.detach().numpy().tobytes() for p in net.parameters()]
+
+    assert len({tuple(result) for result in run_threads(size, body, timeout=60)}) == 1
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "nadam"])
+def test_state_goes_on_with_any_number_of_ranks_and_in_the_ordinary_optimizer(name):
+    kind, options = OPTIMIZERS[name]
+
+    def train(start, stop, make, state=None, weights=None):
+        comm = world_comm()
+        net = Net()
+        if weights is not None:
+            net.load_state_dict(weights)
+        optimizer = make(net)
+        if state is not None:
+            optimizer.load_state_dict(state)
+        for step in range(start, stop):
+            optimizer.zero_grad()
+            loss(net, batch(step, comm)[0], step).backward()  # every rank has the whole batch
+            optimizer.step()
+        if isinstance(optimizer, ZeroRedundancyOptimizer):
+            if comm.size > 1 and comm.rank == 0:
+                with pytest.raises(RuntimeError, match=r"consolidate_state_dict\(to=0\)"):
+                    optimizer.state_dict()
+            comm.barrier()
+            optimizer.consolidate_state_dict(to=comm.size - 1)
+        saved = optimizer.state_dict() if comm.rank == comm.size - 1 else None
+        return net.state_dict(), copy.deepcopy(saved)
+
+    def sharded(net):
+        return ZeroRedundancyOptimizer(groups(net), kind, **options)
+
+    def ordinary(net):
+        return kind(groups(net), **options)
+
+    expected = train(0, 9, ordinary)[0]
+    weights, state = run_threads(3, lambda: train(0, 3, sharded))[-1]
+    for size, stop in ((2, 5), (4, 7)):
+        now = weights, state
+        weights, state = run_threads(size, lambda: train(stop - 2, stop, sharded, now[1], now[0]))[-1]  # noqa: B023
+    weights, state = train(7, 9, ordinary, state, weights)
+    for key, value in weights.items():
+        np.testing.assert_allclose(value.numpy(), expected[key].numpy(), 1e-5, 1e-7)
+
+
+def test_memory_is_divided():
+    """Also where one parameter is most of the model."""
+
+    def body():
+        net = nn.Sequential(nn.Embedding(1000, 64), nn.Linear(64, 10))
+        optimizer = ZeroRedundancyOptimizer(net.parameters(), torch.optim.Adam)
+        for parameter in net.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        return sum(v.nbytes for entry in optimizer.optim.state.values() for v in entry.values() if v.numel() > 1)
+
+    (whole,) = run_threads(1, body)
+    parts = run_threads(4, body)
+    assert sum(parts) == whole
+    assert max(parts) < whole / 4 + 2000
+
+
+def test_parameters_may_change_between_steps():
+    """By loading a checkpoint, or by getting other memory."""
+
+    def body():
+        net, alone = nn.Linear(5, 5), nn.Linear(5, 5)
+        optimizers = [ZeroRedundancyOptimizer(net.parameters(), torch.optim.SGD, lr=1.0)]
+        optimizers.append(torch.optim.SGD(alone.parameters(), lr=1.0))
+        for module in (net, alone):
+            module.load_state_dict({"weight": torch.ones(5, 5), "bias": torch.ones(5)})
+            module.bias.data = torch.full((5,), 2.0)
+            module(torch.ones(1, 5)).sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        check_equal(net, alone)
+
+    run_threads(2, body)
+
+
+def test_groups_are_added_later():
+    def body():
+        net, alone = Net(), Net()
+        optimizers = []
+        for module, make in ((net, ZeroRedundancyOptimizer), (alone, None)):
+            first = [*module.embedding.parameters()]
+            kind = torch.optim.SGD
+            optimizer = kind(first, lr=0.1) if make is None else make(first, kind, lr=0.1)
+            optimizer.add_param_group({"params": list(module.hidden.parameters()), "lr": 0.5})
+            optimizers.append(optimizer)
+            loss(module, torch.arange(5), 0).backward()
+            optimizer.step()
+        check_equal(net, alone)
+
+    run_threads(3, body)
+
+
+def test_bad_input():
+    w = torch.ones(3, requires_grad=True)
+    with pytest.raises(TypeError, match="the update of Muon depends on whole parameters"):
+        ZeroRedundancyOptimizer([w], torch.optim.Muon)
+    with pytest.raises(NotImplementedError, match="overlap_with_ddp"):
+        ZeroRedundancyOptimizer([w], torch.optim.SGD, overlap_with_ddp=True)
+
+    def different():
+        rank = world_comm().rank
+        ZeroRedundancyOptimizer([torch.ones(3, requires_grad=True)], torch.optim.SGD, lr=0.1 + rank)
+
+    with pytest.raises(RuntimeError, match=r"group 0: lr=1.1 on rank 1, group 0: lr=0.1 on rank 0"):
+        run_threads(2, different)
