@@ -24,25 +24,27 @@ def _as_list(value: Any, what: str) -> list:
 def _check_roots(roots: list, gradients: list, function: str) -> None:
     if len(roots) != len(gradients):
         raise RuntimeError(f"{function}: got {len(roots)} tensors and {len(gradients)} gradients")
-    i = 0
-    for root in roots:
-        array, gradient = root.array, gradients[i]
-        if root.node is None and fresh_node(root) is None:
-            raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn")
-        if gradient is not None:
-            if gradient.array.shape != array.shape:
-                raise RuntimeError(
-                    f"Mismatch in shape: grad_output[{i}] has a shape of {list(gradient.array.shape)} and output[{i}] "
-                    f"has a shape of {list(array.shape)}."
-                )
-        elif array.size != 1:
+    for i, root in enumerate(roots):
+        _check_root(root, gradients[i], i)
+
+
+def _check_root(root: Variable, gradient: Variable | None, i: int) -> None:
+    array = root.array
+    if root.node is None and fresh_node(root) is None:
+        raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn")
+    if gradient is not None:
+        if gradient.array.shape != array.shape:
             raise RuntimeError(
-                "grad can be implicitly created only for scalar outputs; this one has shape "
-                f"{list(array.shape)}: reduce it first, or pass a gradient of that shape"
+                f"Mismatch in shape: grad_output[{i}] has a shape of {list(gradient.array.shape)} and output[{i}] "
+                f"has a shape of {list(array.shape)}."
             )
-        elif array.dtype.kind == "c":
-            raise RuntimeError(f"grad can be implicitly created only for real scalar outputs, got {root.dtype}")
-        i += 1
+    elif array.size != 1:
+        raise RuntimeError(
+            "grad can be implicitly created only for scalar outputs; this one has shape "
+            f"{list(array.shape)}: reduce it first, or pass a gradient of that shape"
+        )
+    elif array.dtype.kind == "c":
+        raise RuntimeError(f"grad can be implicitly created only for real scalar outputs, got {root.dtype}")
 
 
 def backward(
@@ -68,15 +70,20 @@ def backward(
         >>> x.grad
         tensor([2., 4.])
     """
-    roots = [tensors] if isinstance(tensors, Variable) else _as_list(tensors, "backward(): tensors")
+    retain = create_graph if retain_graph is None else retain_graph
+    if grad_tensors is None and inputs is None and isinstance(tensors, Variable) and not level_of(tensors):
+        _check_root(tensors, None, 0)  # the usual call: a loss
+        engine.backward((tensors,), (None,), retain, create_graph)
+        return
+    roots = _as_list(tensors, "backward(): tensors")
     gradients = [None] * len(roots) if grad_tensors is None else _as_list(grad_tensors, "backward(): grad_tensors")
-    if level_of(roots[0]) or any(map(level_of, roots[1:])):
+    if any(map(level_of, roots)):
         raise RuntimeError("backward() cannot be called within vmap; use func.grad, which returns the gradients")
     _check_roots(roots, gradients, "backward()")
     targets = None if inputs is None else _as_list(inputs, "backward(): inputs")
     if targets is not None and not targets:
         raise RuntimeError("backward(): inputs cannot be empty; leave it out to accumulate into all leaves")
-    engine.backward(roots, gradients, create_graph if retain_graph is None else retain_graph, create_graph, targets)
+    engine.backward(roots, gradients, retain, create_graph, targets)
 
 
 def grad(

@@ -79,14 +79,15 @@ def compiled(primitive: Any, work: int = 1, sized_by: int = 0) -> Callable[[Call
     """
 
     def register(function: Callable) -> Callable:
-        portable = functools.partial(primitive.declaration.body, numpy)
+        body = primitive.declaration.body
 
-        def choose(input: Any, *rest: Any, **named: Any) -> Any:
-            if takes(input, work, rest[sized_by - 1].size if sized_by else None):
-                result = function(input, *rest, **named)
+        def choose(*args: Any, **named: Any) -> Any:
+            size = args[sized_by].size
+            if size * work >= LEAST_SIZE and takes(args[0], work, size):  # small inputs are spared the call
+                result = function(*args, **named)
                 if result is not NotImplemented:
                     return result
-            return portable(input, *rest, **named)
+            return body(numpy, *args, **named)
 
         choose.compiled = function  # type: ignore[attr-defined]  (for the tests, which compare it with the body)
         primitive.kernel("cpu")(choose)

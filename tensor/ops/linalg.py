@@ -199,13 +199,7 @@ def _linear_mistake(x: Array, w: Array) -> str:
 @primitive
 def sum_rows(xp, input: Array):
     """The sum over the first dimension."""
-    ones = _ONES.get(input.dtype) if xp is numpy else None
-    if ones is not None and input.ndim == 2 and len(input) <= len(ones):
-        return ones[: len(input)].dot(input)  # for few rows BLAS is done sooner than NumPy has set out
     return xp.add.reduce(input, 0)
-
-
-_ONES = {numpy.dtype(kind): numpy.ones(64, kind) for kind in (numpy.float32, numpy.float64)}
 
 
 @compiled(sum_rows)
