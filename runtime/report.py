@@ -18,6 +18,7 @@ from .recorder import PACKAGE, Entry, Record
 FILE = "report"
 # What a rank that is no more has sent before may still be on its way.
 GONE_SECONDS = 0.5
+START_SECONDS = 60.0
 # How much longer than the ranks themselves the launcher waits, which then reports in their place.
 GRACE_SECONDS = 0.5
 STACK_SECONDS = 0.3
@@ -56,9 +57,15 @@ def why_hopeless(folder: str, record: Record, grace: float = 0.0) -> str | None:
     if wait is None or wait.call == faults.EXIT_CALL:  # the other ranks may work as long as they like
         return None
     seconds = (time.monotonic_ns() - wait.begin) / 1e9 - grace
-    if seconds > record.timeout:
-        return f" (timeout of {record.timeout:g} s)"
+    limit = record.timeout if wait.number or wait.peer != -1 else start_limit(record.timeout)
+    if seconds > limit:
+        return f" (timeout of {limit:g} s)"
     return "" if seconds > GONE_SECONDS and _waits_for_the_gone(folder, wait) else None
+
+
+def start_limit(timeout: float) -> float:
+    """Seconds for MPI to start: on a big machine with a cold file system that takes its time."""
+    return max(timeout, START_SECONDS)
 
 
 def is_first(folder: str, name: str) -> bool:

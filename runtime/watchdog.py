@@ -67,7 +67,7 @@ def watching(world: World) -> Iterator[None]:
     threading.Thread(target=_watch, args=(own, world), name="paceline-watchdog", daemon=True).start()
     entry = own.begin(0, recorder.name_of(range(world.size)), "the start of MPI")
     # mpi4py starts MPI without letting other threads run, which leaves the watch to the launcher, or else to this.
-    faulthandler.dump_traceback_later(timeout() + 2 * report.GRACE_SECONDS, exit=True)
+    faulthandler.dump_traceback_later(report.start_limit(timeout()) + 2 * report.GRACE_SECONDS, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
     own.end(entry)

@@ -11,7 +11,7 @@ from tables.comms import finish_job
 from paceline.launch.mpi import LaunchError, find_mpiexec
 
 try:
-    find_mpiexec()
+    MPIEXEC = find_mpiexec()
 except LaunchError as error:
     pytest.skip(str(error), allow_module_level=True)
 
@@ -105,7 +105,7 @@ def test_restarts(failures, code, tmp_path):
     attempts = min(failures, 2) + 1
     own = [line for line in done.stdout.splitlines() if line.startswith("attempt")]
     assert own == [f"attempt {attempt}" for attempt in range(attempts)]
-    assert [line for line in done.stderr.splitlines() if "died" not in line] == [
+    assert [line for line in done.stderr.splitlines() if line.startswith("paceline run: restart")] == [
         f"paceline run: restart {attempt} of 2" for attempt in range(1, attempts)
     ]
     assert done.stderr.count("rank 1 died of SIGKILL, after #1 barrier()") == min(failures, 3)
@@ -146,6 +146,7 @@ for number in range(2000):
 """
 
 
+@pytest.mark.skipif("Intel" in MPIEXEC.version, reason="Intel's mpiexec cuts lines where its buffers end")
 def test_lines_of_ranks_do_not_mix(tmp_path):
     path = tmp_path / "train.py"
     path.write_text(MUCH)
