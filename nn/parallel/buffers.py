@@ -13,7 +13,7 @@ from .flat import dense_places
 
 def buffer_places(module: Module) -> list[tuple[Module, str]]:
     """The owner and the name there of every buffer, each buffer once."""
-    places = {}
+    places: dict[Any, tuple[Module, str]] = {}
     for _, owner in module.named_modules():
         for name, tensor in owner.named_buffers(recurse=False):
             places.setdefault(tensor, (owner, name))

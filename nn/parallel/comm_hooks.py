@@ -85,15 +85,16 @@ def bf16_compress_hook(state: Comm | ErrorFeedbackState | None, bucket: GradBuck
 def _narrow(state: Comm | ErrorFeedbackState | None, bucket: GradBucket, dtype: numpy.dtype) -> Future:
     """Send the gradients in a narrow dtype."""
     feedback = state if isinstance(state, ErrorFeedbackState) else None
-    comm = (feedback.process_group if feedback else state) or world_comm()
+    comm: Comm = (feedback.process_group if feedback else state) or world_comm()  # type: ignore[assignment]
     buffer = bucket.buffer().array
-    buffer /= buffer.dtype.type(comm.size)  # type: ignore[union-attr]
+    buffer /= buffer.dtype.type(comm.size)
     if feedback is not None:
         buffer += feedback.errors.get(_key(bucket), 0)
     wire = buffer.astype(dtype)
     if feedback is not None:
         feedback.errors[_key(bucket)] = buffer - wire.astype(buffer.dtype)
-    work = comm.all_reduce(wire, async_op=True)  # type: ignore[union-attr]
+    work = comm.all_reduce(wire, async_op=True)
+    assert work is not None
 
     def widen(future: Future) -> Tensor:
         buffer[...] = wire

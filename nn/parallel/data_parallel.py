@@ -96,12 +96,13 @@ class DistributedDataParallel(Module, Joinable):
                 "DistributedDataParallel is not needed when a module doesn't have any parameters that require a "
                 "gradient."
             )
-        self._lanes = self._reducer = None
         self._buffer_sync = BufferSync(self.module, self.process_group, self.broadcast_buffers == "average")
-        if self._lane_count is None:
-            self._reducer = Reducer(self.process_group, parameters, self._cap)
-        else:
+        self._reducer = Reducer(self.process_group, parameters, self._cap)
+        self._lanes: Lanes | None = None
+        if self._lane_count is not None:
             self._lanes = Lanes(self.module, self._lane_count, self.process_group, parameters, self._cap)
+        elif self.process_group.size > 1:
+            self._reducer.watch()
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         if self._lanes is not None:
@@ -150,7 +151,7 @@ class DistributedDataParallel(Module, Joinable):
 
     def join_hook(self, divide_by_initial_world_size: bool = True, **kwargs: Any) -> JoinHook:
         """How this module takes part in a `Join`."""
-        if self._reducer is None:
+        if self._lanes is not None:
             raise RuntimeError("join(): with lanes every rank has samples in every batch; there is nothing to join")
         return _ShadowSteps(self, divide_by_initial_world_size)
 
@@ -212,8 +213,8 @@ class DistributedDataParallel(Module, Joinable):
         Raises:
             RuntimeError: there is one already, or the model has lanes.
         """
-        if self._reducer is None or self._reducer.hook is not None:
-            why = "with lanes a gradient is always a sum along the tree" if self._reducer is None else "there is one"
+        if self._lanes is not None or self._reducer.hook is not None:
+            why = "there is one" if self._lanes is None else "with lanes gradients are always summed along the tree"
             raise RuntimeError(f"register_comm_hook(): cannot take a communication hook: {why}")
         if not callable(hook):
             raise TypeError(f"Communication hook must be callable, got {type(hook).__name__}")
@@ -239,7 +240,7 @@ class DistributedDataParallel(Module, Joinable):
             >>> net.module.bias.grad
             tensor([1.])
         """
-        if self._reducer is None:
+        if self._lanes is not None:
             raise RuntimeError("divide_by(): with lanes, pass the counts as `weight` to lanes()")
         total = numpy.array([float(count)])
         self.process_group.all_reduce(total)
@@ -257,11 +258,11 @@ class DistributedDataParallel(Module, Joinable):
     @property
     def require_backward_grad_sync(self) -> bool:
         """Whether backward averages gradients; scripts that accumulate set it instead of using `no_sync()`."""
-        return self._reducer is None or self._reducer.enabled
+        return self._reducer.enabled
 
     @require_backward_grad_sync.setter
     def require_backward_grad_sync(self, value: bool) -> None:
-        if self._reducer is None:
+        if self._lanes is not None:
             raise RuntimeError(
                 "DistributedDataParallel with lanes combines gradients after every loop over lanes(); to accumulate, "
                 "step the optimizer after several of them"

@@ -101,10 +101,12 @@ class Reducer:
         self._order_agreed = False
         self._asynchronous = comm.backend == "mpi" and _has_spare_cores()
         self.reset()
-        if comm.size > 1:
-            Variable.any_groups = True
-            # One bucket for each parameter, to learn the order in which gradients become complete.
-            self.plan(reversed(range(len(parameters))), 0)
+
+    def watch(self) -> None:
+        """Take part in all backward passes from now on."""
+        Variable.any_groups = True
+        # One bucket for each parameter, to learn the order in which gradients become complete.
+        self.plan(reversed(range(len(self.parameters))), 0)
 
     def plan(self, order: Iterable[int], cap: int) -> None:
         """Cut the parameters into buckets in this order."""
@@ -178,17 +180,19 @@ class Reducer:
             self._under_way.append(lambda: self._take(result, flat, settle))
             return
         op = ReduceOp.AVG if self.divisor is None else ReduceOp.SUM
-        if self._asynchronous:
-            work = self.comm.all_reduce(flat, op, async_op=True)
-            self._under_way.append(lambda: (work.wait(), self._divide(flat), settle(flat)))
-            return
-        self.comm.all_reduce(flat, op)
-        self._divide(flat)
-        settle(flat)
+        work = self.comm.all_reduce(flat, op, async_op=self._asynchronous)
 
-    def _divide(self, flat: Array) -> None:
-        if self.divisor is not None:
-            flat /= flat.dtype.type(self.divisor)
+        def finish() -> None:
+            if work is not None:
+                work.wait()
+            if self.divisor is not None:
+                flat[...] /= flat.dtype.type(self.divisor)
+            settle(flat)
+
+        if self._asynchronous:
+            self._under_way.append(finish)
+        else:
+            finish()
 
     def _take(self, result: Any, flat: Array, settle: Callable[[Array], None]) -> None:
         """Put what a hook returned, a tensor or a future of one, in the place of the gradients."""

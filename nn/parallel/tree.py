@@ -1,7 +1,7 @@
 """Sums along one fixed binary tree, whatever order and places the parts of it are computed in.
 
-Leaf v of the tree is lane v. A block (level, index) holds the sum of the leaves index * 2**level up to the next
-multiple; its children are (level - 1, 2 * index) and the one after it. On the right edge, where the number of leaves
+Leaf v of the tree is lane v. A block (level, number) holds the sum of the leaves number * 2**level up to the next
+multiple; its children are (level - 1, 2 * number) and the one after it. On the right edge, where the number of leaves
 is no power of two, a block without a sibling stands for its parent too. Floating-point addition is commutative, so
 this tree alone decides the bits of the sum.
 """
@@ -18,7 +18,7 @@ class Block(NamedTuple):
     """A complete subtree."""
 
     level: int
-    index: int
+    number: int
 
 
 class TreeSum(Generic[T]):
@@ -46,14 +46,14 @@ class TreeSum(Generic[T]):
 
     def push(self, block: Block, value: T) -> None:
         """Take the block that follows those taken so far."""
-        level, index = block
+        level, number = block
         while level < (self._leaves - 1).bit_length():
-            if index % 2 and self.blocks and self.blocks[-1][0] == (level, index - 1):
+            if number % 2 and self.blocks and self.blocks[-1][0] == (level, number - 1):
                 value = self._add(self.blocks.pop()[1], value)
-            elif index % 2 or (index + 1) << level < self._leaves:
+            elif number % 2 or (number + 1) << level < self._leaves:
                 break
-            level, index = level + 1, index // 2
-        self.blocks.append((Block(level, index), value))
+            level, number = level + 1, number // 2
+        self.blocks.append((Block(level, number), value))
 
     def total(self) -> T:
         """The sum of all leaves."""
@@ -66,7 +66,7 @@ def blocks_of(first: int, last: int, leaves: int) -> list[Block]:
 
     Example:
         >>> blocks_of(2, 5, 8)
-        [Block(level=1, index=1), Block(level=0, index=4)]
+        [Block(level=1, number=1), Block(level=0, number=4)]
     """
     tree: TreeSum[None] = TreeSum(leaves, lambda left, right: None)
     for leaf in range(first, last):
