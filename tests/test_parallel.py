@@ -272,7 +272,7 @@ def check_buckets_travel_while_backward_runs(comm):
         layer.weight.register_post_accumulate_grad_hook(lambda p, i=i: events.append(f"ready {i}"))
     ddp = DistributedDataParallel(net, process_group=comm, bucket_cap_mb=TINY / 10)
     reduce = comm.all_reduce
-    comm.all_reduce = lambda array, *op, **options: (events.append(f"sent {array.size}"), reduce(array, *op))
+    comm.all_reduce = lambda array, *op, **options: events.append(f"sent {array.size}") or reduce(array, *op)
     for _ in range(2):
         events.append("step")
         loss(ddp(batch(comm)[1])).backward()
