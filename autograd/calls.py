@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy
 
 from ..runtime import arrays
-from .declaration import Declaration, as_array, attach_view
+from .declaration import LARGE, Declaration, as_array, attach_view
 from .mode import is_grad_enabled, node_observers
 from .operands import explain
 from .out import write_into
@@ -21,7 +21,7 @@ from .plan import FLOATING, WEAK_NUMBERS
 from .variable import BOX, LEAF, Node, fresh_node, next_number
 
 _SCOPE = {
-    "BOX": BOX, "FLOATING": FLOATING, "LEAF": LEAF, "Node": Node, "WEAK_NUMBERS": WEAK_NUMBERS,
+    "BOX": BOX, "FLOATING": FLOATING, "LARGE": LARGE, "LEAF": LEAF, "Node": Node, "WEAK_NUMBERS": WEAK_NUMBERS,
     "as_array": as_array, "attach_view": attach_view, "explain": explain, "fresh_node": fresh_node,
     "is_grad_enabled": is_grad_enabled, "ndarray": numpy.ndarray, "new": object.__new__, "next_number": next_number,
     "node_observers": node_observers, "shares_memory": arrays.shares_memory, "write_into": write_into,
@@ -99,23 +99,25 @@ if type(other) is float or type(other) is int:
     x1, n1 = other, None
     if x0.dtype not in WEAK_NUMBERS:
         return general((input, other), ())
-    kind = type(x0)
+    like, kind = x0, type(x0)
     n0 = input.node if input.view_of is None else fresh_node(input)
 elif type(input) is float or type(input) is int:
     x1 = other.array
     x0, n0 = input, None
     if x1.dtype not in WEAK_NUMBERS:
         return general((input, other), ())
-    kind = type(x1)
+    like, kind = x1, type(x1)
     n1 = other.node if other.view_of is None else fresh_node(other)
 else:
     x0, x1 = input.array, other.array
-    kind, dtype = type(x0), x0.dtype
+    like, kind, dtype = x0, type(x0), x0.dtype
     if x1.dtype is not dtype or type(x1) is not kind{floating}:
         return general((input, other), ())
     n0 = input.node if input.view_of is None else fresh_node(input)
     n1 = other.node if other.view_of is None else fresh_node(other)
 body = bodies[kind]
+if like.size >= LARGE and declaration.large is not None and kind is ndarray:
+    body = declaration.large
 """
 
 _VIEW = """

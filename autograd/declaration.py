@@ -23,6 +23,8 @@ interceptors: list[Callable] = []  # asked before an operation of anything but p
 # NumPy's words, which PyTorch accepts as well
 _NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "x": "input", "x1": "input", "x2": "other"}
 
+LARGE = 1 << 17  # elements; from here on two threads are quicker than one at arithmetic on two arrays
+
 registry: dict[str, Any] = {}  # name -> the public function of each primitive
 
 
@@ -72,6 +74,7 @@ class Declaration:
         self.fused: dict[str, Rule] = {}
         self.fused_takes: dict[str, Callable[[Array], bool] | None] = {}  # which gradients `fused` is for; None: all
         self.kernels: dict[str, Callable] = {}
+        self.large: Callable | None = None  # for two host arrays or one and a number, the first array being large
         self.bodies: dict[type, Callable] = {}  # array class -> function of raw arrays, filled at first use
         self.plans: dict[int, Plan | None] = {}  # mask of inputs (negative: on CUDA) -> plan
 

@@ -150,3 +150,33 @@ def test_special_values(name, dtype):
         expected = gradient_and_value()
     for x, y, what in zip(found, expected, ("value", "gradient"), strict=True):
         np.testing.assert_allclose(x.numpy(), y.numpy(), rtol=TOLERANCE[dtype], atol=1e-7, err_msg=what)
+
+
+# -- arithmetic on two large arrays, which the samples of the table are too small for ----------------------------------
+
+ARITHMETIC = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "true_divide": np.divide, "maximum": np.maximum,
+              "minimum": np.minimum}  # fmt: skip
+WIDE = (400, 20, 30)
+PAIRS = [
+    (WIDE, WIDE), (WIDE, (30,)), (WIDE, (1, 20, 30)), (WIDE, (20, 1)), (WIDE, (400, 1, 1)), (WIDE, (400, 20, 1)),
+    (WIDE, ()), (WIDE, (1, 1, 1)), (WIDE, (400, 1, 30)), ((30,), WIDE), ((400, 1, 30), (20, 1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_large_arithmetic_equals_numpy_to_the_bit(name, dtype):
+    random = np.random.default_rng(0)
+
+    def compare(x, y):
+        tensors = (paceline.from_numpy(v) if isinstance(v, np.ndarray) else v for v in (x, y))
+        found = registry[name](*tensors)
+        np.testing.assert_array_equal(found.numpy(), ARITHMETIC[name](x, y), strict=True)
+
+    for pair in PAIRS:
+        x, y = (np.asarray(random.uniform(-2, 2, shape), dtype) for shape in pair)
+        x.flat[::7], y.flat[1::7] = np.nan, np.inf
+        compare(x, y)
+    x = random.uniform(-2, 2, (500, 300)).astype(dtype)
+    for pair in ((x, 1.5), (1.5, x), (x.T, 3), (x.T, x.T), (x.T, x.reshape(300, 500)), (x[:, ::-1], x), (x[::2], 2)):
+        compare(*pair)

@@ -31,3 +31,30 @@ def two(function):
             out[i] = function(x[i], y[i], *numbers)
 
     return loop
+
+
+@functools.cache
+def rows(function):
+    """A kernel (x, y, out): out = function(x, y) for x [n, m] and y [m]."""
+
+    @jit
+    def loop(x, y, out):
+        for i in prange(x.shape[0]):
+            for j in range(x.shape[1]):
+                out[i, j] = function(x[i, j], y[j])
+
+    return loop
+
+
+@functools.cache
+def columns(function):
+    """A kernel (x, y, out): out = function(x, y[:, None]) for x [repeats * n, m] and y [n], which is repeated."""
+
+    @jit
+    def loop(x, y, out):
+        for i in prange(x.shape[0]):
+            value = y[i % y.size]
+            for j in range(x.shape[1]):
+                out[i, j] = function(x[i, j], value)
+
+    return loop

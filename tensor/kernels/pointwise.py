@@ -249,3 +249,43 @@ def hardswish(x):
 def hardswish_backward(g, x):
     inside = g * (x / like(3, x) + like(0.5, x))
     return like(0, g) if x <= -3 else inside if x < 3 else g
+
+
+@element
+def add(x, y):
+    return x + y
+
+
+@element
+def subtract(x, y):
+    return x - y
+
+
+@element
+def subtract_from(x, y):
+    return y - x
+
+
+@element
+def multiply(x, y):
+    return x * y
+
+
+@element
+def divide(x, y):
+    return x / y
+
+
+@element
+def divide_into(x, y):
+    return y / x
+
+
+@element
+def maximum(x, y):
+    return y if y > x or y != y else x
+
+
+@element
+def minimum(x, y):
+    return y if y < x or y != y else x

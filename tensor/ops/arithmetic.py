@@ -11,6 +11,7 @@ import numpy
 from ...autograd.primitive import primitive
 from ...autograd.variable import Variable
 from ...runtime.arrays import Array
+from .one_pass import of_two
 
 numeric = primitive(promote="numeric")
 floating = primitive(promote="float")
@@ -308,6 +309,16 @@ def bitwise_right_shift(xp, input: Array, other: Array):
 add.kernel("cpu")(numpy.add)
 sub.kernel("cpu")(numpy.subtract)
 mul.kernel("cpu")(numpy.multiply)
+
+for operation, ufunc, turned in (
+    (add, numpy.add, None),
+    (sub, numpy.subtract, "subtract_from"),
+    (mul, numpy.multiply, None),
+    (true_divide, numpy.true_divide, "divide_into"),
+    (maximum, numpy.maximum, None),
+    (minimum, numpy.minimum, None),
+):
+    of_two(operation, ufunc, turned)
 
 
 # -- the forms users call, where they take more than the primitive does ------------------------------------------------

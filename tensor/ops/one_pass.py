@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy
 
 from ...autograd.primitive import Primitive
-from ..kernels import compiled, compiled_vjp, sources
+from ..kernels import compiled, compiled_vjp, sources, takes
 
 
 def one_pass(primitive: Primitive, saved: str | None = None, work: int = 1, kernel: Callable | None = None) -> None:
@@ -65,3 +66,44 @@ def flattened(arrays: tuple) -> tuple[list, numpy.ndarray]:
     if not first.flags.c_contiguous and min(strides) > 0 and all(a.strides == strides for a in arrays):
         return [a.ravel("K") for a in arrays], numpy.empty_like(first)
     return [numpy.ascontiguousarray(a).reshape(-1) for a in arrays], numpy.empty(first.shape, first.dtype)
+
+
+def of_two(primitive: Primitive, ufunc: numpy.ufunc, turned: str | None) -> None:
+    """Compute a ufunc of two large arrays, or of one and a number, by the function of its name.
+
+    Args:
+        turned: the name of the function that takes its arguments in the other order, None if they have no order.
+    """
+    name = ufunc.__name__
+    turned = turned or name
+
+    def large(input: Any, other: Any) -> Any:
+        result = NotImplemented
+        if not isinstance(other, numpy.ndarray):
+            if takes(input):
+                result = run(name, (input,), (other,))
+        elif not isinstance(input, numpy.ndarray):
+            if takes(other):
+                result = run(turned, (other,), (input,))
+        elif takes(input):
+            result = run(name, (input, other)) if input.shape == other.shape else _broadcast(name, input, other)
+        return ufunc(input, other) if result is NotImplemented else result
+
+    primitive.declaration.large = large
+
+
+def _broadcast(name: str, x: numpy.ndarray, y: numpy.ndarray) -> Any:
+    """A function of a large array and one that is repeated along leading dimensions, or along leading and last ones."""
+    if x.dtype is not y.dtype or y.ndim > x.ndim or not x.flags.c_contiguous or not y.size:
+        return NotImplemented
+    shape = (1,) * (x.ndim - y.ndim) + y.shape
+    varies = [i for i, n in enumerate(shape) if n != 1]
+    first, last = (varies[0], varies[-1] + 1) if varies else (0, 0)
+    if shape[first:last] != x.shape[first:last]:
+        return NotImplemented
+    y = numpy.ascontiguousarray(y).reshape(-1)
+    inner = math.prod(x.shape[last:])
+    loop, width = (sources.elementwise.rows, y.size) if inner == 1 else (sources.elementwise.columns, inner)
+    out = numpy.empty(x.shape, x.dtype)
+    loop(getattr(sources.pointwise, name))(x.reshape(-1, width), y, out.reshape(-1, width))
+    return out
