@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy
 
-from ..runtime import arrays
+from ..runtime import arrays, timeline
 from .mode import anomaly, grad_recorded
 from .plan import Pick, Plan
 from .primitive import RAW_NUMPY, RECORDED, raw_namespace
@@ -27,6 +27,7 @@ _ndarray = numpy.ndarray
 _callbacks: ContextVar[list | None] = ContextVar("callbacks at the end of the running backward pass", default=None)
 
 
+@timeline.traced("backward")
 def backward(roots: Sequence[Variable], gradients: Sequence[Variable | None], retain_graph: bool, create_graph: bool,
              inputs: Sequence[Variable] | None = None) -> None:  # fmt: skip
     """Add the gradients of the roots to `.grad` of the leaves they depend on, or only of `inputs` if given."""

@@ -10,7 +10,9 @@ import sys
 import click
 
 from ..runtime import watchdog, world
+from ..runtime.timeline import FOLDER
 from . import doctor as doctor_page
+from . import trace
 from .mpi import LaunchError
 from .plan import make_plan
 from .supervisor import Job
@@ -32,6 +34,7 @@ def cli() -> None:
 @click.option("--hostfile", default="", metavar="FILE", help="The same from a file, a line `A:8` or `A slots=8` each.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help=_TIMEOUT_HELP)
 @click.option("--max-restarts", type=click.IntRange(min=0), default=0, help="Start again after so many failures.")
+@click.option("--timeline", default="", metavar="FILE", help="Write a trace of all ranks for Chrome or Perfetto.")
 @click.option("--log-dir", default="", metavar="DIR", help="Write each rank's output to DIR/rank-R.out and .err too.")
 @click.argument("program")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -42,6 +45,7 @@ def run(
     hostfile: str,
     timeout: float | None,
     max_restarts: int,
+    timeline: str,
     log_dir: str,
     program: str,
     arguments: tuple[str, ...],
@@ -66,10 +70,18 @@ def run(
     if log_dir:
         os.makedirs(log_dir, exist_ok=True)
         environment[LOG_FOLDER] = os.path.abspath(log_dir)
+    if timeline:
+        trace.check_path(timeline)
     for attempt in range(max_restarts + 1):
         environment[world.RESTARTS] = str(attempt)
         with Job(plan.size) as job:
+            if timeline:
+                environment[FOLDER] = job.folder
             code, explanation = job.run(plan.command(worker, job.folder, environment), environment)
+            if timeline:
+                tracks = trace.read_tracks(job.folder)
+                trace.write_trace(timeline, tracks)
+                click.echo(f"paceline run: {trace.summary(timeline, tracks)}", err=True)
         if explanation and (plan.size > 1 or code > 128):
             click.echo(f"paceline run: {explanation}", err=True)
         if code == 0 or job.stopped:

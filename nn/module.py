@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..autograd.mode import no_grad
 from ..runtime import device as devices
-from ..runtime import dtypes
+from ..runtime import dtypes, timeline
 from ..tensor import Tensor
 from ..tensor.creation import zeros_like
 from .hooks import Hooks
@@ -55,6 +55,7 @@ class Module(Hooks):
             _module_names={},
         )
 
+    @timeline.traced("forward", lambda self, *args, **kwargs: type(self).__name__)
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._hooked:
             return self._call_with_hooks(args, kwargs)

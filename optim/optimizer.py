@@ -14,7 +14,7 @@ import numpy
 from ..autograd.mode import enable_grad
 from ..autograd.variable import HookHandle, Variable, box, changed
 from ..runtime import device as devices
-from ..runtime import dtypes
+from ..runtime import dtypes, timeline
 from ..tensor import Tensor
 from ..tensor.arena import flat_gradients
 from ..tensor.creation import as_array
@@ -272,6 +272,7 @@ class Optimizer:
 def _with_hooks(step: Callable) -> Callable:
     """step() between its hooks."""
 
+    @timeline.traced("optimizer", lambda self, *args, **kwargs: type(self).__name__)
     @functools.wraps(step)
     def wrapped(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
         self.stepped = True

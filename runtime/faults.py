@@ -19,7 +19,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn
 
-from . import recorder
+from . import recorder, timeline
 from .recorder import Recorder
 from .world import RANK_PID, World, get_world
 
@@ -99,6 +99,7 @@ def notify_launcher(event: str) -> None:
 
 def abort(code: int) -> NoReturn:
     """End all ranks with this exit code, whether or not this one has started MPI."""
+    timeline.flush()
     launcher = get_world().launcher
     if launcher == "hydra" and "PMI_FD" in os.environ:
         # What MPI_Abort sends. Hydra lets the others run on when a rank that has not started MPI merely exits.
@@ -145,6 +146,7 @@ def _leave_at_once(status: int) -> NoReturn:
             abort(status)
         # MPI takes a rank for lost that ends without a word, kills the others, and calls that a success.
         _on_end(os.getpid())
+        timeline.flush()
         mpi = sys.modules.get("mpi4py.MPI")
         if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
             mpi.Finalize()

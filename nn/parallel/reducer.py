@@ -10,6 +10,7 @@ import numpy
 
 from ...autograd.engine import queue_callback
 from ...autograd.variable import LeafGroup, Variable
+from ...runtime import timeline
 from ...runtime.arrays import Array
 from ...runtime.comm import Comm, ReduceOp
 from ...runtime.world import get_world
@@ -140,6 +141,7 @@ class Reducer:
         while self.sent < len(self.buckets) and not self.buckets[self.sent].pending:
             self.send()
 
+    @timeline.traced("bucket", lambda self: f"bucket {self.sent - 1}")
     def send(self) -> None:
         """Average the gradients of the next bucket."""
         bucket = self.buckets[self.sent]
@@ -207,6 +209,7 @@ class Reducer:
             flat[...] = value.array
         settle(flat)
 
+    @timeline.traced("bucket", lambda self: "last buckets")
     def finish(self) -> None:
         """At the end of backward: send what is left, and take back the gradients of what no rank has used."""
         while self.sent < len(self.buckets):

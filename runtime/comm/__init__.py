@@ -8,7 +8,7 @@ import importlib
 import threading
 from collections.abc import Iterator
 
-from .. import faults, watchdog
+from .. import faults, timeline, watchdog
 from ..world import get_world
 from .base import Comm
 from .reduction import ReduceOp
@@ -83,6 +83,7 @@ def _process_comm() -> Comm:
         return backend_class("solo").from_world(world)
     with watchdog.watching(world):
         comm = backend_class("mpi").from_world(world)
+    timeline.align(comm)
     faults.at_end(functools.partial(_take_leave, comm))
     return comm
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Self
 
 import numpy as np
 
+from .. import timeline
 from ..arrays import Array
 from ..recorder import Recorder
 from ..world import World
@@ -333,6 +334,7 @@ class Comm:
         outputs = list(filled) if isinstance(filled, list | tuple) else [] if filled is None else [filled]
         return self._courier.post(outputs, lambda: self._perform(call, act, takes_tag, line))
 
+    @timeline.traced("collective", lambda self, call, *others: str(call))
     def _perform(self, call: Call, act: Callable[..., Any], takes_tag: bool, line: str | None) -> None:
         """Check and run one collective. All of them pass here, on every backend, in the communicator's order."""
         self._calls += 1

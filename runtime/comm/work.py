@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Self
 
+from .. import timeline
+
 _SWITCH_SECONDS = 2e-4
 
 
@@ -116,6 +118,7 @@ class Pending(Work):
             self._error = error
         self._ended.set()
 
+    @timeline.traced("wait")
     def wait(self, timeout: float | datetime.timedelta | None = None) -> bool:
         if not self._ended.wait(None if timeout is None else seconds_of(timeout)):
             raise TimeoutError(f"wait(): the collective has not ended after {timeout} s")
@@ -157,6 +160,7 @@ class Courier:
         self._jobs.put(work)
         return work
 
+    @timeline.traced("wait")
     def drain(self) -> None:
         """Wait for everything posted; raise the first error that nobody has been told of."""
         works, self._unsettled = self._unsettled, []

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
+from .. import timeline
 from .collate import default_collate, default_convert
 from .dataset import IterableDataset, fetch_samples
 from .prefetch import prefetch
@@ -158,6 +159,7 @@ class DataLoader:
             return lambda indices: self.default_convert(fetch_batch(indices))
         return lambda indices: self.collate_fn(fetch_samples(self.dataset, indices))
 
+    @timeline.traced_items("loader")
     def _deliver(self, batches: Iterator[tuple[Any, dict[str, Any] | None]]) -> Iterator[Any]:
         for batch, position in batches:
             self._position = position
