@@ -45,7 +45,7 @@ def extreme_along(input: Array, dims: tuple[int, ...], keepdim: bool, smallest: 
 def extreme_places(input: Array, dim: int, smallest: bool) -> Array:
     """Where the largest (or smallest) elements along dim are first: for a dim that others follow; or NotImplemented."""
     ((before, length, after),) = _groups(input.shape, (dim,))
-    if not _takes(input, [(before, length, after)]) or after < _LEAST_ROW:
+    if after == 1 or after < _LEAST_ROW <= length or not _takes(input, [(before, length, after)]):
         return NotImplemented
     best, places = numpy.empty((before, after), input.dtype), numpy.empty((before, after), numpy.int64)
     x = input.reshape(before, length, after)
