@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy
+
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
+from ..kernels import compiled, compiled_vjp, sources
 from .cast import accepts_dtype
+from .shaping import one_dim
 
 
 def _largest(xp: Any, input: Array, dim: int) -> Array:
@@ -35,6 +39,49 @@ def log_softmax(xp, input: Array, dim: int):
 
 
 log_softmax.vjp(input=lambda F, g, out, dim: g - F.exp(out) * F.sum(g, dim, True))
+
+
+def _compiled_softmax(input: numpy.ndarray, dim: int, logarithm: bool) -> Any:
+    if not input.size or not input.ndim:
+        return NotImplemented
+    dim, x, out = one_dim(dim, input.ndim), numpy.ascontiguousarray(input), numpy.empty(input.shape, input.dtype)
+    after = math.prod(input.shape[dim + 1 :])
+    if after == 1:
+        shape = (-1, input.shape[dim])
+        sources.softmax.rows(x.reshape(shape), logarithm, out.reshape(shape))
+    else:
+        cut = (-1, input.shape[dim], after)
+        sources.softmax.columns(x.reshape(cut), logarithm, out.reshape(cut))
+    return out
+
+
+def _compiled_softmax_input(g: numpy.ndarray, out: numpy.ndarray, dim: int, logarithm: bool) -> Any:
+    if math.prod(g.shape[one_dim(dim, g.ndim) + 1 :]) != 1 or g.dtype is not out.dtype:
+        return NotImplemented
+    shape, gradient = (-1, g.shape[dim]), numpy.empty(g.shape, g.dtype)
+    g, out = (numpy.ascontiguousarray(x).reshape(shape) for x in (g, out))
+    sources.softmax.rows_backward(g, out, logarithm, gradient.reshape(shape))
+    return (gradient,)
+
+
+@compiled(softmax)
+def _compiled_plain(input: numpy.ndarray, dim: int) -> Any:
+    return _compiled_softmax(input, dim, False)
+
+
+@compiled(log_softmax)
+def _compiled_logarithm(input: numpy.ndarray, dim: int) -> Any:
+    return _compiled_softmax(input, dim, True)
+
+
+@compiled_vjp(softmax)
+def _compiled_plain_input(xp: Any, g: numpy.ndarray, needs: tuple, out: numpy.ndarray, dim: int) -> Any:
+    return _compiled_softmax_input(g, out, dim, False)
+
+
+@compiled_vjp(log_softmax)
+def _compiled_logarithm_input(xp: Any, g: numpy.ndarray, needs: tuple, out: numpy.ndarray, dim: int) -> Any:
+    return _compiled_softmax_input(g, out, dim, True)
 
 
 softmax_as = accepts_dtype(softmax)
@@ -70,12 +117,31 @@ def _softmax_cross_entropy_input(F: Any, g: Any, input: Any, target: Any, reduct
 softmax_cross_entropy.vjp(input=_softmax_cross_entropy_input)
 
 
+@compiled(softmax_cross_entropy)
+def _compiled_cross_entropy(input: numpy.ndarray, target: numpy.ndarray, reduction: str = "none") -> Any:
+    """Keeps largest elements and totals of the rows; backward computes the exponentials anew."""
+    if input.ndim != 2 or target.ndim != 1 or not input.size:
+        return NotImplemented
+    losses, peaks, totals = (numpy.empty(len(input), input.dtype) for _ in range(3))
+    chosen = numpy.ascontiguousarray(target, numpy.int64)
+    sources.softmax.cross_entropy(numpy.ascontiguousarray(input), chosen, losses, peaks, totals)
+    if reduction != "none":
+        losses = losses.sum() / input.dtype.type(_divisor(len(target), reduction))
+    return losses, None, (peaks, totals)
+
+
 def _fused_input(
-    xp: Any, g: Any, needs: tuple, target: Any, reduction: str, exponentials: Array, totals: Array
+    xp: Any, g: Any, needs: tuple, input: Any, target: Any, reduction: str, exponentials: Any, totals: Any
 ) -> tuple[Array, None]:
     """softmax(input) - one_hot(target) from what the forward pass computed, times the gradient."""
     rows = len(target)
     g = g / _divisor(rows, reduction)
+    if exponentials is None:
+        gradient = numpy.empty(input.shape, input.dtype)
+        factors = numpy.array(numpy.broadcast_to(g, rows), input.dtype)
+        arrays = (numpy.ascontiguousarray(input), numpy.ascontiguousarray(target, numpy.int64), *totals)
+        sources.softmax.cross_entropy_backward(factors, *arrays, gradient)
+        return gradient, None
     gradient = exponentials * (g / totals)[:, None]
     gradient[xp.arange(rows), target] -= g
     return gradient, None

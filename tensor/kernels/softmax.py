@@ -1,0 +1,142 @@
+"""Sources of softmax along the last dimension, or one before it, and of the cross-entropy built on it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .approximations import exp, log
+from .compiler import jit, prange, serial
+
+_SIDE = 64  # maxima that are found side by side: LLVM vectorizes no other search for one, as it must respect nan
+_JOB = 1 << 12  # elements of a job
+
+
+@serial
+def _peak(row, side):
+    """The largest element, but for nan."""
+    top = row.dtype.type(-np.inf)
+    whole = row.size // _SIDE * _SIDE
+    if whole:
+        for j in range(_SIDE):
+            side[j] = top
+        for start in range(0, whole, _SIDE):
+            for j in range(_SIDE):
+                side[j] = row[start + j] if row[start + j] > side[j] else side[j]
+        for j in range(_SIDE):
+            top = max(top, side[j])
+    for i in range(whole, row.size):
+        top = row[i] if row[i] > top else top
+    return top
+
+
+@serial
+def _total(row, peak):
+    total = row.dtype.type(0)
+    for i in range(row.size):
+        total += exp(row[i] - peak)
+    return total
+
+
+@jit
+def rows(x, logarithm, out):
+    """softmax, or its logarithm, of each row of [rows, classes]."""
+    count, classes = x.shape
+    height = max(1, _JOB // classes)
+    for job in prange((count + height - 1) // height):
+        side = np.empty(_SIDE, x.dtype)
+        for r in range(job * height, min(count, (job + 1) * height)):
+            row, result = x[r], out[r]
+            peak = _peak(row, side)
+            if logarithm:
+                shift = log(_total(row, peak))
+                for i in range(classes):
+                    result[i] = row[i] - peak - shift
+                continue
+            total = x.dtype.type(0)
+            for i in range(classes):
+                e = exp(row[i] - peak)
+                result[i] = e
+                total += e
+            share = x.dtype.type(1) / total
+            for i in range(classes):
+                result[i] *= share
+
+
+@jit
+def rows_backward(g, out, logarithm, gradient):
+    count, classes = g.shape
+    height = max(1, _JOB // classes)
+    for job in prange((count + height - 1) // height):
+        for r in range(job * height, min(count, (job + 1) * height)):
+            slope, row, result = g[r], out[r], gradient[r]
+            total = g.dtype.type(0)
+            if logarithm:
+                for i in range(classes):
+                    total += slope[i]
+                for i in range(classes):
+                    result[i] = slope[i] - exp(row[i]) * total
+            else:
+                for i in range(classes):
+                    total += slope[i] * row[i]
+                for i in range(classes):
+                    result[i] = row[i] * (slope[i] - total)
+
+
+@jit
+def columns(x, logarithm, out):
+    """The same along the middle of [before, classes, after]."""
+    before, classes, after = x.shape
+    blocks = (after + _SIDE - 1) // _SIDE
+    for job in prange(before * blocks):
+        b, first = job // blocks, job % blocks * _SIDE
+        width = min(_SIDE, after - first)
+        peak, total = np.empty(width, x.dtype), np.empty(width, x.dtype)
+        for j in range(width):
+            peak[j] = -np.inf
+            total[j] = 0
+        for c in range(classes):
+            row = x[b, c, first : first + width]
+            for j in range(width):
+                peak[j] = row[j] if row[j] > peak[j] else peak[j]
+        for c in range(classes):
+            row, result = x[b, c, first : first + width], out[b, c, first : first + width]
+            for j in range(width):
+                result[j] = exp(row[j] - peak[j])
+                total[j] += result[j]
+        for j in range(width):
+            total[j] = log(total[j]) if logarithm else x.dtype.type(1) / total[j]
+        for c in range(classes):
+            row, result = x[b, c, first : first + width], out[b, c, first : first + width]
+            for j in range(width):
+                result[j] = row[j] - peak[j] - total[j] if logarithm else result[j] * total[j]
+
+
+@jit
+def cross_entropy(x, target, losses, peaks, totals):
+    """For logits [rows, classes]: each row's loss, its largest element and the sum of exp(row - that)."""
+    count, classes = x.shape
+    height = max(1, _JOB // classes)
+    for job in prange((count + height - 1) // height):
+        side = np.empty(_SIDE, x.dtype)
+        for r in range(job * height, min(count, (job + 1) * height)):
+            peaks[r] = _peak(x[r], side)
+            totals[r] = _total(x[r], peaks[r])
+            losses[r] = log(totals[r]) - (x[r, target[r]] - peaks[r])
+
+
+@serial
+def _row_gradient(factor, row, target, peak, total, gradient):
+    share = factor / total
+    for i in range(row.size):
+        gradient[i] = exp(row[i] - peak) * share
+    gradient[target] = gradient[target] - factor
+
+
+@jit
+def cross_entropy_backward(factors, x, target, peaks, totals, gradient):
+    """(softmax(x) - one_hot(target)) * factors, row by row."""
+    count, classes = x.shape
+    height = max(1, _JOB // classes)
+    for job in prange((count + height - 1) // height):
+        for r in range(job * height, min(count, (job + 1) * height)):
+            _row_gradient(factors[r], x[r], target[r], peaks[r], totals[r], gradient[r])
