@@ -345,9 +345,8 @@ class _Plan:
         self._places = places
         self.runs = runs
         places_in_arenas = [place for run in runs for place in run.places]
-        self.expected = [
-            (i, p, *place, counter_of(p)) for i, (p, place) in enumerate(zip(parameters, places_in_arenas, strict=False))
-        ]
+        placed = zip(parameters, places_in_arenas, strict=False)
+        self.expected = [(i, p, *place, counter_of(p)) for i, (p, place) in enumerate(placed)]
         self.compare_steps()
 
     def compare_steps(self) -> None:
