@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy
+
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
+from ..kernels import compiled, sources, takes
 from . import pointwise as pw
 
 
@@ -32,6 +35,32 @@ def _lstm_gates(F: Any, g: Any, needs: tuple, gates: Any, cell: Any) -> tuple:
     gc = gc + gh * o * (1 - t * t)
     parts = [gc * u * i * (1 - i), gc * cell * f * (1 - f), gc * i * (1 - u * u), gh * t * o * (1 - o)]
     return F.cat(parts, -1), gc * f
+
+
+_LSTM_WORK = 8
+
+
+@compiled(lstm_gates, work=_LSTM_WORK)
+def _compiled_lstm(gates: Any, cell: Any) -> Any:
+    if not _rows(gates, cell):
+        return NotImplemented
+    h, c = numpy.empty_like(cell), numpy.empty_like(cell)
+    sources.recurrent.lstm(gates, cell, h, c)
+    return h, c
+
+
+@lstm_gates.fused_vjp("cpu", lambda g: takes(g[0], _LSTM_WORK))
+def _compiled_lstm_vjp(xp: Any, g: Any, needs: tuple, gates: Any, cell: Any) -> Any:
+    if not _rows(*g, gates, cell):
+        return NotImplemented
+    gradients = numpy.empty_like(gates), numpy.empty_like(cell)
+    sources.recurrent.lstm_backward(*g, gates, cell, *gradients)
+    return gradients
+
+
+def _rows(*arrays: Any) -> bool:
+    """Whether they are [n, size], as kernels take them."""
+    return all(a.ndim == 2 and a.flags.c_contiguous and a.dtype is arrays[0].dtype for a in arrays)
 
 
 @primitive
