@@ -26,12 +26,13 @@ from .tiles import DOT_COLUMNS, DOT_ROWS, TILE_ROWS, TILE_VECTORS, VECTOR_BYTES,
 
 Array = numpy.ndarray
 
-_CACHE_BYTES = 1 << 18  # what a lattice may take of a core's second cache, which also holds weights and results
-_UNITS = 16  # pieces of work to cut a call into at least, so that all cores have some
+_LATTICE_BYTES = 1 << 18  # of a core's second cache, which also holds weights and results
+_STREAMED_BYTES = 1 << 21  # for lattices whose planes are gone through once, as those of the weight's gradient
+_UNITS = 8  # pieces of work to cut a call into at least, so that all cores have some
 _SHARES = 32  # of the work, each with memory of its own: more than most machines have cores
 _LEAST_POSITIONS = 512  # and their least sizes
 _LEAST_ROWS = 16
-_LEAST_SUMMED = 1024  # pixels, before a tile's accumulators are added up
+_LEAST_SUMMED = 512  # pixels, before a tile's accumulators are added up
 _PARTIAL_ELEMENTS = 1 << 21  # that partial gradients of a weight may take in all
 
 
@@ -103,7 +104,7 @@ def _fill(p, images, image, starts, corner_d, corner_h, corner_w, lattice, first
         h0 = corner_h * p.step_h + starts[plane, 1]
         w0 = corner_w * p.step_w + starts[plane, 2]
         low = max(0, -(w0 // p.step_w))
-        count = min(p.lattice_w, -((p.image_w - w0) // -p.step_w)) - low
+        count = max(0, min(p.lattice_w, -((p.image_w - w0) // -p.step_w)) - low)
         z_low, z_high = max(0, -(d0 // p.step_d)), min(p.lattice_d, -((p.image_d - d0) // -p.step_d))
         y_low, y_high = max(0, -(h0 // p.step_h)), min(p.lattice_h, -((p.image_h - h0) // -p.step_h))
         for c in range(p.channels):
@@ -113,11 +114,7 @@ def _fill(p, images, image, starts, corner_d, corner_h, corner_w, lattice, first
                 for y in range(y_low, y_high):
                     s = source + ((d0 + z * p.step_d) * p.image_h + h0 + y * p.step_h) * p.image_w
                     t = target + (z * p.lattice_h + y) * p.lattice_w
-                    if p.step_w == 1:
-                        copy_row(images, s, lattice, t, count)
-                    else:
-                        for i in range(count):
-                            lattice[t + i] = images[s + i * p.step_w]
+                    copy_row(images, s, p.step_w, lattice, t, 1, count)
 
 
 @serial
@@ -147,7 +144,7 @@ def _scatter(p, products, length, rows, out, first, shift_d, shift_h, shift_w, c
     h0 = corner_h * p.out_step_h + shift_h
     w0 = corner_w * p.out_step_w + shift_w
     low = max(0, -(w0 // p.out_step_w))
-    count = min(p.box_w, -((p.out_w - w0) // -p.out_step_w)) - low
+    count = max(0, min(p.box_w, -((p.out_w - w0) // -p.out_step_w)) - low)
     z_low, z_high = max(0, -(d0 // p.out_step_d)), min(p.box_d, -((p.out_d - d0) // -p.out_step_d))
     y_low, y_high = max(0, -(h0 // p.out_step_h)), min(p.box_h, -((p.out_h - h0) // -p.out_step_h))
     for r in range(rows):
@@ -156,11 +153,7 @@ def _scatter(p, products, length, rows, out, first, shift_d, shift_h, shift_w, c
             for y in range(y_low, y_high):
                 s = r * length + (z * p.lattice_h + y) * p.lattice_w + low
                 t = target + ((d0 + z * p.out_step_d) * p.out_h + h0 + y * p.out_step_h) * p.out_w
-                if p.out_step_w == 1:
-                    copy_row(products, s, out, t, count)
-                else:
-                    for i in range(count):
-                        out[t + i * p.out_step_w] = products[s + i]
+                copy_row(products, s, 1, out, t, p.out_step_w, count)
 
 
 @serial
@@ -224,24 +217,25 @@ def _fill_gradient(p, gradient, image, corner_d, corner_h, corner_w, rows, step,
         for z in range(depth):
             for y in range(height):
                 s = image + ((r * p.out_d + corner_d + z) * p.out_h + corner_h + y) * p.out_w + corner_w
-                copy_row(gradient, s, target, first + r * step + (z * p.lattice_h + y) * p.lattice_w, width)
+                t = first + r * step + (z * p.lattice_h + y) * p.lattice_w
+                copy_row(gradient, s, 1, target, t, 1, width)
 
 
 @serial
 def _dots(p, gradients, step, rows, lattices, size, images, offsets, out, o0):
     """out[row, k] += gradient rows x columns k, summed over images."""
     length = step // (VECTOR_BYTES // lattices.itemsize)
-    depth, row = len(offsets), 0
-    while row < rows:
-        height, k = _largest(DOT_ROWS, rows - row), 0
-        while k < depth:
-            width = _largest(DOT_COLUMNS, depth - k)
+    depth, k = len(offsets), 0
+    while k < depth:  # the gradient, which has fewer rows than there are columns, is what is read again and again
+        width, row = _largest(DOT_COLUMNS, depth - k), 0
+        while row < rows:
+            height = _largest(DOT_ROWS, rows - row)
             dot_tile(
                 gradients, row * step, step, rows * step, lattices, 0, offsets, k, size, images, length,
                 out, o0 + row * depth + k, depth, height, width,
             )  # fmt: skip
-            k += width
-        row += height
+            row += height
+        k += width
 
 
 @serial
@@ -317,12 +311,12 @@ def _pieces(count: list, box: list) -> int:
     return math.prod(-(-c // b) for c, b in zip(count, box, strict=True))
 
 
-def _box(count: list, reach: list, pixel_bytes: int, units: int) -> list:
+def _box(count: list, reach: list, pixel_bytes: int, most: int, units: int) -> list:
     """How many positions by dimension to compute at a time: what the cache takes, and enough pieces of work."""
     box = list(count)
     for i, n in enumerate(count):
         while box[i] > 1 and (
-            pixel_bytes * math.prod(b + r for b, r in zip(box, reach, strict=True)) > _CACHE_BYTES
+            pixel_bytes * math.prod(b + r for b, r in zip(box, reach, strict=True)) > most
             or (units * _pieces(count, box) < _UNITS and math.prod(box) > _LEAST_POSITIONS)
         ):
             box[i] = -(-box[i] // 2)
@@ -382,13 +376,13 @@ def _table(rows: list) -> Array:
 
 
 @functools.lru_cache(maxsize=256)
-def _forward_plan(itemsize: int, *sizes: Any) -> tuple[Array, Array, Array, Array]:
+def _forward_plan(itemsize: int, most: int, *sizes: Any) -> tuple[Array, Array, Array, Array]:
     """Of the product that gives the outputs: sizes, where planes start, offsets of columns, and the one result."""
     c = _Convolution.of(*sizes)
     residues = [sorted({rest for _, rest in places}) for places in c.reaches]
     planes = list(itertools.product(*residues))
     reach = [max(far for far, _ in places) for places in c.reaches]
-    plan = _plan(c, itemsize, c.inputs, c.outputs, c.image, c.stride, reach, len(planes), c.out, c.out, (1, 1, 1))
+    plan = _plan(c, itemsize, most, c.inputs, c.outputs, c.image, c.stride, reach, len(planes), c.out, c.out, (1, 1, 1))
     offsets = [
         _place(plan, channel * len(planes) + planes.index(tuple(rest for _, rest in tap)), [far for far, _ in tap])
         for channel in range(c.inputs)
@@ -409,7 +403,7 @@ def _input_plan(itemsize: int, *sizes: Any) -> tuple[Array, Array, Array, Array,
     reach = [max(far for far, _ in places) for places in c.reaches]
     first = [p // s for p, s in zip(c.padding, c.stride, strict=True)]  # the least t that there is
     count = [(n - 1 + p) // s - t + 1 for n, p, s, t in zip(c.image, c.padding, c.stride, first, strict=True)]
-    plan = _plan(c, itemsize, c.outputs, c.inputs, c.out, (1, 1, 1), reach, 1, count, c.image, c.stride)
+    plan = _plan(c, itemsize, _LATTICE_BYTES, c.outputs, c.inputs, c.out, (1, 1, 1), reach, 1, count, c.image, c.stride)
     results, offsets, order = [], [], []
     for residue in itertools.product(*map(range, c.stride)):
         found = [(i, tap) for i, tap in enumerate(c.taps) if tuple(rest for _, rest in tap) == residue]
@@ -427,16 +421,17 @@ def _input_plan(itemsize: int, *sizes: Any) -> tuple[Array, Array, Array, Array,
 @functools.lru_cache(maxsize=256)
 def _weight_plan(itemsize: int, *sizes: Any) -> tuple[Array, Array, Array]:
     """Of the gradient of the weight: as the forward plan, how many sums to make, over how many boxes at a time."""
-    record, starts, offsets, _ = _forward_plan(itemsize, *sizes)
+    record, starts, offsets, _ = _forward_plan(itemsize, _STREAMED_BYTES, *sizes)
     plan = Plan(*record.item())
     boxes = plan.batch * _pieces([plan.count_d, plan.count_h, plan.count_w], [plan.box_d, plan.box_h, plan.box_w])
     weights = plan.groups * plan.rows * len(offsets)
     positions = plan.box_d * plan.box_h * plan.box_w
     chunks = max(1, min(boxes, _UNITS, _PARTIAL_ELEMENTS // weights, boxes * positions // _LEAST_SUMMED))
     parts = min(-(-_UNITS // (chunks * plan.groups)), -(-plan.rows // _LEAST_ROWS))
-    lattice = plan.channels * plan.planes + -(-plan.rows // parts)
-    piece = lattice * plan.lattice_d * plan.lattice_h * plan.lattice_w * itemsize
-    together = max(1, min(-(-boxes // chunks), _CACHE_BYTES // piece))
+    pixels = plan.lattice_d * plan.lattice_h * plan.lattice_w * itemsize
+    fitting = _LATTICE_BYTES // (-(-plan.rows // parts) * pixels)
+    streamed = _STREAMED_BYTES // (plan.channels * plan.planes * pixels)
+    together = max(1, min(-(-boxes // chunks), fitting, streamed))
     return plan._replace(parts=parts, chunks=chunks, together=together).record(), starts, offsets
 
 
@@ -446,12 +441,12 @@ def _place(plan: Plan, plane: int, position: list) -> int:
 
 
 def _plan(
-    c: _Convolution, itemsize: int, channels: int, rows: int, image: tuple, step: tuple, reach: list, planes: int,
-    count: Any, out: tuple, out_step: tuple,
+    c: _Convolution, itemsize: int, most: int, channels: int, rows: int, image: tuple, step: tuple, reach: list,
+    planes: int, count: Any, out: tuple, out_step: tuple,
 ) -> Plan:  # fmt: skip
     images = max(1, c.batch * c.groups)
     parts = min(-(-_UNITS // images), -(-rows // _LEAST_ROWS))
-    box = _box(list(count), reach, itemsize * channels * planes, images * parts)
+    box = _box(list(count), reach, itemsize * channels * planes, most, images * parts)
     lattice = [b + r for b, r in zip(box, reach, strict=True)]
     return Plan(
         c.batch, c.groups, channels, rows, *image, *step, *lattice, planes, *box, *count, *out, *out_step, parts
@@ -469,7 +464,7 @@ def _flat(array: Array) -> Array:
 
 def forward(input: Array, weight: Array, bias: Array | None, out: Array, *geometry: Any) -> None:
     """The outputs of a convolution of images [n, c, *image] with geometry (stride, padding, dilation, groups)."""
-    plan, starts, offsets, results = _forward_plan(input.itemsize, input.shape, weight.shape, *geometry)
+    plan, starts, offsets, results = _forward_plan(input.itemsize, _LATTICE_BYTES, input.shape, weight.shape, *geometry)
     offset = numpy.zeros(len(weight), input.dtype) if bias is None else _flat(bias)
     _correlate(plan, _flat(input), starts, _flat(weight), offset, offsets, results, out.reshape(-1))
 

@@ -25,7 +25,7 @@ _SIXTEEN_REGISTERS = binding.get_process_triple().startswith("x86_64") and VECTO
 # Sizes of tiles, the largest first. 24 accumulators leave 8 of 32 registers for what is loaded, 12 leave 4 of 16. A
 # tile has to be wide in both directions for the loads to keep up with the multiplications.
 TILE_ROWS = (4, 2, 1) if _SIXTEEN_REGISTERS else (8, 4, 2, 1)
-TILE_VECTORS = (3, 1)
+TILE_VECTORS = (3, 2, 1)
 DOT_ROWS = (2, 1) if _SIXTEEN_REGISTERS else (4, 2, 1)
 DOT_COLUMNS = (6, 3, 1)
 
@@ -182,20 +182,31 @@ def dot_tile(
 
 
 @intrinsic
-def copy_row(_, source, s0, target, t0, count):  # type: ignore[no-untyped-def]
-    """target[t0 + i] = source[s0 + i] for i < count; LLVM's own loops are slow for the few elements of a row."""
+def copy_row(_, source, s0, source_step, target, t0, target_step, count):  # type: ignore[no-untyped-def]
+    """target[t0 + i * target_step] = source[s0 + i * source_step] for i < count.
+
+    Rows are short: LLVM's own loop would copy most of one element by element, and Numba's would look at the sign of
+    every index.
+    """
 
     def write(context: Any, builder: Any, signature: Any, args: tuple) -> Any:
-        source, s0, target, t0, count = args
+        source, s0, source_step, target, t0, target_step, count = args
         kind = signature.args
         w = _Writer(context, builder, kind[0].dtype)
-        read, put = w.element(kind[0], source, s0), w.element(kind[2], target, t0)
-        whole = builder.sdiv(count, w.number(w.lanes))
-        with cgutils.for_range(builder, whole) as loop:
-            q = builder.mul(loop.index, w.number(w.lanes))
-            w.store(w.load(builder.gep(read, [q])), builder.gep(put, [q]))
-        done = builder.mul(whole, w.number(w.lanes))
-        w.copy_some(builder.gep(read, [done]), builder.gep(put, [done]), builder.sub(count, done))
+        read, put = w.element(kind[0], source, s0), w.element(kind[3], target, t0)
+        dense = [builder.icmp_signed("==", step, w.number(1)) for step in (source_step, target_step)]
+        with builder.if_else(builder.and_(*dense)) as (close, apart):
+            with close:
+                whole = builder.udiv(count, w.number(w.lanes))
+                with cgutils.for_range(builder, whole) as loop:
+                    q = builder.mul(loop.index, w.number(w.lanes))
+                    w.store(w.load(builder.gep(read, [q])), builder.gep(put, [q]))
+                done = builder.mul(whole, w.number(w.lanes))
+                with builder.if_then(builder.icmp_signed("<", done, count)):
+                    w.copy_some(builder.gep(read, [done]), builder.gep(put, [done]), builder.sub(count, done))
+            with apart, cgutils.for_range(builder, count) as loop:
+                value = builder.load(builder.gep(read, [builder.mul(loop.index, source_step)]))
+                builder.store(value, builder.gep(put, [builder.mul(loop.index, target_step)]))
         return context.get_dummy_value()
 
-    return types.void(source, s0, target, t0, count), write
+    return types.void(source, s0, source_step, target, t0, target_step, count), write
