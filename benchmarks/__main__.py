@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other: `python -m benchmarks` writes benchmarks/results/ anew, in a quarter of an hour."""
+"""All benchmarks, one after the other: `python -m benchmarks` writes the figures in benchmarks/results/ anew."""
 
 import subprocess
 import sys

@@ -1,7 +1,7 @@
 """What `paceline warmup` runs: calls of everything that has compiled kernels, so that these are compiled and kept.
 
 Kernels are compiled for the types they are called with, which only their callers know. A new kernel is reached without
-a line here if it is that of a function of one or two tensors or of an optimizer; a test finds those that are not.
+a line here if it is that of a function of one or two tensors or of an optimizer; others need a call here.
 """
 
 from __future__ import annotations
