@@ -10,6 +10,7 @@ dilation, out] of three each.
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy
 
@@ -53,26 +54,14 @@ def _share_out(values, step, elements):
 
 
 @serial
-def _places(s, spans, z, y):
-    """For each kernel position in row z, y of windows, the first and last but one window that have it inside of the
-    image, after where the first of them has it."""
-    for i in range(s[1, 0]):
-        d = z * s[2, 0] + i * s[4, 0] - s[3, 0]
-        for j in range(s[1, 1]):
-            h = y * s[2, 1] + j * s[4, 1] - s[3, 1]
-            if 0 <= d < s[0, 0] and 0 <= h < s[0, 1]:
-                for k in range(len(spans)):
-                    yield (d * s[0, 1] + h) * s[0, 2] + spans[k, 0], spans[k, 1], spans[k, 2]
-
-
-@serial
-def _largest_plane(s, spans, image, out, winners):
+def _largest_plane(s, places, image, out, winners):
     width = s[5, 2]
     for row in range(s[5, 0] * s[5, 1]):
         largest, winner = out[row * width : (row + 1) * width], winners[row * width : (row + 1) * width]
         largest[:] = -numpy.inf
         winner[:] = -1
-        for first, start, stop in _places(s, spans, row // s[5, 1], row % s[5, 1]):
+        for p in range(places.shape[1]):
+            first, start, stop = places[row, p]
             if s[2, 2] == 1:
                 _winner(image[first:], first, 1, largest[start:stop], winner[start:stop])
             elif s[2, 2] == 2:
@@ -121,12 +110,13 @@ def _winner_pairs(s, image, gradient, out):
 
 
 @serial
-def _sum_plane(s, spans, image, divisor, out):
+def _sum_plane(s, places, image, divisor, out):
     width = s[5, 2]
     for row in range(s[5, 0] * s[5, 1]):
         total = out[row * width : (row + 1) * width]
         total[:] = 0
-        for first, start, stop in _places(s, spans, row // s[5, 1], row % s[5, 1]):
+        for p in range(places.shape[1]):
+            first, start, stop = places[row, p]
             if s[2, 2] == 1:
                 _add(image[first:], 1, total[start:stop])
             elif s[2, 2] == 2:
@@ -138,13 +128,14 @@ def _sum_plane(s, spans, image, divisor, out):
 
 
 @serial
-def _spread_plane(s, spans, gradient, divisor, values, out):
+def _spread_plane(s, places, gradient, divisor, values, out):
     out[:] = 0
     width = s[5, 2]
     for row in range(s[5, 0] * s[5, 1]):
         for i in range(width):
             values[i] = gradient[row * width + i] / divisor[row * width + i]
-        for first, start, stop in _places(s, spans, row // s[5, 1], row % s[5, 1]):
+        for p in range(places.shape[1]):
+            first, start, stop = places[row, p]
             if s[2, 2] == 1:
                 _share_out(values[start:stop], 1, out[first:])
             elif s[2, 2] == 2:
@@ -163,11 +154,11 @@ def _part(share, shares, planes):
 
 
 @jit
-def _max_pool(s, spans, images, out, winners):
+def _max_pool(s, places, images, out, winners):
     shares = min(len(images), _SHARES)
     for share in prange(shares):
         for i in _part(share, shares, len(images)):
-            _largest_plane(s, spans, images[i], out[i], winners[i])
+            _largest_plane(s, places, images[i], out[i], winners[i])
 
 
 @jit
@@ -198,20 +189,20 @@ def _max_pool_pairs_backward(s, images, gradients, out):
 
 
 @jit
-def _avg_pool(s, spans, images, divisor, out):
+def _avg_pool(s, places, images, divisor, out):
     shares = min(len(images), _SHARES)
     for share in prange(shares):
         for i in _part(share, shares, len(images)):
-            _sum_plane(s, spans, images[i], divisor, out[i])
+            _sum_plane(s, places, images[i], divisor, out[i])
 
 
 @jit
-def _avg_pool_backward(s, spans, gradients, divisor, out):
+def _avg_pool_backward(s, places, gradients, divisor, out):
     shares = min(len(out), _SHARES)
     for share in prange(shares):
         values = numpy.empty(s[5, 2], out.dtype)
         for i in _part(share, shares, len(out)):
-            _spread_plane(s, spans, gradients[i], divisor, values, out[i])
+            _spread_plane(s, places, gradients[i], divisor, values, out[i])
 
 
 # -- what is called ----------------------------------------------------------------------------------------------------
@@ -221,15 +212,22 @@ def _avg_pool_backward(s, spans, gradients, divisor, out):
 def _sizes(
     image: tuple, kernel: tuple, stride: tuple, padding: tuple, dilation: tuple, out: tuple
 ) -> tuple[Array, Array]:
-    """The table of sizes, and for each kernel column the first and last but one window that have it inside of the
-    image, after where in its row the first of them has it."""
+    """The table of sizes; and for each row of windows and kernel position the first and last but one window that have
+    it inside of the image, after where the first of them has it."""
     rows = ((image, 1), (kernel, 1), (stride, 1), (padding, 0), (dilation, 1), (out, 1))
     table = numpy.array([(one,) * (3 - len(row)) + tuple(row) for row, one in rows], numpy.int64)
-    n, k, s, p, d, count = (int(row[2]) for row in table)
-    first = [i * d - p for i in range(k)]
-    spans = [(max(0, -(w // s)), min(count, -((w - n) // s))) for w in first]
-    spans = [(w + start * s, start, stop) for w, (start, stop) in zip(first, spans, strict=True) if start < stop]
-    return table, numpy.array(spans, numpy.int64).reshape(-1, 3)
+    (_, height, width), kernel, steps, *_, count = table.tolist()
+    places = []
+    for window in itertools.product(*map(range, count[:2]), (0,)):
+        for position in itertools.product(*map(range, kernel)):
+            parts = zip(window, steps, position, table[4].tolist(), table[3].tolist(), strict=True)
+            d, h, w = (i * s + j * gap - p for i, s, j, gap, p in parts)
+            start, stop = max(0, -(w // steps[2])), min(count[2], -((w - width) // steps[2]))
+            if 0 <= d < table[0, 0] and 0 <= h < height and start < stop:
+                places.append(((d * height + h) * width + w + start * steps[2], start, stop))
+            else:
+                places.append((0, 0, 0))  # none of the row has it
+    return table, numpy.array(places, numpy.int64).reshape(count[0] * count[1], -1, 3)
 
 
 @functools.lru_cache(maxsize=256)
@@ -254,12 +252,12 @@ def max_pool(input: Array, out: Array, *geometry: tuple) -> Array | None:
     Returns where in their planes these were, for `max_pool_backward`; None where it looks faster than it remembers.
     """
     image = input.shape[2:]
-    sizes, spans = _sizes(image, *geometry)
+    sizes, places = _sizes(image, *geometry)
     if side_by_side(image, *geometry):
         _max_pool_pairs(sizes, _planes(input), _planes(out))
         return None
     winners = numpy.empty(out.shape, numpy.int32)
-    _max_pool(sizes, spans, _planes(input), _planes(out), _planes(winners))
+    _max_pool(sizes, places, _planes(input), _planes(out), _planes(winners))
     return winners
 
 

@@ -116,6 +116,8 @@ WINDOWS = [
             S(rnd(2, 2, 5, 4), rnd(2, 2, 2, 2), None, 1, "same"),
             S(rnd(2, 2, 5, 4), rnd(2, 2, 5, 4), padding="valid"),
             S(rnd(1, 3, 4, 4).transpose(0, 1, 3, 2), rnd(2, 3, 1, 1).transpose(0, 1, 3, 2)),
+            S(rnd(2, 2, 4, 17), rnd(11, 2, 3, 3), rnd(11), padding=1),  # more than one tile of the compiled kernel
+            S(rnd(1, 2, 7, 8), rnd(3, 2, 2, 2), None, 3, 1),
         ],
         conv2d,
     ),
