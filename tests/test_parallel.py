@@ -432,6 +432,77 @@ def check_hooks_of_users(comm):
             loss(bad(batch(comm)[1])).backward()
 
 
+def check_sizes_of_buckets_are_tried(comm):
+    """All ranks change them in the same steps, whatever times they measure, and the results stay right."""
+
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(*[nn.Linear(600, 600) for _ in range(4)])  # 5.5 MiB
+
+        def forward(self, x):
+            return self.layers(x)
+
+    ddp, plain = DistributedDataParallel(Wide(), bucket_cap_mb="auto"), Wide()
+    plain.load_state_dict(ddp.module.state_dict())
+    x = torch.randn(2, 600, generator=torch.Generator().manual_seed(comm.rank))
+    numbers = set()
+    for step in range(18):
+        for module in (ddp, plain) if step % 8 == 0 else (ddp,):
+            module.zero_grad()
+            loss(module(x)).backward()
+        if step % 8 == 0:
+            average_gradients(plain)
+            assert_same(gradients(ddp), gradients(plain), rtol=1e-5, atol=1e-7)
+        numbers.add(len(ddp._reducer.buckets))
+    if comm.size > 1:
+        assert ddp._reducer._tuner.done and numbers == {2, 4}
+
+
+def check_nan_on_one_rank_is_told_on_all(comm):
+    if comm.size == 1:
+        return
+    ddp = DistributedDataParallel(Net(), check_nan=True)
+    loss(ddp(batch(comm)[1])).backward()
+    x = batch(comm)[1]
+    if comm.rank == comm.size - 1:
+        x[0, 0] = float("nan")
+    with pytest.raises(RuntimeError) as caught:
+        loss(ddp(x)).backward()
+    message = str(caught.value)
+    assert message.startswith(f"DistributedDataParallel: there is NaN in the gradients of:\n  rank {comm.size - 1}: ")
+    assert "last.weight" in message and message.count("rank") == 1
+    assert comm.all_gather_object(message) == [message] * comm.size
+
+
+def check_replicas_that_differ(comm):
+    if comm.size == 1:
+        return
+    ddp = DistributedDataParallel(Net())
+    optimizer = SGD(ddp.parameters(), lr=0.1, momentum=0.9)
+    loss(ddp(batch(comm)[1])).backward()
+    optimizer.step()
+    ddp.check_replicas(optimizer)
+    if comm.rank == 1:
+        optimizer.param_groups[0]["lr"] = 0.2
+        with torch.no_grad():
+            ddp.module.last.bias += 1e-6
+    with pytest.raises(RuntimeError) as caught:
+        ddp.check_replicas(optimizer)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert lines[1].startswith("  last.bias: values") and lines[1].endswith("on rank 0")
+    assert lines[2] == "  optimizer, group 0, lr: 0.2 on rank 1, 0.1 on rank 0"
+    assert comm.all_gather_object(lines) == [lines] * comm.size
+
+
+def check_options_that_differ(comm):
+    if comm.size == 1:
+        return
+    with pytest.raises(RuntimeError, match="bucket_cap_mb=: 2 on rank 1, 1 on rank 0"):
+        DistributedDataParallel(Net(), bucket_cap_mb=1 + comm.rank)
+
+
 def check_a_copy_is_data_parallel_too(comm):
     ddp = DistributedDataParallel(Net())
     other = copy.deepcopy(ddp)
@@ -547,7 +618,7 @@ def test_devices(device):
         (lambda: DistributedDataParallel(3), TypeError, "module should be an nn.Module, got int"),
         (lambda: DistributedDataParallel(nn.ReLU()), RuntimeError, "is not needed when a module doesn't have any"),
         (lambda: DistributedDataParallel(Net(), process_group=3), TypeError, "process_group should be a communicator"),
-        (lambda: DistributedDataParallel(Net(), bucket_cap_mb=0), ValueError, "positive number of MiB, got 0"),
+        (lambda: DistributedDataParallel(Net(), bucket_cap_mb=0), ValueError, "positive number .* or .auto., got 0"),
         (lambda: DistributedDataParallel(Net(), broadcast_buffers="mean"), ValueError, 'or "average", got .mean'),
         (lambda: DistributedDataParallel(Net(), device_ids=[0, 1]), ValueError, "one process per device"),
         (lambda: DistributedDataParallel(Net(), delay=1), TypeError, "unexpected keyword argument 'delay'"),

@@ -6,6 +6,9 @@ import hashlib
 import itertools
 from typing import Any
 
+import numpy
+
+from ...runtime.arrays import to_host
 from ...runtime.comm import Comm
 from ...tensor import Tensor
 from ..module import Module
@@ -23,8 +26,8 @@ def check_arguments(
         raise TypeError(f"{name}: module should be an nn.Module, got {type(module).__name__}")
     if process_group is not None and not isinstance(process_group, Comm):
         raise TypeError(f"{name}: process_group should be a communicator or None, got {type(process_group).__name__}")
-    if bucket_cap_mb is not None and not bucket_cap_mb > 0:
-        raise ValueError(f"{name}: bucket_cap_mb should be a positive number of MiB, got {bucket_cap_mb}")
+    if bucket_cap_mb not in (None, "auto") and not (isinstance(bucket_cap_mb, int | float) and bucket_cap_mb > 0):
+        raise ValueError(f'{name}: bucket_cap_mb should be a positive number of MiB or "auto", got {bucket_cap_mb!r}')
     if broadcast_buffers not in (True, False, "average"):
         raise ValueError(f'{name}: broadcast_buffers should be True, False or "average", got {broadcast_buffers!r}')
     found = {str(p.device) for p in module.parameters()}
@@ -35,10 +38,31 @@ def check_arguments(
         )
 
 
-def check_same_everywhere(module: Module, comm: Comm) -> None:
-    """Raise the same error on all ranks if their modules differ from rank 0's."""
+def check_same_module(module: Module, comm: Comm, options: dict[str, Any]) -> None:
+    """Raise the same error on all ranks if their modules or options differ from rank 0's."""
     everything = itertools.chain(module.named_parameters(), module.named_buffers())
     mine = {name: _describe(tensor) for name, tensor in everything}
+    mine |= {f"{name}=": repr(value) for name, value in options.items()} | {"NumPy": numpy.__version__}
+    _compare(mine, comm, "DistributedDataParallel(): every rank must build the same module, but these differ:")
+
+
+def check_same_values(module: Module, optimizer: Any, comm: Comm) -> None:
+    """Raise the same error on all ranks if values, or the optimizer's options or state, differ from rank 0's."""
+    everything = itertools.chain(module.named_parameters(), module.named_buffers())
+    mine = {name: _digest(tensor) for name, tensor in everything}
+    if optimizer is not None:
+        mine["optimizer"] = type(optimizer).__name__
+        for i, group in enumerate(optimizer.param_groups):
+            mine |= {f"optimizer, group {i}, {name}": repr(group[name]) for name in group if name != "params"}
+            mine[f"optimizer, group {i}"] = f"parameters {[list(p.shape) for p in group['params']]}"
+            for k, p in enumerate(group["params"]):
+                entries = optimizer.state.get(p, {}).items()
+                mine |= {f"optimizer, group {i}, {name} of parameter {k}": _digest(value) for name, value in entries}
+    _compare(mine, comm, "check_replicas(): what should be the same on all ranks differs:")
+
+
+def _compare(mine: dict[str, str], comm: Comm, headline: str) -> None:
+    """Raise the same error on all ranks if their descriptions differ from rank 0's."""
     digest = hashlib.blake2b(repr(list(mine.items())).encode(), digest_size=16).digest()
     if len(set(comm.all_gather_object(digest))) == 1:
         return
@@ -53,9 +77,15 @@ def check_same_everywhere(module: Module, comm: Comm) -> None:
             lines.append(f"\n  the order of names on rank {rank} is not that on rank 0")
     if len(lines) > _MESSAGE_LINES:
         lines[_MESSAGE_LINES:] = [f"\n  and {len(lines) - _MESSAGE_LINES} more"]
-    raise RuntimeError(
-        "DistributedDataParallel(): every rank must build the same module, but these differ:" + "".join(lines)
-    )
+    raise RuntimeError(headline + "".join(lines))
+
+
+def _digest(value: Any) -> str:
+    """A short text that stands for a tensor's values."""
+    if not isinstance(value, Tensor):
+        return repr(value)
+    array = to_host(value.array)
+    return f"values {hashlib.blake2b(array.tobytes(), digest_size=4).hexdigest()}"
 
 
 def _describe(tensor: Tensor) -> str:

@@ -19,11 +19,12 @@ from ...tensor import Tensor
 from ...tensor.creation import tensor
 from ..module import Module
 from .buffers import BufferSync
-from .checks import check_arguments, check_same_everywhere
+from .checks import check_arguments, check_same_module, check_same_values
 from .flat import cut, dense_places, pack, unpack
 from .join import Join, Joinable, JoinHook
 from .lanes import Lanes
-from .reducer import GradBucket, MiB, Reducer
+from .reducer import GradBucket, Reducer
+from .tuning import MiB
 
 
 class DistributedDataParallel(Module, Joinable):
@@ -42,11 +43,13 @@ class DistributedDataParallel(Module, Joinable):
         process_group: the communicator; default: all ranks of the job.
         broadcast_buffers: before every forward in training mode take over rank 0's buffers; or, with "average", the
             mean over ranks of the floating-point ones, which for batch norm is the better estimate.
-        bucket_cap_mb: size of a bucket in MiB; default 25.
+        bucket_cap_mb: size of a bucket in MiB, default 25; or "auto" to try several in the first steps.
         find_unused_parameters, gradient_as_bucket_view, static_graph: accepted for PyTorch's sake; unused parameters
             are always found, and buckets are views wherever an arena holds the gradients.
         lanes: the number of parts that every global batch is cut into, for results with the same bits on any number of
             ranks up to this one; see `lanes()` and docs/lanes.md. Sets the threads of BLAS to one.
+        check_nan: look for NaN in this rank's gradients before they are averaged, and raise on all ranks the same error
+            that names rank and parameters; takes a pass over the gradients and a message for each bucket.
 
     Raises:
         RuntimeError: the ranks' modules differ (the same message on all ranks), or nothing requires a gradient.
@@ -66,20 +69,24 @@ class DistributedDataParallel(Module, Joinable):
         output_device: Any = None,
         process_group: Comm | None = None,
         broadcast_buffers: bool | str = True,
-        bucket_cap_mb: float | None = None,
+        bucket_cap_mb: float | str | None = None,
         find_unused_parameters: bool = False,
         gradient_as_bucket_view: bool = False,
         static_graph: bool = False,
         lanes: int | None = None,
+        check_nan: bool = False,
     ) -> None:
         super().__init__()
         check_arguments(module, device_ids, process_group, broadcast_buffers, bucket_cap_mb)
         self.module = module
         self.process_group = world_comm() if process_group is None else process_group
         self.broadcast_buffers = broadcast_buffers
-        self._cap = int((25 if bucket_cap_mb is None else bucket_cap_mb) * MiB)
+        self._tunes = bucket_cap_mb == "auto"
+        self._cap = int(25 * MiB if bucket_cap_mb in (None, "auto") else bucket_cap_mb * MiB)
+        self._checks_nan = check_nan
         if self.process_group.size > 1:
-            check_same_everywhere(module, self.process_group)
+            options = {"broadcast_buffers": broadcast_buffers, "bucket_cap_mb": bucket_cap_mb, "lanes": lanes}
+            check_same_module(module, self.process_group, options | {"check_nan": check_nan})
             self._broadcast(itertools.chain(module.parameters(), module.buffers()))
         self._lane_count = lanes
         if lanes is not None:
@@ -90,7 +97,7 @@ class DistributedDataParallel(Module, Joinable):
 
     def _attach(self) -> None:
         """Make what combines the gradients of this module's parameters."""
-        parameters = [p for p in self.module.parameters() if p.requires_grad]
+        parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         if not parameters:
             raise RuntimeError(
                 "DistributedDataParallel is not needed when a module doesn't have any parameters that require a "
@@ -100,9 +107,9 @@ class DistributedDataParallel(Module, Joinable):
         self._reducer = Reducer(self.process_group, parameters, self._cap)
         self._lanes: Lanes | None = None
         if self._lane_count is not None:
-            self._lanes = Lanes(self.module, self._lane_count, self.process_group, parameters, self._cap)
+            self._lanes = Lanes(self.module, self._lane_count, self.process_group, list(parameters.values()), self._cap)
         elif self.process_group.size > 1:
-            self._reducer.watch()
+            self._reducer.watch(self._tunes, self._checks_nan)
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         if self._lanes is not None:
@@ -201,6 +208,17 @@ class DistributedDataParallel(Module, Joinable):
         if self._lanes is None:
             raise RuntimeError("lane_mean(): this model has no lanes; see DistributedDataParallel(..., lanes=...)")
         return self._lanes.mean(values)
+
+    def check_replicas(self, optimizer: Any = None) -> None:
+        """Verify that parameters and buffers, and an optimizer's options and state, are the same on all ranks.
+
+        Ranks that drift apart (through a random number, a rank's own loss scale, a race) show it nowhere else. Call it
+        on every rank, at the start and once in a while.
+
+        Raises:
+            RuntimeError: they differ; the same message on all ranks says what on which.
+        """
+        check_same_values(self.module, optimizer, self.process_group)
 
     def register_comm_hook(self, state: Any, hook: Callable[[Any, GradBucket], Any]) -> None:
         """Let `hook(state, bucket)` combine each bucket of gradients over the ranks, in place of the mean.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,8 +20,8 @@ from ...tensor.arena import flat_gradients
 from ...tensor.creation import zeros_like
 from ..parameter import Parameter
 from .flat import cut, pack, places_of, unpack
+from .tuning import BucketTuner, MiB
 
-MiB = 1 << 20
 _FIRST_BUCKET = MiB  # bytes; small, so that the first all-reduce starts early in backward
 
 Hook = Callable[[Any, "GradBucket"], Any]
@@ -91,21 +92,28 @@ class Bucket(LeafGroup):
 class Reducer:
     """Averages gradients bucket by bucket, in an order that all ranks have agreed on."""
 
-    def __init__(self, comm: Comm, parameters: list[Parameter], cap: int) -> None:
+    def __init__(self, comm: Comm, named_parameters: dict[str, Parameter], cap: int) -> None:
         self.comm = comm
+        self.names = list(named_parameters)
         self.enabled = True
         self.cap = cap
-        self.parameters = parameters
+        self.parameters = list(named_parameters.values())
         self.hook: tuple[Hook, Any] | None = None
         self.divisor: float | None = None  # of the sum over ranks, if it is not their number
         self.buckets: list[Bucket] = []
-        self._order_agreed = False
+        self._order: list[int] = []  # of the parameters, once it is agreed on
+        self._tuner: BucketTuner | None = None
+        self._checks_nan = False
         self._asynchronous = comm.backend == "mpi" and _has_spare_cores()
         self.reset()
 
-    def watch(self) -> None:
+    def watch(self, tune: bool, check_nan: bool) -> None:
         """Take part in all backward passes from now on."""
         Variable.any_groups = True
+        self._checks_nan = check_nan
+        if tune:
+            self._tuner = BucketTuner(self.comm, sum(parameter.nbytes for parameter in self.parameters))
+            self.cap = self._tuner.cap
         # One bucket for each parameter, to learn the order in which gradients become complete.
         self.plan(reversed(range(len(self.parameters))), 0)
 
@@ -129,6 +137,7 @@ class Reducer:
         if self.enabled:
             if not self.started:
                 self.started = True
+                self._began = time.perf_counter()
                 queue_callback(self.finish)
             bucket.pending = True
 
@@ -146,6 +155,8 @@ class Reducer:
         """Average the gradients of the next bucket."""
         bucket = self.buckets[self.sent]
         self.sent += 1
+        if self._checks_nan:
+            self._check_nan(bucket)
         flat = self._slice_of(bucket)
         if flat is not None:
             self.used[bucket.members] = 1
@@ -220,8 +231,11 @@ class Reducer:
         if not self.used.all():
             for i in numpy.flatnonzero(self.used == 0):
                 self.parameters[i].grad = None
-        if not self._order_agreed:
+        if not self._order:
             self.agree_on_order()
+        elif self._tuner is not None and not self._tuner.done and self._tuner.record(time.perf_counter() - self._began):
+            self.cap = self._tuner.cap
+            self.plan(self._order, self.cap)
         self.reset()
 
     def take_part(self) -> None:
@@ -230,6 +244,7 @@ class Reducer:
         for parameter in self.parameters:
             parameter.gradient = None
         self.started = True
+        self._began = time.perf_counter()
         self.finish()
         for parameter, gradient in zip(self.parameters, before, strict=True):
             parameter.gradient = gradient
@@ -238,8 +253,22 @@ class Reducer:
         """Plan buckets in the order in which gradients became complete on rank 0."""
         numbers = dict.fromkeys([*self.completed, *range(len(self.buckets))])  # unused ones last
         order = [i for number in numbers for i in self.buckets[number].members]
-        self.plan(self.comm.broadcast_object(order), self.cap)
-        self._order_agreed = True
+        self._order = self.comm.broadcast_object(order)
+        self.plan(self._order, self.cap)
+
+    def _check_nan(self, bucket: Bucket) -> None:
+        """Raise the same error on all ranks if one has NaN in its gradients of this bucket."""
+        found = [
+            i
+            for i, parameter in zip(bucket.members, bucket.parameters, strict=True)
+            if parameter.gradient is not None and bool((parameter.gradient.array != parameter.gradient.array).any())
+        ]
+        flag = numpy.array([bool(found)])
+        self.comm.all_reduce(flag, ReduceOp.MAX)
+        if flag[0]:
+            everybody = self.comm.all_gather_object([self.names[i] for i in found])
+            lines = [f"\n  rank {rank}: {', '.join(names)}" for rank, names in enumerate(everybody) if names]
+            raise RuntimeError("DistributedDataParallel: there is NaN in the gradients of:" + "".join(lines))
 
 
 def _has_spare_cores() -> bool:
