@@ -17,6 +17,7 @@ from typing import NamedTuple, Self
 
 from ..runtime import faults, recorder, report, watchdog
 from . import leftovers
+from .output import Output
 from .worker import die_with_parent
 
 # How long ranks get to end by themselves after an interrupt or another rank's failure. The sender of a TERM decides for
@@ -92,6 +93,7 @@ class Job:
         self._signal: int | None = None
         self._kill_at = float("inf")
         self._look_at = time.monotonic() + _LOOK_SECONDS
+        self._output = Output(self.folder, size) if size > 1 else None
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._events, selectors.EVENT_READ)
         self._pidfds: list[int] = []
@@ -105,7 +107,7 @@ class Job:
         self._kill()
         if self._main is not None:
             self._main.wait()
-        leftovers.kill_descendants()
+        self._end_ranks()
         leftovers.remove_shared_memory(self._shared_memory)
         for pidfd in self._pidfds:
             os.close(pidfd)
@@ -132,7 +134,16 @@ class Job:
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)
-        return self._verdict(command[0], self._main.wait())
+        verdict = self._verdict(command[0], self._main.wait())
+        self._end_ranks()
+        return verdict
+
+    def _end_ranks(self) -> None:
+        """End whatever mpiexec has left, and show its last words."""
+        leftovers.kill_descendants()
+        if self._output is not None:
+            self._output.finish()
+            self._output = None
 
     @property
     def stopped(self) -> bool:
@@ -265,9 +276,9 @@ class Job:
         code = 128 + number if number else code or 1
         if cause is not None:
             code, number = endings.get(cause.rank, (code, number))
-        ending = f"died of {signal.Signals(number).name}" if number else f"ended with exit code {code}"
+        text = f"died of {signal.Signals(number).name}" if number else f"ended with exit code {code}"
         who, summary = (program, "") if cause is None else (f"rank {cause.rank}", cause.summary)
-        return code, f"{who} {ending}" + _after(", ", summary)
+        return code, f"{who} {text}" + _after(", ", summary)
 
 
 def _after(separator: str, text: str) -> str:

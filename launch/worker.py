@@ -5,6 +5,7 @@ Called as `python -m paceline.launch.worker SCRIPT ARGS...` or `... -m MODULE AR
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import io
 import os
@@ -14,8 +15,9 @@ import sys
 from types import TracebackType
 from typing import Any, BinaryIO, TextIO
 
-from ..runtime import faults
+from ..runtime import faults, recorder
 from ..runtime.world import get_world
+from .output import pipe_path
 
 # Where every rank writes its output into files of its own.
 LOG_FOLDER = "PACELINE_LOG_DIR"
@@ -71,13 +73,19 @@ def _open_stream(stream: TextIO, rank: int, suffix: str) -> TextIO:
 
     What libraries and child processes print then goes to the file alone.
     """
+    tag = rank
+    with contextlib.suppress(OSError, KeyError):  # on the launcher's machine it puts the tags
+        pipe = os.open(pipe_path(os.environ[recorder.FOLDER], rank, stream.fileno()), os.O_WRONLY)
+        os.dup2(pipe, stream.fileno())
+        os.close(pipe)
+        tag = 0
     folder = os.environ.get(LOG_FOLDER)
     if folder is None:
-        return _line_stream(stream, rank)
+        return _line_stream(stream, tag)
     file = open(os.path.join(folder, f"rank-{rank}.{suffix}"), "wb")
     screen = open(os.dup(stream.fileno()), "w", encoding=stream.encoding, errors=stream.errors)
     os.dup2(file.fileno(), stream.fileno())
-    return _LoggedStream(file, _line_stream(screen, rank))
+    return _LoggedStream(file, _line_stream(screen, tag))
 
 
 def _line_stream(stream: TextIO, rank: int) -> TextIO:
