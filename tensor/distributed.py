@@ -1,171 +1,217 @@
-"""torch.distributed's functions on Tensors, over the communicator at hand.
+"""torch.distributed's collectives on Tensors, over the communicator of a group.
 
-Nothing has to be initialised: the world is known from how the process was started.
+`src` and `dst` are ranks of the job, also where a group is given; `group_src` and `group_dst` are ranks of the group.
 """
 
 from __future__ import annotations
 
-import datetime
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
-from ..runtime import watchdog
+from ..autograd.variable import changed
 from ..runtime.arrays import Array, module_of
-from ..runtime.comm import ReduceOp, Work, world_comm, world_rank, world_size
-from ..runtime.world import get_world
-
-_BACKENDS = ("mpi", "gloo", "nccl", "cpu:gloo,cuda:nccl")
-
-
-class _HasArray(Protocol):
-    array: Array
+from ..runtime.comm import Comm, ReduceOp, Work
+from .process_group import Group, get_group_rank, members_of
+from .tensor import Tensor
 
 
-def is_available() -> bool:
-    """Whether this module can be used: always."""
-    return True
+def barrier(group: Group = None, async_op: bool = False, device_ids: Any = None) -> Work | None:
+    """Return when every rank of the group has called it."""
+    comm = members_of("barrier", group)
+    return None if comm is None else comm.barrier(async_op)
 
 
-def is_initialized() -> bool:
-    """Whether collectives can be called: always."""
-    return True
-
-
-def init_process_group(
-    backend: str | None = None,
-    init_method: str | None = None,
-    timeout: datetime.timedelta | None = None,
-    world_size: int = -1,
-    rank: int = -1,
-) -> None:
-    """Accepted so that PyTorch's scripts run, and checked; the launcher has decided rank and size already.
-
-    Args:
-        backend: None, "mpi", "gloo" or "nccl"; each means the communicator of the machine's MPI.
-        init_method: None or "env://".
-        timeout: how long a rank may wait in a collective before the job is ended with a report; None is the value of
-            PACELINE_TIMEOUT, or else ten minutes.
-        world_size: -1, or the number of ranks.
-        rank: -1, or this process's rank.
-
-    Raises:
-        ValueError: an unknown backend, or a rank or world size that this job does not have.
-
-    Example:
-        >>> init_process_group("gloo")
-        >>> get_world_size()
-        1
-    """
-    if backend is not None and backend.lower() not in _BACKENDS:
-        raise ValueError(f"init_process_group(): backend should be one of {', '.join(_BACKENDS)}, got {backend!r}")
-    if init_method not in (None, "env://"):
-        raise ValueError(
-            f"init_process_group(): init_method {init_method!r} is not supported: start the job with "
-            "`paceline run -n N script.py` or mpirun, which bring the processes together"
-        )
-    for name, given, found in (("world_size", world_size, get_world_size()), ("rank", rank, get_rank())):
-        if given not in (-1, found):
-            raise ValueError(
-                f"init_process_group(): {name} is {given}, but this process was started as rank {get_rank()} of "
-                f"{get_world_size()}; start the job with `paceline run -n N script.py` or mpirun"
-            )
-    if timeout is not None:
-        watchdog.set_timeout(timeout.total_seconds())
-    world_comm()
-
-
-def destroy_process_group() -> None:
-    """Accepted so that PyTorch's scripts run; MPI ends with the process."""
-
-
-def get_rank() -> int:
-    """This process's rank, 0 .. get_world_size() - 1."""
-    return world_rank()
-
-
-def get_node_local_rank(fallback_rank: int | None = None) -> int:
-    """The number of this process among the job's processes on its machine; it is always known."""
-    return get_world().local_rank
-
-
-def get_world_size() -> int:
-    """The number of processes in the job."""
-    return world_size()
-
-
-def get_backend() -> str:
-    """The communicator in use: "solo", "mpi" or "threads"."""
-    return world_comm().backend
-
-
-def barrier(*, async_op: bool = False) -> Work | None:
-    """Return when every rank has called it."""
-    return world_comm().barrier(async_op=async_op)
-
-
-def all_reduce(tensor: _HasArray, op: ReduceOp = ReduceOp.SUM, *, async_op: bool = False) -> Work | None:
+def all_reduce(
+    tensor: Tensor, op: ReduceOp = ReduceOp.SUM, group: Group = None, async_op: bool = False
+) -> Work | None:
     """Combine `tensor` elementwise over all ranks, in place, on every rank.
 
     Args:
         tensor: same shape and dtype on every rank.
-        op: ReduceOp.SUM, PRODUCT, MIN or MAX.
+        op: ReduceOp.SUM, AVG, PRODUCT, MIN, MAX, BAND, BOR or BXOR.
+        group: the ranks; default: all of the job.
         async_op: return a Work to wait for, instead of None.
 
     Raises:
         CollectiveMismatchError: the ranks' calls differ.
     """
-    return world_comm().all_reduce(_array("all_reduce", "tensor", tensor), op, async_op=async_op)
+    comm = members_of("all_reduce", group)
+    if comm is None:
+        return None
+    return _handle(comm.all_reduce(array_of("all_reduce", "tensor", tensor), op, async_op), "all_reduce", tensor)
 
 
-def reduce(tensor: _HasArray, dst: int, op: ReduceOp = ReduceOp.SUM) -> None:
+def reduce(
+    tensor: Tensor,
+    dst: int | None = None,
+    op: ReduceOp = ReduceOp.SUM,
+    group: Group = None,
+    async_op: bool = False,
+    group_dst: int | None = None,
+) -> Work | None:
     """Combine `tensor` elementwise over all ranks, in place on rank `dst`; the other ranks keep theirs."""
-    comm = world_comm()
-    array = _array("reduce", "tensor", tensor)
-    if not 0 <= dst < comm.size:
-        raise ValueError(f"reduce(): dst should be a rank from 0 to {comm.size - 1}, got {dst}")
-    comm.all_reduce(array if comm.rank == dst else array.copy(), op)
+    comm = members_of("reduce", group)
+    if comm is None:
+        return None
+    root = peer_of("reduce", "dst", comm, dst, group_dst)
+    return _handle(comm.reduce(array_of("reduce", "tensor", tensor), root, op, async_op), "reduce", tensor)
 
 
-def broadcast(tensor: _HasArray, src: int = 0, *, async_op: bool = False) -> Work | None:
+def broadcast(
+    tensor: Tensor,
+    src: int | None = None,
+    group: Group = None,
+    async_op: bool = False,
+    group_src: int | None = None,
+) -> Work | None:
     """Overwrite `tensor` on every rank by that of rank `src`; same shape and dtype everywhere."""
-    return world_comm().broadcast(_array("broadcast", "tensor", tensor), src, async_op=async_op)
+    comm = members_of("broadcast", group)
+    if comm is None:
+        return None
+    root = peer_of("broadcast", "src", comm, src, group_src)
+    return _handle(comm.broadcast(array_of("broadcast", "tensor", tensor), root, async_op), "broadcast", tensor)
 
 
-def all_gather(tensor_list: list[_HasArray], tensor: _HasArray) -> None:
+def all_gather(
+    tensor_list: Sequence[Tensor], tensor: Tensor, group: Group = None, async_op: bool = False
+) -> Work | None:
     """Fill `tensor_list` on every rank by all ranks' tensors in rank order.
 
     Args:
-        tensor_list: one tensor per rank, each of `tensor`'s shape and dtype.
-        tensor: same shape and dtype on every rank.
+        tensor_list: one tensor per rank, each of the shape and dtype of that rank's `tensor`.
+        tensor: same dtype on every rank; shapes may differ, as those in the list.
+        group: the ranks; default: all of the job.
+        async_op: return a Work to wait for, instead of None.
     """
-    comm = world_comm()
-    array = _array("all_gather", "tensor", tensor)
-    outputs = [_array("all_gather", "tensor_list", each) for each in tensor_list]
-    _check_length("all_gather", "tensor_list", outputs, comm.size)
-    for index, output in enumerate(outputs):
-        if output.shape != array.shape or output.dtype != array.dtype:
-            raise ValueError(
-                f"all_gather(): tensor_list[{index}] is {output.dtype} {list(output.shape)}, but tensor is "
-                f"{array.dtype} {list(array.shape)}"
-            )
-    gathered = module_of(array).empty((comm.size, *array.shape), array.dtype)
-    comm.all_gather(gathered, array)
-    for output, part in zip(outputs, gathered, strict=True):
-        output[...] = part
+    comm = members_of("all_gather", group)
+    if comm is None:
+        return None
+    outputs = _arrays("all_gather", "tensor_list", tensor_list, comm)
+    array = array_of("all_gather", "tensor", tensor)
+    _check_own_part("all_gather", "tensor_list", outputs, "tensor", array, comm)
+    return _handle(comm.all_gather(outputs, array, async_op), "all_gather", *tensor_list)
 
 
-def all_gather_object(object_list: list[Any], obj: Any) -> None:
-    """Fill `object_list` on every rank by all ranks' picklable objects in rank order."""
-    comm = world_comm()
-    _check_length("all_gather_object", "object_list", object_list, comm.size)
-    object_list[:] = comm.all_gather_object(obj)
+def all_gather_into_tensor(
+    output_tensor: Tensor, input_tensor: Tensor, group: Group = None, async_op: bool = False
+) -> Work | None:
+    """Fill `output_tensor` by all ranks' equal tensors in rank order, one behind or above the other."""
+    comm = members_of("all_gather_into_tensor", group)
+    if comm is None:
+        return None
+    output = array_of("all_gather_into_tensor", "output_tensor", output_tensor)
+    array = array_of("all_gather_into_tensor", "input_tensor", input_tensor)
+    return _handle(comm.all_gather(output, array, async_op), "all_gather_into_tensor", output_tensor)
 
 
-def broadcast_object_list(object_list: list[Any], src: int = 0) -> None:
-    """Overwrite `object_list` on every rank by the picklable objects of rank `src`."""
-    object_list[:] = world_comm().broadcast_object(object_list, src)
+def reduce_scatter(
+    output: Tensor,
+    input_list: Sequence[Tensor],
+    op: ReduceOp = ReduceOp.SUM,
+    group: Group = None,
+    async_op: bool = False,
+) -> Work | None:
+    """Combine the ranks' lists elementwise; rank r gets the r-th tensor in `output`. Sizes in a list may differ."""
+    comm = members_of("reduce_scatter", group)
+    if comm is None:
+        return None
+    arrays = _arrays("reduce_scatter", "input_list", input_list, comm)
+    array = array_of("reduce_scatter", "output", output)
+    _check_own_part("reduce_scatter", "input_list", arrays, "output", array, comm)
+    return _handle(comm.reduce_scatter(array, arrays, op, async_op), "reduce_scatter", output)
 
 
-def _array(function: str, name: str, tensor: _HasArray) -> Array:
+def reduce_scatter_tensor(
+    output: Tensor, input: Tensor, op: ReduceOp = ReduceOp.SUM, group: Group = None, async_op: bool = False
+) -> Work | None:
+    """Combine `input` elementwise over the ranks; rank r gets the r-th of its equal parts in `output`."""
+    comm = members_of("reduce_scatter_tensor", group)
+    if comm is None:
+        return None
+    into = array_of("reduce_scatter_tensor", "output", output)
+    array = array_of("reduce_scatter_tensor", "input", input)
+    return _handle(comm.reduce_scatter(into, array, op, async_op), "reduce_scatter_tensor", output)
+
+
+def all_to_all(
+    output_tensor_list: Sequence[Tensor],
+    input_tensor_list: Sequence[Tensor],
+    group: Group = None,
+    async_op: bool = False,
+) -> Work | None:
+    """Send the r-th tensor of the list to rank r, and get one from each; sizes may differ."""
+    comm = members_of("all_to_all", group)
+    if comm is None:
+        return None
+    outputs = _arrays("all_to_all", "output_tensor_list", output_tensor_list, comm)
+    arrays = _arrays("all_to_all", "input_tensor_list", input_tensor_list, comm)
+    return _handle(comm.all_to_all(outputs, arrays, async_op), "all_to_all", *output_tensor_list)
+
+
+def all_to_all_single(
+    output: Tensor,
+    input: Tensor,
+    output_split_sizes: Sequence[int] | None = None,
+    input_split_sizes: Sequence[int] | None = None,
+    group: Group = None,
+    async_op: bool = False,
+) -> Work | None:
+    """Send the r-th part of `input` along its first dim to rank r; `output` gets one part from each rank.
+
+    Args:
+        output, input: of one dtype, contiguous.
+        output_split_sizes, input_split_sizes: rows of the parts; None: equal parts.
+        group: the ranks; default: all of the job.
+        async_op: return a Work to wait for, instead of None.
+    """
+    comm = members_of("all_to_all_single", group)
+    if comm is None:
+        return None
+    into = array_of("all_to_all_single", "output", output)
+    array = array_of("all_to_all_single", "input", input)
+    if output_split_sizes is None and input_split_sizes is None:
+        return _handle(comm.all_to_all(into, array, async_op), "all_to_all_single", output)
+    outputs = _parts("output", into, output_split_sizes, comm)
+    arrays = _parts("input", array, input_split_sizes, comm)
+    return _handle(comm.all_to_all(outputs, arrays, async_op), "all_to_all_single", output)
+
+
+def gather(
+    tensor: Tensor,
+    gather_list: Sequence[Tensor] | None = None,
+    dst: int | None = None,
+    group: Group = None,
+    async_op: bool = False,
+    group_dst: int | None = None,
+) -> Work | None:
+    """Fill `gather_list` on rank `dst` (default: the first) by all ranks' equal tensors; the others pass None."""
+    comm = members_of("gather", group)
+    if comm is None:
+        return None
+    root = peer_of("gather", "dst", comm, dst, group_dst, default=0)
+    outputs = None if gather_list is None else _arrays("gather", "gather_list", gather_list, comm)
+    work = comm.gather(outputs, array_of("gather", "tensor", tensor), root, async_op)
+    return _handle(work, "gather", *(gather_list or ()))
+
+
+def scatter(
+    tensor: Tensor,
+    scatter_list: Sequence[Tensor] | None = None,
+    src: int | None = None,
+    group: Group = None,
+    async_op: bool = False,
+    group_src: int | None = None,
+) -> Work | None:
+    """Overwrite `tensor` on rank r by the r-th of rank `src`'s list (default: the first rank's); others pass None."""
+    comm = members_of("scatter", group)
+    if comm is None:
+        return None
+    root = peer_of("scatter", "src", comm, src, group_src, default=0)
+    arrays = None if scatter_list is None else _arrays("scatter", "scatter_list", scatter_list, comm)
+    return _handle(comm.scatter(array_of("scatter", "tensor", tensor), arrays, root, async_op), "scatter", tensor)
+
+
+def array_of(function: str, name: str, tensor: Tensor) -> Array:
     """The memory of a Tensor."""
     try:
         return tensor.array
@@ -173,7 +219,74 @@ def _array(function: str, name: str, tensor: _HasArray) -> Array:
         raise TypeError(f"{function}(): {name} should be a Tensor, got {type(tensor).__name__}") from None
 
 
-def _check_length(function: str, name: str, items: list[Any], size: int) -> None:
-    """Check that a list has room for one entry per rank."""
+def _arrays(function: str, name: str, tensors: Sequence[Tensor], comm: Comm) -> list[Array]:
+    """The memory of a list of one Tensor per rank."""
+    check_length(function, name, tensors, comm.size)
+    return [array_of(function, f"{name}[{index}]", tensor) for index, tensor in enumerate(tensors)]
+
+
+def check_length(function: str, name: str, items: Sequence[Any], size: int) -> None:
+    """Check that a list has one entry per rank."""
     if len(items) != size:
         raise ValueError(f"{function}(): {name} has {len(items)} entries, expected one for each of the {size} ranks")
+
+
+def _check_own_part(
+    function: str, list_name: str, parts: list[Array], name: str, array: Array, comm: Comm
+) -> None:
+    own = parts[comm.rank]
+    if own.shape != array.shape or own.dtype != array.dtype:
+        raise ValueError(
+            f"{function}(): {list_name}[{comm.rank}] is {own.dtype} {list(own.shape)}, but {name} is {array.dtype} "
+            f"{list(array.shape)}"
+        )
+
+
+def _parts(name: str, array: Array, rows: Sequence[int] | None, comm: Comm) -> list[Array]:
+    """The parts of an array along its first dim."""
+    if rows is None:
+        rows = [array.shape[0] // comm.size] * comm.size
+    check_length("all_to_all_single", f"{name}_split_sizes", rows, comm.size)
+    if sum(rows) != array.shape[0]:
+        raise ValueError(
+            f"all_to_all_single(): {name}_split_sizes {list(rows)} should add up to the {array.shape[0]} rows of {name}"
+        )
+    bounds = [sum(rows[:index]) for index in range(1, comm.size)]
+    return module_of(array).split(array, bounds)
+
+
+def peer_of(
+    function: str,
+    name: str,
+    comm: Comm,
+    global_rank: int | None,
+    group_rank: int | None,
+    default: int | None = None,
+) -> int:
+    """The rank in the group that one of two arguments names."""
+    if global_rank is not None and group_rank is not None:
+        raise ValueError(f"{function}(): give {name} or group_{name}, not both")
+    if global_rank is not None:
+        if global_rank not in comm.ranks:
+            raise ValueError(
+                f"{function}(): {name} should be one of the ranks {_list_of(comm.ranks)}, got {global_rank}"
+            )
+        return get_group_rank(comm, global_rank)
+    rank = default if group_rank is None else group_rank
+    if rank is None:
+        raise ValueError(f"{function}(): {name} is missing")
+    return rank
+
+
+def _list_of(ranks: Sequence[int]) -> str:
+    """Ranks for a message, however many."""
+    return str(list(ranks)) if len(ranks) <= 8 else f"{ranks[0]} ... {ranks[-1]}"
+
+
+def _handle(work: Work | None, function: str, *filled: Tensor) -> Work | None:
+    """Note that tensors are changed in place; the Work, if there is one, now speaks of Tensors."""
+    for tensor in filled:
+        changed(tensor, function)
+    if work is not None:
+        work.outputs = list(filled)
+    return work
