@@ -126,6 +126,26 @@ def test_a_rank_that_is_ten_times_slower_is_reported_and_nothing_fails(tmp_path)
     assert f"all_reduce(float64 [5], op=sum) at {path}:10; it waits" in done.stderr
 
 
+def test_a_long_wait_is_reported_before_it_is_too_long(tmp_path):
+    path = tmp_path / "train.py"
+    path.write_text(
+        "import time\n"
+        "from paceline.runtime import watchdog\n"
+        "from paceline.runtime.comm import world_comm\n"
+        "watchdog.WARN_SECONDS = 0.1\n"
+        "comm = world_comm()\n"
+        "if comm.rank == 1: time.sleep(0.8)\n"
+        "comm.barrier()\n"
+    )
+    done = finish_job([*RUN, "-n", "3", str(path)], timeout=30)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "paceline: " in line]
+    assert line.endswith(
+        f"paceline: rank 1 has not entered #1 barrier() at {path}:7; "
+        f"it is in user code at {path}:6 in <module>, after the start of MPI at {path}:5"
+    )
+
+
 def test_usr2_shows_what_the_ranks_are_doing(tmp_path):
     path = tmp_path / "train.py"
     path.write_text(PROGRAM.format(action="print('ready', flush=True); time.sleep(60)  # here"))
