@@ -11,6 +11,7 @@ from ...autograd.primitive import primitive
 from ...autograd.variable import Variable, box
 from ...runtime.arrays import Array, module_of
 from ..kernels import compiled, compiled_vjp, sources
+from .softmax import largest
 
 
 @primitive(residuals=("sums",))
@@ -34,7 +35,7 @@ def attention(
     seen = _seen(xp, mask, causal, scores.shape)
     if seen is not None:
         scores = xp.where(seen, scores, xp.asarray(-math.inf, scores.dtype))
-    peaks = scores.max(-1, keepdims=True, initial=-math.inf)
+    peaks = largest(xp, scores, -1)
     peaks[xp.isneginf(peaks)] = 0
     scores -= peaks
     weights = xp.exp(scores, out=scores)

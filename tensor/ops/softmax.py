@@ -14,7 +14,7 @@ from .cast import accepts_dtype
 from .shaping import one_dim
 
 
-def _largest(xp: Any, input: Array, dim: int) -> Array:
+def largest(xp: Any, input: Array, dim: int) -> Array:
     """The largest element along dim; for an empty tensor, which has none, nothing that changes it."""
     return input.max(dim, keepdims=True) if input.size else input.sum(dim, keepdims=True)
 
@@ -22,7 +22,7 @@ def _largest(xp: Any, input: Array, dim: int) -> Array:
 @primitive(promote="float")
 def softmax(xp, input: Array, dim: int):
     """exp(input) / sum(exp(input)) along dim, without overflow."""
-    e = xp.exp(input - _largest(xp, input, dim))
+    e = xp.exp(input - largest(xp, input, dim))
     e /= e.sum(dim, keepdims=True)
     return e
 
@@ -33,7 +33,7 @@ softmax.vjp(input=lambda F, g, out, dim: out * (g - F.sum(g * out, dim, True)))
 @primitive(promote="float")
 def log_softmax(xp, input: Array, dim: int):
     """log(softmax(input)) along dim, without overflow."""
-    shifted = input - _largest(xp, input, dim)
+    shifted = input - largest(xp, input, dim)
     shifted -= xp.log(xp.exp(shifted).sum(dim, keepdims=True))
     return shifted
 
