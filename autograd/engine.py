@@ -207,8 +207,12 @@ class _Backward:
                                 pending[edge.number] = (edge, gradient, False)  # pass_to() for the usual case
                                 heappush(heap, -edge.number)
                                 continue
-                        elif simple_leaves and edge.grad_slot is not None and gradient.shape == edge.array.shape:
-                            accumulate(edge, gradient, False, False)  # the same, for a leaf in an arena
+                        elif (
+                            simple_leaves
+                            and gradient.shape == edge.array.shape
+                            and gradient.dtype is edge.array.dtype
+                        ):
+                            accumulate(edge, gradient, gradient is not g, False)  # the same, for a leaf
                             continue
                         self.pass_to(edge, gradient, gradient is not g)
                 else:

@@ -9,7 +9,6 @@ import numpy
 from ...autograd.variable import changed, counter_of
 from ...runtime.arrays import Array, module_of
 from ..module import Module
-from .buffers import buffer_places
 from .tree import Block, TreeSum
 
 Arrays = list[Array | None]  # one for each tensor; None for a parameter that got no gradient
@@ -59,15 +58,17 @@ class Gradients:
 class Buffers:
     """The buffers of a module in a step: every lane starts from the same values.
 
+    Args:
+        places: their owners and names there.
+
     Attributes:
         changed: which ones some lane of this rank changed.
         averaged: the numbers of those that hold floating-point numbers, which are averaged over the lanes.
         lanes: for each lane the values of the averaged ones after it.
     """
 
-    def __init__(self, module: Module) -> None:
-        # By owner and name: modules may assign a new tensor instead of writing into the old one.
-        self._places = buffer_places(module)
+    def __init__(self, places: list[tuple[Module, str]]) -> None:
+        self._places = places
         self._start = [tensor.array.copy() for tensor in self.tensors()]
         self.averaged = [i for i, array in enumerate(self._start) if array.dtype.kind not in "biu"]
         self._counted = [i for i, array in enumerate(self._start) if array.dtype.kind in "biu"]

@@ -23,6 +23,7 @@ from ...runtime.comm import Comm, ReduceOp
 from ...runtime.data.lanes import check_lanes, share_out
 from ..module import Module
 from ..normalization import SyncBatchNorm
+from .buffers import buffer_places
 from .flat import cut, dense_places
 from .lane_state import Arrays, Buffers, Gradients, add_in_place
 from .tree import Block, TreeSum, blocks_of
@@ -44,16 +45,17 @@ class Lanes:
                 "number of ranks; with lanes use BatchNorm, whose statistics are those of a lane"
             )
         threads.set_blas_threads(1)  # a product's bits may depend on how many share it
-        self.module = module
         self.count = count
         self.comm = comm
         self.active = False
         self._parameters = parameters
+        self._buffer_places = buffer_places(module)
         self._cap = cap
         self._bounds = share_out(count, comm.size)
         self._mine = range(self._bounds[comm.rank], self._bounds[comm.rank + 1])
         self._blocks = [blocks_of(first, last, count) for first, last in itertools.pairwise(self._bounds)]
         self._shares: list[float] = []
+        self._stream = rng.Generator()
 
     def run(self, batch: Any, weight: Callable[[Any], float] | None, key: str) -> Iterator[Any]:
         """This rank's lanes of a batch, one after the other; gradients and buffers are combined after the last.
@@ -64,12 +66,12 @@ class Lanes:
             raise RuntimeError("lanes(): the loop over the lanes of the last batch has not ended")
         parts = self._cut(batch)
         lanes, equal = self._weigh(parts, weight)
-        gradients, buffers = Gradients(self._parameters, self.count), Buffers(self.module)
+        gradients, buffers = Gradients(self._parameters, self.count), Buffers(self._buffer_places)
         self.active = True
         try:
             for lane, part, share in lanes:
                 if share:
-                    with rng.drawing_from(_stream(f"{key} {lane}")):
+                    with rng.drawing_from(self._stream.manual_seed(_seed(f"{key} {lane}"))):
                         yield part
                 gradients.collect(lane, None if equal else share)
                 buffers.collect()
@@ -200,10 +202,9 @@ class Lanes:
         return total[:size]
 
 
-def _stream(key: str) -> rng.Generator:
-    """Random numbers that depend on the key."""
-    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
-    return rng.Generator().manual_seed(int.from_bytes(digest, "big"))
+def _seed(key: str) -> int:
+    """A seed that depends on the key, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
 
 
 def _length(leaves: list[Any]) -> int:
