@@ -6,9 +6,11 @@ import contextlib
 import os
 import selectors
 import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 _CHUNK = 1 << 16
+_PAUSE = 0.05  # seconds for which rank 0 may stop within a line
 
 
 class _Stream(NamedTuple):
@@ -19,7 +21,7 @@ class _Stream(NamedTuple):
 
 
 class Output:
-    """Shows the ranks' output: rank 0's as it comes, of the other ranks whole lines that begin with a tag.
+    """Shows the ranks' output line by line: rank 0's as it is, and without much delay; the others' with a tag.
 
     mpiexec would cut lines where its buffers end, and what libraries in C print would have no tag.
     """
@@ -27,7 +29,7 @@ class Output:
     def __init__(self, folder: str, size: int) -> None:
         self._selector = selectors.DefaultSelector()
         self._pipes: list[int] = []
-        self._unfinished: dict[int, bytes] = {}  # pipe -> the beginning of a line
+        self._unfinished: dict[int, tuple[_Stream, bytes]] = {}  # pipe -> the beginning of a line
         self._open_line: dict[int, bool] = {1: False, 2: False}  # whether rank 0 is within a line
         self._stop = os.eventfd(0)
         self._selector.register(self._stop, selectors.EVENT_READ)
@@ -51,14 +53,16 @@ class Output:
             if key.data is not None:
                 while self._pass_on(key.fd, key.data):
                     pass
-                self._show(key.data, self._unfinished.pop(key.fd, b""))
+        self._show_unfinished(lambda stream: True)
         for pipe in (*self._pipes, self._stop):
             os.close(pipe)
         self._selector.close()
 
     def _run(self) -> None:
         while True:
-            ready = [key for key, _ in self._selector.select()]
+            ready = [key for key, _ in self._selector.select(_PAUSE if self._unfinished else None)]
+            if not ready:
+                self._show_unfinished(lambda stream: not stream.tag)  # a prompt, or a progress bar
             for key in ready:
                 if key.data is not None:
                     self._pass_on(key.fd, key.data)
@@ -71,14 +75,18 @@ class Output:
             text = os.read(pipe, _CHUNK)
         except BlockingIOError:
             return False
-        if not stream.tag:
-            self._show(stream, text)
-            return True
-        whole, newline, rest = (self._unfinished.pop(pipe, b"") + text).rpartition(b"\n")
+        _, begun = self._unfinished.pop(pipe, (stream, b""))
+        whole, newline, rest = (begun + text).rpartition(b"\n")
         self._show(stream, whole + newline)
         if rest:
-            self._unfinished[pipe] = rest
+            self._unfinished[pipe] = (stream, rest)
         return True
+
+    def _show_unfinished(self, which: Callable[[_Stream], bool]) -> None:
+        for pipe, (stream, text) in list(self._unfinished.items()):
+            if which(stream):
+                del self._unfinished[pipe]
+                self._show(stream, text)
 
     def _show(self, stream: _Stream, text: bytes) -> None:
         if not text:

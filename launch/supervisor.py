@@ -61,6 +61,11 @@ class _Cause(NamedTuple):
     summary: str
     hung: bool = False
 
+    @property
+    def waited(self) -> bool:
+        """Whether the rank has died without a word, in a collective."""
+        return self.code is None and self.summary.startswith("in ")
+
 
 class _Process(NamedTuple):
     """A rank's process, and the file that stands for it."""
@@ -167,7 +172,7 @@ class Job:
                 return self._kill()
         self._read_events()
         deadline = time.monotonic() + _LAST_WORDS_SECONDS
-        while main.returncode != 0 and not self._cause and len(self._gone) < len(self._ranks):
+        while main.returncode != 0 and self._is_open() and len(self._gone) < len(self._ranks):
             # mpiexec may be quicker than the rank that it has ended for.
             self._note_deaths([key.fd for key, _ in self._selector.select(timeout=0.02)])
             if time.monotonic() > deadline:
@@ -206,21 +211,27 @@ class Job:
         return pidfd
 
     def _note_deaths(self, ready: list[int]) -> None:
-        lost = []
-        for rank, process in self._ranks.items():
-            if process.pidfd in ready:
-                self._selector.unregister(process.pidfd)
+        ranks = {process.pidfd: rank for rank, process in self._ranks.items()}
+        for pidfd in ready:
+            if pidfd in ranks:
+                self._selector.unregister(pidfd)
+                rank = ranks[pidfd]
                 self._gone.add(rank)
                 if rank not in self._done:
-                    lost.append((rank, report.last_seen(self.folder, rank)))
-        # MPI is quick to kill the others. What they were doing then is mostly to wait for the one that died.
-        for rank, summary in sorted(lost, key=lambda each: each[1].startswith("in ")):
-            self._blame(_Cause(rank, None, summary))
+                    self._blame(_Cause(rank, None, report.last_seen(self.folder, rank)))
 
     def _blame(self, cause: _Cause) -> None:
         if self._cause is None:
-            self._cause = cause
             self._kill_at = min(self._kill_at, time.monotonic() + GRACE_SECONDS)
+        if self._is_open() and not (self._cause and cause.waited):
+            self._cause = cause
+
+    def _is_open(self) -> bool:
+        """Whether the cause is not known for sure.
+
+        MPI is so quick to kill the others that their deaths may be seen first. Most were waiting for the one that died.
+        """
+        return self._cause is None or self._cause.waited
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         """Pass the signal on to the ranks; the second that asks for the end gets it at once."""

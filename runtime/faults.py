@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from types import TracebackType
@@ -27,6 +28,8 @@ from .world import RANK_PID, World, get_world
 EVENTS = "PACELINE_EVENTS"
 # How the call with which a rank says that it is at its end appears in the flight recorder.
 EXIT_CALL = "exit()"
+# What mpiexec gets to pass on what a rank has written, before it is told to kill all.
+_PASS_ON_SECONDS = 0.05
 INTERRUPTED = 128 + signal.SIGINT
 
 flight_recorder: Recorder | None = None
@@ -72,6 +75,8 @@ def end_job(error: BaseException) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.write(report)
         sys.stderr.flush()
+        if report:
+            time.sleep(_PASS_ON_SECONDS)
     summary = "" if isinstance(error, SystemExit) else traceback.format_exception_only(error)[-1].strip()
     notify_launcher(f"failed {world.rank} {code} {summary}")
     abort(code)

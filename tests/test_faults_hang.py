@@ -139,7 +139,7 @@ def test_a_long_wait_is_reported_before_it_is_too_long(tmp_path):
     )
     done = finish_job([*RUN, "-n", "3", str(path)], timeout=30)
     assert done.returncode == 0, done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if "paceline: " in line]
+    (line,) = [line for line in done.stderr.splitlines() if "#1 barrier()" in line]
     assert line.endswith(
         f"paceline: rank 1 has not entered #1 barrier() at {path}:7; "
         f"it is in user code at {path}:6 in <module>, after the start of MPI at {path}:5"
