@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import traceback
 import weakref
 from collections.abc import Callable
@@ -169,7 +170,11 @@ anomaly = _Anomaly()
 
 
 def _note_origin(node: Any) -> None:
-    anomaly.origins[node] = traceback.format_stack()[:-3]
+    frame = sys._getframe(1)
+    # How many frames of the package lie above depends on the path that a call takes; written-out ones have no name.
+    while frame.f_back is not None and frame.f_globals.get("__name__", "paceline").partition(".")[0] == "paceline":
+        frame = frame.f_back
+    anomaly.origins[node] = traceback.format_stack(frame)
 
 
 class set_detect_anomaly:
