@@ -26,6 +26,7 @@ from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
 from ...runtime.world import get_world
+from .pipeline import Part
 
 
 @functools.cache
@@ -72,8 +73,8 @@ class Cache:
 
     def save_overload(self, signature: Any, result: Any) -> None:
         """Keep a function that has just been compiled."""
-        if result.library.has_dynamic_globals:
-            return  # it holds an address of this process
+        if isinstance(result.library, Part) or result.library.has_dynamic_globals:
+            return  # it is kept with the kernel that it is a part of; or holds an address of this process
         name = self._file_name(signature, result.codegen)
         data = dumps(result._reduce())
         for folder in folders():

@@ -15,6 +15,7 @@ from numba import prange
 
 from ...runtime.threads import get_num_threads
 from .cache import Cache
+from .pipeline import Kernel
 
 __all__ = ["jit", "prange", "serial"]
 
@@ -55,9 +56,9 @@ def _dispatcher(function: FunctionType, signature: Any, options: dict[str, Any])
 
 
 # For functions that kernels call, and for loops that are not worth a second thread.
-serial = functools.partial(_njit, nogil=True, error_model="numpy", fastmath=_FREEDOM)
+serial = functools.partial(_njit, nogil=True, error_model="numpy", fastmath=_FREEDOM, no_cfunc_wrapper=True)
 # A reduction over `prange` would depend on the number of threads: kernels cut their work into chunks by size instead.
-jit = functools.partial(serial, parallel=_threads_may_share())
+jit = functools.partial(serial, parallel=_threads_may_share(), pipeline_class=Kernel)
 
 
 class _Told(threading.local):
