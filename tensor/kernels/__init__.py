@@ -29,6 +29,8 @@ class _Sources:
     """The modules of this package that import Numba, as attributes, loaded when they are first asked for."""
 
     def __getattr__(self, name: str) -> ModuleType:
+        if name.startswith("_"):  # whoever looks into objects, such as doctest, asks for __wrapped__ and the like
+            raise AttributeError(name)
         module = importlib.import_module(f".{name}", __name__)
         setattr(self, name, module)  # found without __getattr__ from now on
         return module
