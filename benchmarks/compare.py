@@ -17,6 +17,7 @@ import click
 from . import side_by_side, turns
 from .workloads import WORKLOADS
 
+TITLE = "Time of a training step: PyTorch / Paceline, on a CPU"
 WORKLOADS_FILE = os.path.join(side_by_side.HERE, "workloads.py")
 
 
@@ -48,33 +49,10 @@ def main(rounds: int, seconds: float, only: str, one: tuple[str, str] | None) ->
     print(f"\ngeometric mean of the ratios of time {turns.geometric_mean(ratios):.2f}, smallest {min(ratios):.2f}")
     if not only:
         turns.write("compare", figures)
-        (turns.RESULTS / "compare.svg").write_text(picture({name: row["ratio"] for name, row in times.items()}))
+        from paceline.launch import plot  # here: it sets variables that the measured processes would inherit
 
-
-def picture(ratios: dict[str, float]) -> str:
-    """A bar for each ratio, as SVG; the line is at 1."""
-    left, unit, line = 110, 560 / max(2.0, *ratios.values()), 26
-    height = line * len(ratios) + 50
-    bars = []
-    for i, (name, ratio) in enumerate(ratios.items()):
-        y = 36 + line * i
-        color = "#2a9d8f" if ratio >= 1 else "#e76f51"
-        bars.append(
-            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{name}</text>'
-            f'<rect x="{left}" y="{y}" width="{ratio * unit:.1f}" height="18" rx="2" fill="{color}"/>'
-            f'<text x="{left + ratio * unit + 6:.1f}" y="{y + 13}">{ratio:.2f}</text>'
-        )
-    svg = 'xmlns="http://www.w3.org/2000/svg" width="740" font-family="sans-serif" font-size="13"'
-    one, end = left + unit, height - 12
-    parts = [
-        f'<svg {svg} height="{height}">',
-        f'<rect width="740" height="{height}" fill="white"/>',
-        '<text x="10" y="20" font-weight="bold">Time of a training step: PyTorch / Paceline, on a CPU</text>',
-        *bars,
-        f'<line x1="{one}" y1="30" x2="{one}" y2="{end}" stroke="#264653" stroke-dasharray="4 3"/>',
-        "</svg>",
-    ]
-    return "\n".join(parts) + "\n"
+        ratios_by_name = {name: row["ratio"] for name, row in times.items()}
+        (turns.RESULTS / "compare.svg").write_text(plot.bars(TITLE, ratios_by_name))
 
 
 if __name__ == "__main__":
