@@ -21,9 +21,7 @@ def barrier(group: Group = None, async_op: bool = False, device_ids: Any = None)
     return None if comm is None else comm.barrier(async_op)
 
 
-def all_reduce(
-    tensor: Tensor, op: ReduceOp = ReduceOp.SUM, group: Group = None, async_op: bool = False
-) -> Work | None:
+def all_reduce(tensor: Tensor, op: ReduceOp = ReduceOp.SUM, group: Group = None, async_op: bool = False) -> Work | None:
     """Combine `tensor` elementwise over all ranks, in place, on every rank.
 
     Args:
@@ -231,9 +229,7 @@ def check_length(function: str, name: str, items: Sequence[Any], size: int) -> N
         raise ValueError(f"{function}(): {name} has {len(items)} entries, expected one for each of the {size} ranks")
 
 
-def _check_own_part(
-    function: str, list_name: str, parts: list[Array], name: str, array: Array, comm: Comm
-) -> None:
+def _check_own_part(function: str, list_name: str, parts: list[Array], name: str, array: Array, comm: Comm) -> None:
     own = parts[comm.rank]
     if own.shape != array.shape or own.dtype != array.dtype:
         raise ValueError(

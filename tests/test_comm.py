@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from tables import comms
 
-from paceline import distributed
 from paceline.launch.mpi import LaunchError, find_mpiexec
 from paceline.runtime import comm as comm_package
 from paceline.runtime.comm import CollectiveMismatchError, backend_class, register, world_comm, world_rank, world_size
@@ -142,75 +141,3 @@ def test_registry_refuses_duplicates_and_unknown_names():
         register("solo", "elsewhere:Solo")
     with pytest.raises(ValueError, match="unknown communicator backend 'gloo'; there are: mpi, solo, threads"):
         backend_class("gloo")
-
-
-class Holder:
-    """What the functions of torch.distributed need of a Tensor."""
-
-    def __init__(self, values):
-        self.array = np.array(values, np.float32)
-
-
-def distributed_program():
-    distributed.init_process_group("gloo")
-    rank, size = distributed.get_rank(), distributed.get_world_size()
-    summed, highest, sent, reduced = Holder([1.0, rank]), Holder([rank]), Holder([rank]), Holder([rank])
-    distributed.all_reduce(summed)
-    distributed.all_reduce(highest, op=distributed.ReduceOp.MAX, async_op=True).wait()
-    distributed.broadcast(sent, src=size - 1)
-    distributed.reduce(reduced, dst=0)
-    gathered = [Holder([0.0]) for _ in range(size)]
-    distributed.all_gather(gathered, Holder([rank]))
-    objects = [None] * size
-    distributed.all_gather_object(objects, {"rank": rank})
-    shared = ["from", rank]
-    distributed.broadcast_object_list(shared, src=size - 1)
-    distributed.barrier()
-    distributed.destroy_process_group()
-    arrays = [each.array.tolist() for each in (summed, highest, sent, reduced, *gathered)]
-    return arrays, objects, shared
-
-
-@pytest.mark.parametrize("size", [1, 3])
-def test_distributed_means_what_it_means_in_pytorch(size):
-    ranks = list(range(size))
-    for rank, (arrays, objects, shared) in enumerate(run_threads(size, distributed_program)):
-        total = sum(ranks)
-        assert arrays[:3] == [[size, total], [size - 1], [size - 1]]
-        assert arrays[3] == [rank if rank else total]
-        assert arrays[4:] == [[each] for each in ranks]
-        assert objects == [{"rank": each} for each in ranks]
-        assert shared == ["from", size - 1]
-
-
-def test_distributed_needs_no_initialisation():
-    assert distributed.is_available()
-    assert distributed.is_initialized()
-    assert (distributed.get_rank(), distributed.get_world_size(), distributed.get_backend()) == (0, 1, "solo")
-
-
-@pytest.mark.parametrize(
-    ("kind", "words", "call"),
-    [
-        (ValueError, "backend should be one of mpi, gloo, nccl.*got 'smoke'", lambda: init("smoke")),
-        (ValueError, "world_size is 4, but this process was started as rank 0 of 1", lambda: init(world_size=4)),
-        (ValueError, "rank is 1, but this process", lambda: init(rank=1)),
-        (ValueError, "init_method 'tcp://a:1' is not supported", lambda: init(init_method="tcp://a:1")),
-        (TypeError, "tensor should be a Tensor, got list", lambda: distributed.all_reduce([1.0])),
-        (ValueError, "dst should be a rank from 0 to 0, got 1", lambda: distributed.reduce(Holder([1.0]), 1)),
-        (ValueError, "tensor_list has 2 entries", lambda: distributed.all_gather([Holder([1.0])] * 2, Holder([1.0]))),
-        (
-            ValueError,
-            r"tensor_list\[0\] is float32 \[2\], but tensor is float32 \[1\]",
-            lambda: distributed.all_gather([Holder([1.0, 2.0])], Holder([1.0])),
-        ),
-        (ValueError, "object_list has 0 entries", lambda: distributed.all_gather_object([], 1)),
-    ],
-)
-def test_distributed_refuses(kind, words, call):
-    with pytest.raises(kind, match=words):
-        call()
-
-
-def init(*args, **kwargs):
-    distributed.init_process_group(*args, **kwargs)

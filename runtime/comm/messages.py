@@ -74,6 +74,7 @@ class _Receiving(Receipt):
         super().__init__([array])
         self._mpi = mpi
         self._request = request
+        self._array = array
         self._header = header
         self._flat = flat
         self._wait = wait
@@ -107,7 +108,7 @@ class _Receiving(Receipt):
                 raise
         self._ended = True
         self.source = status.source
-        array = self.outputs[0]
+        array = self._array
         if (self._header != _header(self._flat.dtype, self._flat.size)).any():
             try:
                 dtype, size = self._header.tobytes().rstrip(b"\0").decode().split(" ")

@@ -245,6 +245,7 @@ class _Letter(Receipt):
 
     def __init__(self, group: _Group, array: Array, src: int | None, tag: int) -> None:
         super().__init__([array])
+        self._array = array
         self.src = src
         self.content: np.ndarray | None = None
         self._group = group
@@ -260,5 +261,5 @@ class _Letter(Receipt):
         with group.job.changed:
             group.job.wait(self.is_completed, lambda: senders, self._what, seconds)
         assert self.content is not None
-        fill(self.outputs[0], self.content, self.source)
+        fill(self._array, self.content, self.source)
         return True
