@@ -274,6 +274,11 @@ class DistributedDataParallel(Module, Joinable):
                 gradient.array /= gradient.array.dtype.type(total[0])
 
     @property
+    def overlaps(self) -> bool:
+        """Whether gradients travel while backward goes on, on a thread for which there is a core to spare."""
+        return self._reducer.asynchronous
+
+    @property
     def require_backward_grad_sync(self) -> bool:
         """Whether backward averages gradients; scripts that accumulate set it instead of using `no_sync()`."""
         return self._reducer.enabled

@@ -104,7 +104,7 @@ class Reducer:
         self._order: list[int] = []  # of the parameters, once it is agreed on
         self._tuner: BucketTuner | None = None
         self._checks_nan = False
-        self._asynchronous = comm.backend == "mpi" and _has_spare_cores()
+        self.asynchronous = comm.backend == "mpi" and _has_spare_cores()
         self.reset()
 
     def watch(self, tune: bool, check_nan: bool) -> None:
@@ -193,7 +193,7 @@ class Reducer:
             self._under_way.append(lambda: self._take(result, flat, settle))
             return
         op = ReduceOp.AVG if self.divisor is None else ReduceOp.SUM
-        work = self.comm.all_reduce(flat, op, async_op=self._asynchronous)
+        work = self.comm.all_reduce(flat, op, async_op=self.asynchronous)
 
         def finish() -> None:
             if work is not None:
@@ -202,7 +202,7 @@ class Reducer:
                 flat[...] /= flat.dtype.type(self.divisor)
             settle(flat)
 
-        if self._asynchronous:
+        if self.asynchronous:
             self._under_way.append(finish)
         else:
             finish()
