@@ -13,6 +13,7 @@ from ..runtime import watchdog, world
 from ..runtime.timeline import FOLDER
 from . import doctor as doctor_page
 from . import trace
+from .bench import bench
 from .mpi import LaunchError
 from .plan import make_plan
 from .supervisor import Job
@@ -108,6 +109,9 @@ def warmup() -> None:
     built, or a cluster's shared installation: then no run has to wait, and nobody has to be able to write there.
     """
     sys.exit(subprocess.run([sys.executable, "-m", "paceline._warmup"], check=False).returncode)
+
+
+cli.add_command(bench)
 
 
 def _check_program(program: str, as_module: bool) -> None:
