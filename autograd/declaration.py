@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections import namedtuple
 from collections.abc import Callable
 from types import ModuleType
@@ -22,6 +23,9 @@ _ndarray = numpy.ndarray
 interceptors: list[Callable] = []  # asked before an operation of anything but plain host arrays is run; see batching
 # NumPy's words, which PyTorch accepts as well
 _NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "x": "input", "x1": "input", "x2": "other"}
+
+recorders: list[Callable] = []  # while there is one, every operation is shown to the interceptors; see recording
+_bodies_kept = threading.Lock()
 
 LARGE = 1 << 17  # elements; from here on two threads are quicker than one at arithmetic on two arrays
 
@@ -146,7 +150,10 @@ class Declaration:
         if found is None:
             xp = arrays.module_of(array)
             kernel = self.kernels.get("cpu" if xp is numpy else "cuda")
-            found = self.bodies[array.__class__] = kernel or functools.partial(self.body, xp)
+            found = kernel or functools.partial(self.body, xp)
+            with _bodies_kept:
+                if not recorders:  # without a body the quick paths hand every call on to the general one
+                    self.bodies[array.__class__] = found
         return found
 
     def raw(self, xp: ModuleType) -> Callable:
@@ -186,7 +193,7 @@ class Declaration:
     def call(self, inputs: tuple, attributes: tuple) -> Any:
         """The general path: any mix of tensors, Python numbers and None, dtypes and devices."""
         inputs = self.variadic_inputs(inputs) if self.variadic else inputs
-        if not operands.uniform(self, inputs):
+        if recorders or not operands.uniform(self, inputs):
             inputs = operands.harmonize(self, inputs)
             for intercept in interceptors:
                 result = intercept(self, inputs, attributes)
@@ -249,6 +256,20 @@ class Declaration:
                         node = x
             edges.append(node)
         return tuple(edges), mask
+
+
+def start_recording(intercept: Callable) -> None:
+    """Show every operation of all threads to `intercept`, until stop_recording()."""
+    with _bodies_kept:
+        recorders.append(intercept)
+        if intercept not in interceptors:
+            interceptors.append(intercept)
+        for function in registry.values():
+            function.declaration.bodies.clear()
+
+
+def stop_recording() -> None:
+    recorders.pop()
 
 
 def as_array(value: Any) -> Array:

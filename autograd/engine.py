@@ -18,7 +18,7 @@ from typing import Any
 import numpy
 
 from ..runtime import arrays, timeline
-from .mode import anomaly, grad_recorded
+from .mode import anomaly, grad_recorded, refuse_if_recording
 from .plan import Pick, Plan
 from .primitive import RAW_NUMPY, RECORDED, raw_namespace
 from .variable import LEAF, LeafGroup, Node, Variable, box, changed, counter_of, fresh_node, next_number
@@ -66,6 +66,24 @@ def _target(x: Variable) -> Any:
     return x if node is LEAF else node
 
 
+class Compound:
+    """A plan of a node that stands for several operations: `replay` passes gradients through all of them, `expand`
+    puts their nodes in its place."""
+
+    def replay(self, run: Any, node: Node, g: Any) -> None:
+        raise NotImplementedError
+
+    def expand(self, node: Node) -> None:
+        raise NotImplementedError
+
+
+def check_unchanged(node: Node) -> None:
+    """Refuse to go back through a node whose saved values were changed since."""
+    for counter in node.versions:
+        if counter[2] > node.number:
+            raise RuntimeError(_MODIFIED.format(node.plan.title, *counter))
+
+
 class _Backward:
     """One backward pass."""
 
@@ -78,6 +96,7 @@ class _Backward:
     tokens: tuple | None = None  # of the context variables that prepare_for_others() has set
 
     def __init__(self, retain_graph: bool, create_graph: bool, inputs: Iterable[Variable] | None) -> None:
+        refuse_if_recording("it calls backward")
         self.retain_graph = retain_graph or create_graph
         self.create_graph = create_graph
         if inputs is not None:
@@ -122,7 +141,7 @@ class _Backward:
     def explore(self, roots: list[Node]) -> None:
         """Walk the graph beforehand; only where somebody asks: hooks on leaves, or gradients of chosen tensors."""
         self.held, self.completes = {}, {}
-        nodes = sorted(_reachable(roots), key=lambda node: node.number)
+        nodes = sorted(_reachable(roots, self.targets is not None), key=lambda node: node.number)
         done: set[Variable] = set()
         for node in nodes:
             for edge in node.edges:
@@ -169,6 +188,12 @@ class _Backward:
                 if plan.__class__ is Pick:
                     self.pass_output(edges[0], plan.index, g)
                     continue
+                if isinstance(plan, Compound) and not self.expanded(node):
+                    saved = edges = None  # freed as backward goes
+                    plan.replay(self, node, g)
+                    self.tell(node.number)
+                    continue
+                plan, edges, saved = node.plan, node.edges, node.saved
                 self.prepare_for_others()
             if saved.__class__ is not tuple:
                 self.prepare_for_others()
@@ -236,6 +261,21 @@ class _Backward:
             if reports and node.number in reports:
                 for group in reports[node.number]:
                     group.complete()
+
+    def expanded(self, node: Node) -> bool:
+        """Whether a node that stands for several operations gave way to theirs, where the tape itself is asked for."""
+        check_unchanged(node)
+        if self.create_graph or self.targets is not None or anomaly.enabled:
+            node.plan.expand(node)
+            return True
+        return False
+
+    def tell(self, number: int) -> None:
+        """A node that stands for several operations is done."""
+        for leaf in (self.completes or {}).pop(number, ()):
+            self.finish_leaf(leaf)
+        for group in (self.reports or {}).get(number, ()):
+            group.complete()
 
     # -- passing gradients on ----------------------------------------------------------------------------------------
 
@@ -346,11 +386,14 @@ def _check_broadcast(shape: tuple, size: tuple) -> None:
         raise RuntimeError(f"got a gradient of shape {list(shape)} for an input of shape {list(size)}")
 
 
-def _reachable(roots: list[Node]) -> set[Node]:
+def _reachable(roots: list[Node], expand: bool = False) -> set[Node]:
     seen = set(roots)
     stack = list(seen)
     while stack:
-        for edge in stack.pop().edges:
+        node = stack.pop()
+        if expand and isinstance(node.plan, Compound):
+            node.plan.expand(node)
+        for edge in node.edges:
             if edge.__class__ is Node and edge not in seen:
                 seen.add(edge)
                 stack.append(edge)

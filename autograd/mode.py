@@ -74,6 +74,16 @@ class _Switch:
         return wrapped
 
 
+recording_now: ContextVar[Any] = ContextVar("the recording of this thread's operations, for compile()", default=None)
+
+
+def refuse_if_recording(reason: str) -> None:
+    """Called before what the replay of a recorded call would not do again."""
+    recording = recording_now.get()
+    if recording is not None:
+        recording.refuse(reason)
+
+
 class no_grad(_Switch):
     """Do not record operations: results do not require gradients.
 

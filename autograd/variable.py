@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.arrays import Array
-from .mode import anomaly, enable_grad, node_observers
+from .mode import anomaly, enable_grad, node_observers, refuse_if_recording
 
 
 class _Leaf:
@@ -222,6 +222,7 @@ def counter_of(variable: Variable) -> list:
 
 def changed(variable: Variable, operation: str) -> None:
     """Note that a tensor's memory was changed in place."""
+    refuse_if_recording("it changes a tensor in place")
     counter = variable.counter or counter_of(variable)
     counter[0] += 1
     counter[1] = operation

@@ -11,6 +11,7 @@ from ..autograd.function import Function
 from ..autograd.mode import is_grad_enabled
 from ..autograd.variable import HookHandle
 from ..tensor import Tensor
+from .structure import changing
 
 _NONE: Mapping[int, Any] = MappingProxyType({})
 
@@ -33,6 +34,7 @@ class Hooks:
         return handle
 
     def _add_call_hook(self, registry: str, hook: Any, prepend: bool) -> HookHandle:
+        changing()
         self.__dict__["_hooked"] = True
         return self._add_hook(registry, hook, prepend)
 

@@ -16,6 +16,7 @@ from .hooks import Hooks
 from .parameter import Buffer, Parameter
 from .registry import Kind, Registered
 from .state import EXTRA_STATE, IncompatibleKeys, load
+from .structure import changing
 
 
 class Module(Hooks):
@@ -68,6 +69,7 @@ class Module(Hooks):
     # -- attributes --------------------------------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
+        changing()
         attributes = self.__dict__
         own = _kind_of(value)
         kind = next((each for each in _KINDS if each is own or name in attributes.get(each.names, ())), None)
@@ -83,6 +85,7 @@ class Module(Hooks):
         attributes[name] = value
 
     def __delattr__(self, name: str) -> None:
+        changing()
         object.__delattr__(self, name)
         for kind in _KINDS:
             self.__dict__[kind.names].pop(name, None)
@@ -133,6 +136,7 @@ class Module(Hooks):
     add_module = register_module
 
     def _register(self, kind: Kind, name: str, value: Any, persistent: bool = True) -> None:
+        changing()
         names = kind.names_in(self.__dict__)
         kind.check_name(name)
         if name not in names and hasattr(self, name):

@@ -6,6 +6,8 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from .structure import changing
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -61,10 +63,12 @@ class Registered(MutableMapping):
         return self._attributes[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
+        changing()
         self._names.setdefault(name, True)
         self._attributes[name] = value
 
     def __delitem__(self, name: str) -> None:
+        changing()
         del self._names[name]
         del self._attributes[name]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..tensor.ops.shaping import stack
 from .module import Module
+from .structure import changing, version
 
 
 def functional_call(
@@ -100,6 +101,7 @@ def _replaced(module: Module, values: dict[str, Any], tie_weights: bool, strict:
             places.append((owner, attribute, owner[attribute]))
         except (AttributeError, KeyError):
             raise AttributeError(f"functional_call: {module._get_name()} has no parameter or buffer {name!r}") from None
+    changing()
     try:
         for (owner, attribute, _), value in zip(places, values.values(), strict=True):
             owner[attribute] = value
@@ -107,6 +109,7 @@ def _replaced(module: Module, values: dict[str, Any], tie_weights: bool, strict:
     finally:
         for owner, attribute, original in places:
             owner[attribute] = original
+        version[0] += 1
 
 
 def _with_tied(values: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

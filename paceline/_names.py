@@ -30,6 +30,7 @@ from .autograd import (
 )
 from .autograd.batching import vmap
 from .autograd.mode import is_anomaly_enabled
+from .nn.compiled import compile
 from .nn.parallel import DistributedDataParallel as DataParallel
 from .runtime.device import device, get_default_device, set_default_device
 from .runtime.dtypes import (
@@ -82,7 +83,6 @@ from .tensor.creation import (
     zeros,
     zeros_like,
 )
-from .tensor.eager import compile
 from .tensor.inspection import (
     allclose,
     can_cast,

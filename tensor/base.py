@@ -10,6 +10,7 @@ import numpy
 from numpy import ndarray
 
 from ..autograd import api
+from ..autograd.mode import refuse_if_recording
 from ..autograd.plan import FLOATING
 from ..autograd.variable import LEAF, HookHandle, Node, Variable, box, counter_of, fresh_node
 from ..runtime import device as devices
@@ -212,12 +213,15 @@ class TensorBase(Variable):
     @property
     def data(self) -> Any:
         """The same memory off the tape; assigning replaces the memory."""
+        if self.array.__class__ is ndarray:
+            refuse_if_recording("it takes .data of a tensor made outside")
         return box(self.array)
 
     @data.setter
     def data(self, value: Any) -> None:
         if not isinstance(value, TensorBase):
             raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
+        refuse_if_recording("it replaces the memory of a tensor")
         old, new = self.array, value.array
         if (new.shape, new.dtype, value.device) != (old.shape, old.dtype, self.device):
             self.grad_slot = None  # gradients will not fit there any more
@@ -241,6 +245,8 @@ class TensorBase(Variable):
 
     def detach(self) -> Any:
         """The same memory off the tape."""
+        if self.array.__class__ is ndarray:
+            refuse_if_recording("it detaches a tensor made outside")
         result = box(self.array)
         result.counter = counter_of(self)
         return result
@@ -302,16 +308,19 @@ class TensorBase(Variable):
 
     def item(self) -> Any:
         """The value of a one-element tensor as a Python number."""
+        refuse_if_recording("it reads the values of a tensor")
         if self.array.size != 1:
             raise RuntimeError(f"a Tensor with {self.array.size} elements cannot be converted to Scalar")
         return self.array.item()
 
     def tolist(self) -> Any:
         """Nested lists of Python numbers."""
+        refuse_if_recording("it reads the values of a tensor")
         return self.array.tolist()
 
     def numpy(self, *, force: bool = False) -> ndarray:
         """A NumPy array over the same memory; force=True detaches and copies to the host where needed."""
+        refuse_if_recording("it reads the values of a tensor")
         if self.requires_grad and not force:
             raise RuntimeError(
                 "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
@@ -336,6 +345,7 @@ class TensorBase(Variable):
         return self.array.__dlpack_device__()
 
     def __bool__(self) -> bool:
+        refuse_if_recording("it reads the values of a tensor")
         if self.array.size != 1:
             raise RuntimeError(
                 "Boolean value of Tensor with "
@@ -353,11 +363,13 @@ class TensorBase(Variable):
         return complex(self._only_element())
 
     def _only_element(self) -> Any:
+        refuse_if_recording("it reads the values of a tensor")
         if self.array.size != 1:
             raise ValueError(f"only one element tensors can be converted to Python scalars, this has {self.array.size}")
         return self.array.item()
 
     def __index__(self) -> int:
+        refuse_if_recording("it reads the values of a tensor")
         if self.array.size != 1 or self.array.dtype.kind not in "iub":
             raise TypeError("only integer tensors of a single element can be converted to an index")
         return int(self.array.item())
@@ -368,6 +380,7 @@ class TensorBase(Variable):
         return self.array.shape[0]
 
     def __repr__(self) -> str:
+        refuse_if_recording("it reads the values of a tensor")
         return printing.tensor_text(self)
 
     def __format__(self, spec: str) -> str:

@@ -1,29 +1,8 @@
-"""What other programs ask of a compiler: everything here runs eagerly, as written."""
+"""What other programs ask of a compiler: there is no TorchScript."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NoReturn
-
-
-def compile(
-    model: Callable | None = None,
-    *,
-    fullgraph: bool = False,
-    dynamic: bool | None = None,
-    backend: str | Callable = "inductor",
-    mode: str | None = None,
-    options: dict[str, Any] | None = None,
-    disable: bool = False,
-) -> Any:
-    """Accepted for PyTorch's sake: returns the function or module itself, which runs eagerly.
-
-    Example:
-        >>> import paceline as torch
-        >>> torch.compile(torch.sin) is torch.sin
-        True
-    """
-    return (lambda function: function) if model is None else model
 
 
 def is_scripting() -> bool:

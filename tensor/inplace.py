@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..autograd.mode import is_grad_enabled
+from ..autograd.mode import is_grad_enabled, refuse_if_recording
 from ..autograd.variable import LEAF, Node, Variable, View, changed, check_shape_kept, fresh_node, next_number
 from ..runtime import dtypes
 from ..runtime.arrays import StandIn
@@ -68,6 +68,7 @@ def _keep_saved(node: Node, tensor: Any, first: int) -> None:
 
 def check_writable(tensor: Any) -> None:
     """Refuse to change what backward needs unchanged: leaves that require gradients, and their views."""
+    refuse_if_recording("it changes a tensor in place")
     if not is_grad_enabled():
         return
     if tensor.node is LEAF:

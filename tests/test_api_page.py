@@ -40,17 +40,6 @@ def test_absent_names_are_explained():
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-def test_compile_returns_what_it_is_given():
-    net = torch.nn.Linear(1, 1)
-    assert torch.compile(net, mode="max-autotune", fullgraph=True, dynamic=False) is net
-
-    @torch.compile(dynamic=True)
-    def double(x):
-        return 2 * x
-
-    assert double(3) == 6
-
-
 def test_torchscript():
     with pytest.raises(AttributeError, match="Leave the decorator"):
         torch.jit.script(torch.nn.Linear(1, 1))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy
 
 from ...autograd.mode import no_grad
+from ...autograd.recording import Traced
 from ...autograd.variable import box
 from ...runtime import device as devices
 from ...runtime import dtypes
@@ -76,6 +77,8 @@ def _checked(input: Any, weight: Any, padding_idx: int | None, sparse: bool, fun
 
 def all_below(indices: Array, count: int) -> bool:
     """Whether all indices are in [0, count), in one pass: read as unsigned numbers, negative ones are huge."""
+    if indices.__class__ is Traced:
+        return indices.promise(all_below, count)
     return not indices.size or int(indices.view(f"u{indices.dtype.itemsize}").max()) < count
 
 

@@ -8,6 +8,7 @@ import numpy
 
 from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
+from ...autograd.recording import Traced
 from ...autograd.variable import Variable, box
 from ...runtime import dtypes
 from ...runtime.arrays import Array, module_of
@@ -293,6 +294,8 @@ def check_index(
 
 def _all_within(index: Array, size: int) -> bool:
     """Whether all indices are in [0, size); in one pass, as negative numbers without their sign are the largest."""
+    if index.__class__ is Traced:
+        return index.promise(_all_within, size)
     once = index[(..., *(slice(None) if stride else 0 for stride in index.strides))]  # what expand() repeats
     return int(once.view(f"u{once.itemsize}").max()) < size
 

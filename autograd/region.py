@@ -1,0 +1,345 @@
+"""The replay of a recorded call: one function forward, one node on the tape, one function backward.
+
+Both are straight-line Python, generated from the recorded steps: the same bodies and rules on the same values in the
+same order as eagerly, so the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from . import engine
+from .declaration import as_array
+from .engine import _fill_slot as fill_slot
+from .mode import is_grad_enabled, node_observers
+from .plan import Pick, Plan
+from .primitive import RAW_NUMPY
+from .recording import Recording, Step, Unrecordable
+from .variable import BOX, LEAF, Node, counter_of, fresh_node, next_number
+
+MISSED = object()  # what a replay returns for a call it was not recorded for
+
+
+def fitted(gradient: Any, shape: tuple) -> Any:
+    """A gradient summed over the dimensions that its forward was broadcast along."""
+    engine._check_broadcast(gradient.shape, shape)
+    return RAW_NUMPY.sum_to_size(gradient, shape)
+
+
+class _Passage:
+    """The plan of a region's node once the nodes within took its place: hands gradients on to those of its outputs."""
+
+    multiple = simple = holomorphic = False
+
+    def __init__(self, title: str, several: bool) -> None:
+        self.title = title
+        self.several = several
+
+    def lift(self, node: Node, saved: tuple) -> tuple:
+        return saved
+
+    def gradients(self, F: Any, g: Any, saved: tuple, create_graph: bool) -> Any:
+        return g if self.several else [g]
+
+
+class Region(engine.Compound):
+    """The plan of the node that stands for all of a recorded call."""
+
+    title = "CompiledBackward0"
+    multiple = simple = holomorphic = False
+
+    def __init__(self, record: Recording, outputs: list[tuple[str, Any]]) -> None:
+        """outputs: name and real tensor of each output tensor; results of steps only."""
+        self.record = record
+        self.steps = record.steps
+        self.scope: dict[str, Any] = dict(record.constants)
+        self.outputs = outputs
+        self.differentiable = [i for i, (_, real) in enumerate(outputs) if real.node is not None]
+        self.leaves = {f"x{i}": t for i, t in enumerate(record.arguments)}
+        self.leaves.update(record.externals.values())
+        self.places = {}  # id of a node -> (step, which of its outputs or None)
+        self.producer: dict[str, int] = {}
+        for k, step in enumerate(self.steps):
+            for i, (name, real) in enumerate(zip(step.outputs, step.results, strict=True)):
+                self.producer[name] = k
+                if real.node is not None:
+                    self.places[id(real.node)] = (k, None if step.declaration.multiple is None else i)
+        self.reached = self._reached()
+        self.saved, self.edge_names = self._kept()
+        self.scope.update(
+            region=self, Node=Node, Pick=Pick, LEAF=LEAF, BOX=BOX, new=object.__new__, as_array=as_array,
+            counter_of=counter_of, fresh_node=fresh_node, is_grad_enabled=is_grad_enabled, MISSED=MISSED,
+            node_observers=node_observers, next_number=next_number, fitted=fitted, fill=fill_slot, F=RAW_NUMPY,
+            kind=type(self.steps[0].results[0].array) if self.steps else None,
+        )  # fmt: skip
+        self.backward = self._backward()
+
+    # -- what backward needs -----------------------------------------------------------------------------------------
+
+    def place(self, node: Node) -> tuple[int, int | None]:
+        if id(node) not in self.places:
+            raise Unrecordable(f"a {node.plan.title} lies on the way that cannot be replayed")
+        return self.places[id(node)]
+
+    def _reached(self) -> list[int]:
+        """The steps on the way back from the outputs, the last one first."""
+        found: set[int] = set()
+        stack = [self.place(self.outputs[i][1].node)[0] for i in self.differentiable]
+        while stack:
+            k = stack.pop()
+            if k in found:
+                continue
+            found.add(k)
+            node = self.steps[k].node
+            if node.saved.__class__ is not tuple:
+                raise Unrecordable("what it saves for backward is kept in another form (checkpoint)")
+            if node.plan.__class__ is not Plan or node.hooks is not None:
+                raise Unrecordable("hooks on its tensors" if node.hooks else f"{node.plan.title} cannot be replayed")
+            stack += [self.place(edge)[0] for edge, name in zip(node.edges, self.steps[k].inputs, strict=True)
+                      if edge is not None and name not in self.leaves]  # fmt: skip
+        for step in self.steps:
+            if any(r.node is not None and r.node.__class__ is Node and r.node.hooks for r in step.results):
+                raise Unrecordable("hooks on its tensors")
+        return sorted(found, reverse=True)
+
+    def _kept(self) -> tuple[list[str], list[str]]:
+        saved: dict[str, None] = {}
+        edges: dict[str, None] = {}
+        for k in self.reached:
+            step = self.steps[k]
+            for name, edge in zip(step.inputs, step.node.edges, strict=True):
+                if edge is not None and name in self.leaves:
+                    edges[name] = None
+            for name in step.node.plan.names:
+                for text in self.sources(step, name):
+                    if text not in self.scope:
+                        saved[text] = None
+        return list(saved), list(edges)
+
+    def sources(self, step: Step, name: str) -> list[str]:
+        """The names in the replay of the arrays that a plan saves under a name; constants get one."""
+        d = step.declaration
+        if name in d.inputs:
+            return list(step.inputs) if d.variadic else [step.inputs[d.inputs.index(name)]]
+        if name in d.outputs:
+            return [step.outputs[d.outputs.index(name)]]
+        if name in d.residuals:
+            return [step.residuals[d.residuals.index(name)]]
+        return []
+
+    def saved_text(self, step: Step) -> str:
+        """The saved tuple of one step as an expression."""
+        terms = []
+        d = step.declaration
+        for name in step.node.plan.names:
+            sources = self.sources(step, name)
+            if sources:
+                terms.append(f"[{', '.join(sources)}]" if d.variadic and name in d.inputs else sources[0])
+                continue
+            if name in d.attributes:
+                value = step.attributes[d.attributes.index(name)]
+            else:
+                source = name.removesuffix("_shape")
+                shapes = [self.shape_of(n) for n in step.inputs]
+                value = shapes if d.variadic else shapes[d.inputs.index(source)]
+            terms.append(self.constant(value))
+        return f"({''.join(t + ', ' for t in terms)})"
+
+    def constant(self, value: Any) -> str:
+        name = f"k{len(self.scope)}"
+        self.scope[name] = value
+        return name
+
+    def shape_of(self, name: str) -> Any:
+        if name in self.leaves:
+            return self.leaves[name].array.shape
+        if name in self.producer:
+            step = self.steps[self.producer[name]]
+            return step.results[step.outputs.index(name)].array.shape
+        return getattr(self.scope[name], "shape", None)
+
+    # -- backward ----------------------------------------------------------------------------------------------------
+
+    def _backward(self) -> Callable:
+        """Generate `back(run, g, edges, saved, simple)`, which hands gradients to the node's edges."""
+        lines = ["def back(run, g, edges, saved, simple):"]
+
+        def emit(text: str, depth: int = 1) -> None:
+            lines.append("    " * depth + text)
+
+        emit(f"{_targets(self.saved)} = saved.pop()" if self.saved else "saved.pop()")
+        if self.edge_names:
+            emit(f"{_targets(['e_' + n for n in self.edge_names])} = edges")
+        emit("give = run.pass_to")
+        sure: set[str] = set()
+        known: set[str] = set()
+        places = [self.place(self.outputs[i][1].node) for i in self.differentiable]
+        for k in self.reached:
+            step = self.steps[k]
+            if step.declaration.multiple is not None:
+                emit(f"g{k} = [None] * {len(step.outputs)}")
+            else:
+                emit(f"g{k} = None")
+        for j, (k, i) in enumerate(places):
+            value = "g" if len(places) == 1 else f"g[{j}]"
+            target = f"g{k}" if i is None else f"g{k}[{i}]"
+            emit(f"{target} = {value}")
+            known.add(target)
+            if len(places) == 1:
+                sure.add(target)
+        last_use = self._last_uses()
+        for k in self.reached:
+            step = self.steps[k]
+            plan = step.node.plan
+            variable = f"g{k}"
+            several = step.declaration.multiple is not None
+            depth = 1
+            if several:
+                emit(f"if any(x is not None for x in {variable}):")
+                shapes = self.constant(step.node.shape)
+                depth = 2
+                emit(f"{variable} = run.fill_outputs({shapes}, {variable})", depth)
+            elif variable not in sure:
+                emit(f"if {variable} is not None:")
+                depth = 2
+            saved = self.saved_text(step)
+            if plan.simple and plan.takes is None:
+                for i, rule, _, writes in plan.rules:
+                    self._simple(emit, depth, step, variable, i, rule, writes, known, sure)
+            else:
+                names = [f"t{i}" for i in range(len(step.inputs))]
+                gradients = self.constant(plan.gradients)
+                emit(f"{_targets(names)} = {gradients}(F, {variable}, {saved}, False)", depth)
+                for i, edge in enumerate(step.node.edges):
+                    if edge is not None:
+                        emit(f"if t{i} is not None:", depth)
+                        fresh = "False" if several else f"t{i} is not {variable}"
+                        self._pass(emit, depth + 1, step.inputs[i], edge, f"t{i}", fresh, known, sure, False)
+                emit(f"{' = '.join(names)} = None", depth)
+            dead = last_use.get(k, [])
+            emit(" = ".join([variable, *dead]) + " = None")
+        text = "\n".join(lines)
+        exec(text, self.scope)
+        return self.scope["back"]
+
+    def _last_uses(self) -> dict[int, list[str]]:
+        last: dict[str, int] = {}
+        for k in self.reached:
+            for name in self.steps[k].node.plan.names:
+                for source in self.sources(self.steps[k], name):
+                    if source in self.saved:
+                        last[source] = k
+        uses: dict[int, list[str]] = {}
+        for name, k in last.items():
+            uses.setdefault(k, []).append(name)
+        return uses
+
+    def _simple(self, emit: Any, depth: int, step: Step, g: str, i: int, rule: Callable, writes: bool, known: set,
+                sure: set) -> None:  # fmt: skip
+        plan, d = step.node.plan, step.declaration
+        code = rule.__code__
+        names = code.co_varnames[2 : code.co_argcount]
+        saved = _terms(self.saved_text(step))
+        picked = [saved[plan.names.index(n)] for n in names]
+        edge = step.node.edges[i]
+        function = self.constant(rule)
+        call = f"{function}({', '.join(['F', g, *picked])})"
+        name = step.inputs[i]
+        assert not d.variadic
+        if name in self.leaves and writes:
+            tuple_text = f"({''.join(p + ', ' for p in picked)})"
+            e = f"e_{name}"
+            emit(f"if not (simple and {e}.__class__ is not Node and fill({e}, {function}, F, {g}, {tuple_text})):",
+                 depth)  # fmt: skip
+            emit(f"t = {call}", depth + 1)
+            emit(f"give({e}, t, t is not {g})", depth + 1)
+        else:
+            emit(f"t = {call}", depth)
+            self._pass(emit, depth, name, edge, "t", f"t is not {g}", known, sure, depth == 1)
+        emit("t = None", depth)
+
+    def _pass(self, emit: Any, depth: int, name: str, edge: Any, value: str, fresh: str, known: set, sure: set,
+              certain: bool) -> None:  # fmt: skip
+        if name in self.leaves:
+            emit(f"give(e_{name}, {value}, {fresh})", depth)
+            return
+        k, i = self.place(edge)
+        target = f"g{k}" if i is None else f"g{k}[{i}]"
+        shape = self.constant(self.shape_of(name))
+        emit(f"if {value}.shape != {shape}:", depth)
+        emit(f"{value} = fitted({value}, {shape})", depth + 1)
+        if target not in known:
+            emit(f"{target} = {value}", depth)
+        elif target in sure:
+            emit(f"{target} = {target} + {value}", depth)
+        else:
+            emit(f"{target} = {value} if {target} is None else {target} + {value}", depth)
+        known.add(target)
+        if certain:
+            sure.add(target)
+
+    def replay(self, run: Any, node: Node, g: Any) -> None:
+        """Backward through the region, for the engine."""
+        saved = [node.values()]
+        if not run.retain_graph:
+            node.saved = None
+        simple = run.targets is None and not engine.Variable.any_leaf_hooks
+        self.backward(run, g, node.edges, saved, simple)
+
+    def forget(self) -> None:
+        """Keep what `expand` needs, and no tensor of the recorded call."""
+        self.within = []
+        for k in reversed(self.reached):
+            step = self.steps[k]
+            edges = [None if edge is None else name if name in self.leaves else self.place(edge)
+                     for edge, name in zip(step.node.edges, step.inputs, strict=True)]  # fmt: skip
+            self.within.append((k, step.node.plan, edges, compile(self.saved_text(step), "<saved>", "eval"),
+                                step.node.shape))  # fmt: skip
+        self.ends = [self.place(self.outputs[i][1].node) for i in self.differentiable]
+        self.count = len(self.steps)
+        del self.record, self.steps, self.outputs, self.leaves, self.places, self.producer
+
+    def expand(self, node: Node) -> None:
+        """Put the nodes that eager operations would have made in the place of the region's.
+
+        Their numbers lie between those of the region's node and of the one before it.
+        """
+        scope = {**self.scope, **dict(zip(self.saved, node.values(), strict=True))}
+        outer = dict(zip(self.edge_names, node.edges, strict=True))
+        made: dict[int, Node] = {}
+        picks: dict[tuple, Node] = {}
+        gap = 1 / (self.count + 1)
+
+        def edge(place: Any) -> Any:
+            if not isinstance(place, tuple):
+                return outer.get(place)
+            k, i = place
+            if i is None:
+                return made[k]
+            if place not in picks:
+                plan = Pick(made[k].plan.title, i)
+                picks[place] = _numbered(made[k].number + gap / 2, plan, (made[k],), (), made[k].shape[i][0])
+            return picks[place]
+
+        for k, plan, edges, saved, shape in self.within:
+            number = node.number - 1 + (k + 1) * gap
+            made[k] = _numbered(number, plan, tuple(map(edge, edges)), eval(saved, scope), shape)
+        outputs = tuple(map(edge, self.ends))
+        node.plan = _Passage(self.title, len(outputs) > 1)
+        node.edges, node.saved, node.versions = outputs, (), ()
+
+
+def _numbered(number: Any, plan: Any, edges: tuple, saved: tuple, shape: tuple) -> Node:
+    node = Node(plan, edges, saved, shape, ())
+    node.number = number
+    return node
+
+
+def _targets(names: list[str]) -> str:
+    return "".join(n + ", " for n in names)
+
+
+def _terms(text: str) -> list[str]:
+    """The terms of a tuple of names and lists of names."""
+    return [t for t in text[1:-1].split(", ") if t]
