@@ -120,6 +120,7 @@ WINDOWS = [
             S(rnd(1, 2, 7, 8), rnd(3, 2, 2, 2), None, 3, 1),
         ],
         conv2d,
+        fused=True,
     ),
     functional(
         "conv1d",
