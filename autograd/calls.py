@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy
 
@@ -187,7 +188,7 @@ def _maker(names: tuple[str, ...], optional: tuple[bool, ...], attributes: bool,
         operands = _NUMBERS.format(floating=" or dtype not in FLOATING" if promote == "float" else "")
     else:
         operands = "".join(_operand(i, name, optional[i], promote) for i, name in enumerate(names)).format(**texts)
-    scope = dict(_SCOPE)
+    scope: dict[str, Any] = dict(_SCOPE)
     exec(_PATH.format(operands=_block(operands, 12), **texts), scope)
     return scope["make"]
 

@@ -90,7 +90,7 @@ class _Backward:
     targets: set | None = None  # whose gradients are asked for; None means all leaves
     wanted: set | None = None  # what lies on a path to a target; None means everything
     found: dict[Any, Any]  # target -> its gradient
-    held: dict[Variable, tuple] | None = None  # leaf with hooks -> (gradient so far, owned)
+    held: dict[Variable, tuple]  # leaf with hooks -> (gradient so far, owned); made by explore()
     completes: dict[int, list[Variable]] | None = None  # number -> leaves with hooks that no later node uses
     reports: dict[int, list[LeafGroup]] | None = None  # number -> groups of leaves that no later node uses
     tokens: tuple | None = None  # of the context variables that prepare_for_others() has set
@@ -121,7 +121,7 @@ class _Backward:
                     g = box(g) if gradient is None else gradient
                 self.pass_to(_target(root), g, False)
             self.run()
-            if self.held:  # roots that are leaves themselves
+            if self.completes is not None:  # roots that are leaves themselves
                 for leaf in tuple(self.held):
                     self.finish_leaf(leaf)
             if self.tokens is not None:  # before that nobody can have queued one
@@ -448,7 +448,7 @@ def accumulate(leaf: Variable, gradient: Any, fresh: bool, create_graph: bool) -
     if slot is not None and _references(slot) == _UNSHARED:
         # nobody else holds it; a gradient that the user kept from the last step must stay as it is
         slot.array[...] = gradient
-        counter = slot.counter
+        counter: Any = slot.counter
         counter[0] += 1  # changed(), spared a call
         counter[1] = "gradient accumulation"
         counter[2] = next_number()

@@ -185,7 +185,7 @@ class ElementwiseOptimizer(Optimizer):
     def _cut(self, xp: ModuleType, p: Array, g: Array, state: State) -> list[Chunk]:
         width = (_CHUNK_CPU if xp is numpy else _CHUNK_GPU) // p.itemsize
         a, b = self._scratch_like(xp, p[:width])
-        chunks = []
+        chunks: list[Chunk] = []
         for start in range(0, p.size, width):
             part = slice(start, start + width)
             size = p[part].size

@@ -26,14 +26,14 @@ def calls() -> Iterator[Callable[[], None]]:
         compiled = "cpu" in declaration.kernels or "cpu" in declaration.fused
         inputs = declaration.inputs
         if compiled and inputs in (("input",), ("input", "other")) and declaration.required == len(inputs):
-            yield lambda p=primitive, n=len(inputs): _train(p, *(randn(6, 6) for _ in range(n)))
+            yield lambda p=primitive, n=len(inputs): _train(p, *(randn(6, 6) for _ in range(n)))  # type: ignore[misc]
     for layer, *shape in _layers():
-        yield lambda layer=layer, shape=shape: _train(layer, randn(*shape))
+        yield lambda layer=layer, shape=shape: _train(layer, randn(*shape))  # type: ignore[misc]
     for function, *inputs in _functions():
-        yield lambda function=function, inputs=inputs: _train(function, *inputs)
+        yield lambda function=function, inputs=inputs: _train(function, *inputs)  # type: ignore[misc]
     for make, variants in _OPTIMIZERS.items():
         for options in variants:
-            yield lambda make=make, options=options: _step(make, options)
+            yield lambda make=make, options=options: _step(make, options)  # type: ignore[misc]
 
 
 def _layers() -> Iterator[tuple]:

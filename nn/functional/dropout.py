@@ -1,5 +1,5 @@
-"""Dropout. The mask is drawn first and is an input of the product, so that every derivative sees the same one; or, for a
-large input, only a key is, from which the mask is drawn anew wherever it is needed.
+"""Dropout. The mask is drawn first and is an input of the product, so that every derivative sees the same one; for a
+large input only a key is drawn, from which the mask is made anew wherever it is needed.
 """
 
 from __future__ import annotations

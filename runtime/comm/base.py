@@ -184,18 +184,21 @@ class Comm:
         if isinstance(output, Sequence) and isinstance(array, Sequence):
             return lists.all_to_all(self, output, array, async_op)
         check_arrays("all_to_all", array, output)
-        if array.shape != output.shape or array.size % self.size:
+        source: Any = array
+        target: Any = output
+        if source.shape != target.shape or source.size % self.size:
             raise ValueError(
-                f"all_to_all(): array {list(array.shape)} and output {list(output.shape)} should have the same shape, "
+                f"all_to_all(): array {list(source.shape)} and output {list(target.shape)} should have the same shape, "
                 f"with a number of elements that {self.size} ranks can share"
             )
 
         def act() -> None:
-            rows = self._rows(output)
-            self._all_to_all(rows, self._rows(array))
-            restore(output, rows)
+            rows = self._rows(target)
+            self._all_to_all(rows, self._rows(source))
+            restore(target, rows)
 
-        return self._start(call_of("all_to_all", array.dtype, array.shape, -1, place_of(array)), act, output, async_op)
+        call = call_of("all_to_all", source.dtype, source.shape, -1, place_of(source))
+        return self._start(call, act, target, async_op)
 
     def gather(self, output: Arrays | None, array: Array, dst: int = 0, async_op: bool = False) -> Work | None:
         """Fill `output`, an array or a list, on rank `dst` by all ranks' arrays in rank order; the others pass None."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Call:
         self.kind = kind
         self.dtype = dtype
         self.shape = shape
-        self.op = op
+        self.op: Any = op
         self.root = root
         self.place = place
         self.digest = int.from_bytes(hashlib.blake2b(str(self).encode(), digest_size=8).digest(), "big") >> 2

@@ -91,7 +91,7 @@ def compiled(primitive: Any, work: int = 1, sized_by: int = 0) -> Callable[[Call
                     return result
             return body(numpy, *args, **named)
 
-        choose.compiled = function  # type: ignore[attr-defined]  (for the tests, which compare it with the body)
+        choose.compiled = function  # type: ignore[attr-defined]  # for the tests, which compare it with the body
         primitive.kernel("cpu")(choose)
         return function
 

@@ -358,7 +358,7 @@ class _Convolution(NamedTuple):
         return cls(image[0], groups, weight[1], weight[0] // groups, size, kernel, out, stride, padding, dilation)
 
     @property
-    def reaches(self) -> list[list[int]]:
+    def reaches(self) -> list[list[tuple[int, int]]]:
         """By dimension and place in the window, its distance from the first: in steps of the stride, and the rest."""
         return [
             [divmod(j * d, s) for j in range(k)]
@@ -404,7 +404,9 @@ def _input_plan(itemsize: int, *sizes: Any) -> tuple[Array, Array, Array, Array,
     first = [p // s for p, s in zip(c.padding, c.stride, strict=True)]  # the least t that there is
     count = [(n - 1 + p) // s - t + 1 for n, p, s, t in zip(c.image, c.padding, c.stride, first, strict=True)]
     plan = _plan(c, itemsize, _LATTICE_BYTES, c.outputs, c.inputs, c.out, (1, 1, 1), reach, 1, count, c.image, c.stride)
-    results, offsets, order = [], [], []
+    results: list = []
+    offsets: list = []
+    order: list = []
     for residue in itertools.product(*map(range, c.stride)):
         found = [(i, tap) for i, tap in enumerate(c.taps) if tuple(rest for _, rest in tap) == residue]
         shift = [s * t + r - p for s, t, r, p in zip(c.stride, first, residue, c.padding, strict=True)]
@@ -448,7 +450,7 @@ def _plan(
     parts = min(-(-_UNITS // images), -(-rows // _LEAST_ROWS))
     box = _box(list(count), reach, itemsize * channels * planes, most, images * parts)
     lattice = [b + r for b, r in zip(box, reach, strict=True)]
-    return Plan(
+    return Plan(  # type: ignore[call-arg]  # the lists have three elements each
         c.batch, c.groups, channels, rows, *image, *step, *lattice, planes, *box, *count, *out, *out_step, parts
     )
 

@@ -304,7 +304,7 @@ _WORK = 16  # multiplications for an element, at least, in all but the smallest 
 
 def _suits(*arrays: Array | None) -> bool:
     """Whether the kernels take these arrays: one dtype, at most three dimensions besides batch and channels."""
-    first = arrays[0]
+    first: Any = arrays[0]
     return first.ndim <= 5 and all(x is None or x.dtype == first.dtype for x in arrays)
 
 

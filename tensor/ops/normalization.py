@@ -242,8 +242,8 @@ def _compiled_gradients(
         weight_gradient, bias_gradient = numpy.empty((2, x.shape[1]), x.dtype)
         shape = x.shape
         factor = _parameters(weight, None, shape[1:2], x.dtype)[0]
-        parts = (weight_gradient, bias_gradient)
-        kernel(g.reshape(shape), x, chunks, *statistics, factor, gradient.reshape(shape), *parts)
+        parameters = weight_gradient, bias_gradient
+        kernel(g.reshape(shape), x, chunks, *statistics, factor, gradient.reshape(shape), *parameters)
     elif layout == "rows":
         shape = (center.size, input.size // center.size)
         factor = _parameters(weight, None, shape[1:], x.dtype)[0]
