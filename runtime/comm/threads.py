@@ -254,12 +254,18 @@ class _Letter(Receipt):
     def is_completed(self) -> bool:
         return self.content is not None
 
+    def _senders(self) -> Sequence[int]:
+        """The ranks without which it cannot come; a message from anybody can, while anybody is left."""
+        members, finished = self._group.members, self._group.job.finished
+        if self.src is not None:
+            return members[self.src : self.src + 1]
+        return members if len(finished.intersection(members)) == len(members) - 1 else ()
+
     def wait(self, timeout: float | datetime.timedelta | None = None) -> bool:
         group = self._group
-        senders = group.members if self.src is None else group.members[self.src : self.src + 1]
         seconds = group.timeout if timeout is None else seconds_of(timeout)
         with group.job.changed:
-            group.job.wait(self.is_completed, lambda: senders, self._what, seconds)
+            group.job.wait(self.is_completed, self._senders, self._what, seconds)
         assert self.content is not None
         fill(self._array, self.content, self.source)
         return True
