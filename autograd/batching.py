@@ -58,13 +58,6 @@ class Batched(arrays.StandIn):
     def __getattr__(self, name: str) -> NoReturn:
         raise NotBatchable(name)
 
-    __array__ = __array_ufunc__ = __array_function__ = refuse
-    __bool__ = __int__ = __float__ = __index__ = __len__ = __iter__ = __getitem__ = __setitem__ = refuse
-    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __add__ = __radd__ = __sub__ = __rsub__ = refuse
-    __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __floordiv__ = __mod__ = __pow__ = __rpow__ = refuse
-    __matmul__ = __rmatmul__ = __neg__ = __pos__ = __abs__ = __invert__ = __and__ = __or__ = __xor__ = refuse
-    __hash__ = object.__hash__
-
 
 _levels: ContextVar[tuple[int, ...]] = ContextVar("the batch sizes of the enclosing vmaps", default=())
 

@@ -6,7 +6,7 @@ import functools
 import importlib
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy
 
@@ -14,9 +14,23 @@ Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
 
 
 class StandIn:
-    """What a function transform puts in the place of a raw array."""
+    """What a function transform puts in the place of a raw array: it answers none of the questions for values."""
 
     real_array: Array  # the one at the bottom, for its module and device
+
+    def refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Values are read or written: raise what tells the transform so."""
+        raise NotImplementedError
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self.refuse(*args, **kwargs)
+
+    __array__ = __array_ufunc__ = __array_function__ = _refuse
+    __bool__ = __int__ = __float__ = __index__ = __len__ = __iter__ = __getitem__ = __setitem__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __add__ = __radd__ = __sub__ = __rsub__ = _refuse
+    __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __floordiv__ = __mod__ = __pow__ = __rpow__ = _refuse
+    __matmul__ = __rmatmul__ = __neg__ = __pos__ = __abs__ = __invert__ = __and__ = __or__ = __xor__ = _refuse
+    __hash__ = object.__hash__
 
 
 @functools.cache
