@@ -34,7 +34,9 @@ def main() -> None:
     try:
         _run_program(sys.argv[1:])
     except SystemExit as error:
-        if faults.exit_code(error) != 0 and world.size > 1:
+        if faults.exit_code(error) == 0:
+            faults.notify_launcher(f"done {world.rank}")
+        elif world.size > 1:
             faults.end_job(error)  # `raise SystemExit(3)` runs no hook of the interpreter
         raise
     except Exception as error:

@@ -145,6 +145,15 @@ def test_a_single_rank_keeps_its_exit_code(script):
     assert (killed.returncode, killed.stderr) == (137, "paceline run: rank 0 died of SIGKILL\n")
 
 
+@needs_mpi
+@pytest.mark.parametrize(
+    "program", ["import sys; sys.exit()", "import argparse; argparse.ArgumentParser().parse_args()"]
+)
+def test_ranks_that_leave_early_without_an_error_are_not_blamed(script, program):
+    done = finish_job([*RUN, "-n", "2", script(program), "--help"], timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 SLEEPING = """
 import time
 from paceline.runtime.comm import world_comm
