@@ -17,6 +17,7 @@ from .bench import bench
 from .mpi import LaunchError
 from .plan import make_plan
 from .supervisor import Job
+from .timeline import timeline as show_timeline
 from .worker import LOG_FOLDER
 
 _TIMEOUT_HELP = f"End the job when a rank waits so long in a collective [{watchdog.DEFAULT_TIMEOUT:g}]."
@@ -112,6 +113,7 @@ def warmup() -> None:
 
 
 cli.add_command(bench)
+cli.add_command(show_timeline)
 
 
 def _check_program(program: str, as_module: bool) -> None:

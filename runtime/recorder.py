@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from types import CodeType
 from typing import NamedTuple
 
+from . import timeline
 from .world import World
 
 # `paceline run` makes a directory for the records of all ranks of its machine and names it here.
@@ -152,12 +153,14 @@ class Recorder:
     @contextlib.contextmanager
     def waiting(self, group: str, kind: str, peer: int | None, tag: int) -> Iterator[None]:
         """Note that this rank waits for a message from or to a rank of the world, or from any."""
-        whom = "any rank" if peer is None else f"rank {peer}"
-        offset = self.begin(0, group, f"{kind}({whom}, tag={tag})", None, _ANYBODY if peer is None else peer)
+        call = f"{kind}({'any rank' if peer is None else f'rank {peer}'}, tag={tag})"
+        begin = time.monotonic_ns()
+        offset = self.begin(0, group, call, None, _ANYBODY if peer is None else peer)
         try:
             yield
         finally:
             self.end(offset)
+            timeline.note(begin, "message", call)
 
     def name_group(self, ranks: Sequence[int]) -> str:
         """What entries call a communicator of these ranks of the world; all its members get the same name."""

@@ -25,6 +25,7 @@ _ALIGNMENTS = 9
 F = TypeVar("F", bound=Callable[..., Any])
 _folder = os.environ.pop(FOLDER, None)
 _file: TextIO | None = None
+_lock = threading.Lock()
 _thread = threading.local()
 
 
@@ -32,7 +33,8 @@ def traced(category: str, name: Callable[..., str] | None = None) -> Callable[[F
     """Decorator of functions whose calls are spans.
 
     Args:
-        category: what they are part of: "forward", "backward", "bucket", "collective", "wait", "optimizer" or "loader".
+        category: what they are part of: "forward", "backward", "bucket", "collective", "message" (the wait for one),
+            "wait", "optimizer" or "loader".
         name: function of the arguments that gives the span's name; default: the category.
     """
 
@@ -46,14 +48,14 @@ def traced(category: str, name: Callable[..., str] | None = None) -> Callable[[F
             try:
                 return function(*args, **kwargs)
             finally:
-                _write(begin, category, category if name is None else name(*args, **kwargs))
+                note(begin, category, category if name is None else name(*args, **kwargs))
 
         return wrapper  # type: ignore[return-value]
 
     return mark
 
 
-def traced_items(category: str) -> Callable[[F], F]:
+def traced_items(category: str, name: str) -> Callable[[F], F]:
     """Decorator of functions that return an iterator; each step of it is a span."""
 
     def mark(function: F) -> F:
@@ -63,7 +65,7 @@ def traced_items(category: str) -> Callable[[F], F]:
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Iterator[Any]:
             items = iter(function(*args, **kwargs))
-            step = traced(category)(items.__next__)
+            step = traced(category, lambda: name)(items.__next__)
             while True:
                 try:
                     item = step()
@@ -95,7 +97,10 @@ def flush() -> None:
         _file.flush()
 
 
-def _write(begin: int, category: str, name: str) -> None:
+def note(begin: int, category: str, name: str) -> None:
+    """Note a span of this thread that began at this time of `time.monotonic_ns()` and ends now."""
+    if _folder is None:
+        return
     end = time.monotonic_ns()
     thread = threading.get_native_id()
     if not hasattr(_thread, "known"):
@@ -107,6 +112,7 @@ def _write(begin: int, category: str, name: str) -> None:
 
 def _line(*items: object) -> None:
     global _file
-    if _file is None:
-        _file = open(os.path.join(str(_folder), f"timeline-{get_world().rank}"), "w")
-    _file.write("\t".join(map(str, items)) + "\n")
+    with _lock:
+        if _file is None:
+            _file = open(os.path.join(str(_folder), f"timeline-{get_world().rank}"), "w")
+        _file.write("\t".join(map(str, items)) + "\n")

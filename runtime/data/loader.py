@@ -159,7 +159,7 @@ class DataLoader:
             return lambda indices: self.default_convert(fetch_batch(indices))
         return lambda indices: self.collate_fn(fetch_samples(self.dataset, indices))
 
-    @timeline.traced_items("loader")
+    @timeline.traced_items("loader", "next batch")
     def _deliver(self, batches: Iterator[tuple[Any, dict[str, Any] | None]]) -> Iterator[Any]:
         for batch, position in batches:
             self._position = position

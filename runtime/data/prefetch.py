@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from .. import timeline
+
 T = TypeVar("T")
 
 
@@ -64,6 +66,7 @@ def _read_ahead(
     ready: queue.SimpleQueue,
 ) -> None:
     """The thread's body: put (item, error, ended) triples into `ready` until the items end or `stop` is set."""
+    read = timeline.traced("loader", lambda: "read ahead")(items.__next__)
     try:
         if on_start is not None:
             on_start()
@@ -72,7 +75,7 @@ def _read_ahead(
             if stop.is_set():
                 return
             try:
-                ready.put((next(items), None, False))
+                ready.put((read(), None, False))
             except StopIteration:
                 ready.put((None, None, True))
                 return
