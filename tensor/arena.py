@@ -21,6 +21,7 @@ import numpy
 from ..autograd.variable import LEAF, Variable, box, counter_of
 from ..runtime import device as devices
 from ..runtime.arrays import Array
+from ..runtime.shareable import shareable_zeros
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
@@ -125,7 +126,8 @@ def _kind(p: Variable) -> tuple[Any, devices.device]:
 
 def _aligned_zeros(xp: ModuleType, size: int, dtype: Any) -> Array:
     """A flat array of zeros that starts at a 64-byte boundary (NumPy promises only 16)."""
-    memory = xp.zeros(size * dtype.itemsize + ALIGNMENT, "uint8")
+    nbytes = size * dtype.itemsize + ALIGNMENT
+    memory = shareable_zeros(nbytes) if xp is numpy else xp.zeros(nbytes, "uint8")
     address = memory.data.ptr if hasattr(memory.data, "ptr") else memory.ctypes.data
     skip = -address % ALIGNMENT
     return memory[skip : skip + size * dtype.itemsize].view(dtype)

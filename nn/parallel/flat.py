@@ -41,13 +41,21 @@ def places_of(parameters: Sequence[Tensor]) -> list[tuple[int, int]]:
     As in the arena if they are neighbours there: a rank that has to pack must send as many elements as those that send
     the slice, gaps included.
     """
+    home = common_home(parameters)
+    if home is None:
+        return dense_places([parameter.array for parameter in parameters])
+    arena, first = home
+    origin = arena.ranges[first][0]
+    return [(start - origin, stop - origin) for start, stop in arena.ranges[first : first + len(parameters)]]
+
+
+def common_home(parameters: Sequence[Tensor]) -> tuple | None:
+    """The arena in which the gradients are neighbours, in this order, and the number of the first one there."""
     homes = [home_of_gradient(parameter) for parameter in parameters]
-    if homes[0] is not None:
-        arena, first = homes[0]
-        if homes == [(arena, first + i) for i in range(len(homes))]:
-            origin = arena.ranges[first][0]
-            return [(start - origin, stop - origin) for start, stop in arena.ranges[first : first + len(homes)]]
-    return dense_places([parameter.array for parameter in parameters])
+    if homes[0] is None:
+        return None
+    arena, first = homes[0]
+    return homes[0] if homes == [(arena, first + i) for i in range(len(homes))] else None
 
 
 def dense_places(arrays: list[Array]) -> list[tuple[int, int]]:

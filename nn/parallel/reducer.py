@@ -16,10 +16,9 @@ from ...runtime.arrays import Array
 from ...runtime.comm import Comm, ReduceOp
 from ...runtime.world import get_world
 from ...tensor import Tensor
-from ...tensor.arena import flat_gradients
 from ...tensor.creation import zeros_like
 from ..parameter import Parameter
-from .flat import cut, pack, places_of, unpack
+from .flat import common_home, cut, home_of_gradient, pack, places_of, unpack
 from .tuning import BucketTuner, MiB
 
 _FIRST_BUCKET = MiB  # bytes; small, so that the first all-reduce starts early in backward
@@ -30,10 +29,9 @@ Hook = Callable[[Any, "GradBucket"], Any]
 class GradBucket:
     """The gradients of one bucket as a communication hook sees them."""
 
-    def __init__(self, bucket: Bucket, buffer: Array, places: list[tuple[int, int]], is_last: bool) -> None:
+    def __init__(self, bucket: Bucket, buffer: Array, is_last: bool) -> None:
         self._bucket = bucket
         self._buffer = Tensor._wrap(buffer)
-        self._places = places
         self._is_last = is_last
 
     def index(self) -> int:
@@ -52,7 +50,8 @@ class GradBucket:
         """The gradients as views of `buffer()`, in the shapes of their parameters."""
         shapes = [parameter.shape for parameter in self._bucket.parameters]
         return [
-            self._buffer[start:stop].view(shape) for (start, stop), shape in zip(self._places, shapes, strict=True)
+            self._buffer[start:stop].view(shape)
+            for (start, stop), shape in zip(self._bucket.places, shapes, strict=True)
         ]
 
     def parameters(self) -> list[Parameter]:
@@ -70,6 +69,7 @@ class Bucket(LeafGroup):
     Attributes:
         number: its place in the order of sending.
         members: indices of the parameters, ascending as in an arena.
+        places: (start, stop) of each gradient in what is sent.
         pending: whether the backward pass under way will still add to its gradients.
     """
 
@@ -78,9 +78,25 @@ class Bucket(LeafGroup):
         self.number = number
         self.members = sorted(members)
         self.parameters = [reducer.parameters[i] for i in self.members]
+        self.places = places_of(self.parameters)
+        self._slots: list[tuple[Parameter, Callable[[], Array | None]]] = []  # if they are neighbours in an arena
+        home = common_home(self.parameters)
+        if home is not None:
+            arena, first = home
+            last = first + len(self.parameters)
+            self._slots = list(zip(self.parameters, arena.slots[first:last], strict=True))
+            self._slice = arena.grad[arena.ranges[first][0] : arena.ranges[last - 1][1]]
         self.pending = False
         for parameter in self.parameters:
             parameter.group = self
+
+    def in_place(self) -> Array | None:
+        """The gradients where they are one piece of an arena."""
+        for parameter, slot in self._slots:
+            gradient = parameter.gradient
+            if gradient is None or gradient.array is not slot():
+                return None
+        return self._slice if self._slots else None
 
     def begin(self) -> None:
         self._reducer.on_begin(self)
@@ -102,6 +118,7 @@ class Reducer:
         self.divisor: float | None = None  # of the sum over ranks, if it is not their number
         self.buckets: list[Bucket] = []
         self._order: list[int] = []  # of the parameters, once it is agreed on
+        self._shared: list[Any] = []  # what the communicator wants to be kept
         self._tuner: BucketTuner | None = None
         self._checks_nan = False
         self.asynchronous = comm.backend == "mpi" and _has_spare_cores()
@@ -157,11 +174,10 @@ class Reducer:
         self.sent += 1
         if self._checks_nan:
             self._check_nan(bucket)
-        flat = self._slice_of(bucket)
+        flat = bucket.in_place()
         if flat is not None:
             self.used[bucket.members] = 1
-            # The same elements, gaps included, as from those ranks that have to pack.
-            self._average(bucket, flat, places_of(bucket.parameters), _keep)
+            self._average(bucket, flat, _keep)
             return
         for i, parameter in zip(bucket.members, bucket.parameters, strict=True):
             if parameter.grad is None:
@@ -169,27 +185,13 @@ class Reducer:
             else:
                 self.used[i] = 1
         arrays = [parameter.grad.array for parameter in bucket.parameters]
-        places = places_of(bucket.parameters)
-        self._average(bucket, pack(arrays, places), places, lambda flat: unpack(flat, arrays, places))
+        self._average(bucket, pack(arrays, bucket.places), lambda flat: unpack(flat, arrays, bucket.places))
 
-    def _slice_of(self, bucket: Bucket) -> Array | None:
-        """The gradients of a bucket where they are one piece of an arena."""
-        gradients = []
-        for parameter in bucket.parameters:
-            gradient = parameter.gradient
-            if gradient is None:
-                return None
-            gradients.append(gradient)
-        pieces = flat_gradients(gradients)
-        return pieces[0].reshape(-1) if len(pieces) == 1 and pieces[0].flags.c_contiguous else None
-
-    def _average(
-        self, bucket: Bucket, flat: Array, places: list[tuple[int, int]], settle: Callable[[Array], None]
-    ) -> None:
+    def _average(self, bucket: Bucket, flat: Array, settle: Callable[[Array], None]) -> None:
         """Average a flat array over the ranks, and then `settle(flat)`: now, or at the end of backward."""
         if self.hook is not None:
             hook, state = self.hook
-            result = hook(state, GradBucket(bucket, flat, places, self.sent == len(self.buckets)))
+            result = hook(state, GradBucket(bucket, flat, self.sent == len(self.buckets)))
             self._under_way.append(lambda: self._take(result, flat, settle))
             return
         op = ReduceOp.AVG if self.divisor is None else ReduceOp.SUM
@@ -255,6 +257,15 @@ class Reducer:
         order = [i for number in numbers for i in self.buckets[number].members]
         self._order = self.comm.broadcast_object(order)
         self.plan(self._order, self.cap)
+        self._share_arenas()
+
+    def _share_arenas(self) -> None:
+        """Let the ranks of a machine add up their gradients where they are."""
+        homes = [home_of_gradient(parameter) for parameter in self.parameters]
+        arenas = list(dict.fromkeys(home[0] for home in homes if home is not None))
+        everybody = self.comm.all_gather_object([arena.grad.nbytes for arena in arenas])
+        if everybody.count(everybody[0]) == len(everybody):
+            self._shared = [self.comm.share(arena.grad) for arena in arenas]
 
     def _check_nan(self, bucket: Bucket) -> None:
         """Raise the same error on all ranks if one has NaN in its gradients of this bucket."""

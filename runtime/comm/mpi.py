@@ -14,10 +14,13 @@ import numpy as np
 
 from .. import faults
 from ..arrays import Array
+from ..shareable import pages_of
 from ..world import World
 from . import messages
 from .base import Comm
 from .reduction import ReduceOp, divide, is_half
+from .region import Region
+from .signature import call_of
 from .window import SUPPORTED, Window, window_bytes
 from .work import Receipt, Work
 
@@ -102,6 +105,14 @@ class MpiComm(Comm):
         self._comm.Free()
         if self._users != self._mpi.COMM_WORLD:
             self._users.Free()
+
+    def share(self, array: Array) -> Region | None:
+        pages = pages_of(array)
+        if self._window is None or self._across is not None:
+            return None
+        window, regions = self._window, []
+        self._start(call_of("share"), lambda: regions.append(window.share(pages)), None, False)
+        return regions[0]
 
     def _same_everywhere(self, tag: int) -> bool:
         if self._window is not None and self._across is None:

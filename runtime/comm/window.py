@@ -15,21 +15,26 @@ import mmap
 import os
 import platform
 import time
+import weakref
 from collections.abc import Callable
 
 import numpy as np
 
+from ..shareable import Pages
 from .reduction import ReduceOp, combine
+from .region import Region, open_pages
 
 SUPPORTED = hasattr(os, "memfd_create") and platform.machine() in ("x86_64", "AMD64")
 
 TILE_BYTES = 1 << 20  # a slot; tile by tile, what was just written is read from cache
 WHOLE_BYTES = 64 << 10  # up to here two ranks add up everything themselves, which saves a meet
+IN_PLACE_BYTES = 256 << 10  # summed at a time where no slots are needed, so that what is written last is in cache
 _SLOTS = 3  # one that others still read, one that is being summed, one that is being filled
 _STEPS = _SLOTS << 22  # a multiple of the slots and of two, so that their order survives the wrap
 _TAG_BITS = 40
 _TAG_MASK = (1 << _TAG_BITS) - 1
-_LINE_BYTES = 64  # words that two ranks write lie on different cache lines
+_LINE_BYTES = 64  # words that two ranks write lie on different cache lines; after its word a rank may say more
+_OFFSET_BITS = 44
 _SPINS = 300  # looks at a word before the core is offered to others
 _PATIENCE_SECONDS = 0.05  # afterwards a waiting rank sleeps, since it waits for more than a message
 _SLEEP_SECONDS = 1e-4
@@ -75,6 +80,8 @@ class Window:
         self._others = [each * stride for each in range(size) if each != rank]
         self._step = 0
         self._slots = functools.lru_cache(maxsize=1024)(self._make_slots)
+        self._shares = 0
+        self._regions: list[weakref.ref[Region]] = []
 
     def meet(self, tag: int = 0) -> bool:
         """Wait until all ranks have come here; whether all of them bring the same tag."""
@@ -113,13 +120,24 @@ class Window:
     ) -> bool:
         """Tile by tile each rank shows its elements, sums one slice of everybody's, and takes over the other slices.
 
-        A tile is shown while the others may still sum the one before, so there is one meet for each tile.
+        A tile is shown while the others may still sum the one before, so there is one meet for each tile. Nothing is
+        shown if the arrays of all ranks lie at one place of a region.
         """
         length = TILE_BYTES // flat.itemsize
         tiles = [flat[start : start + length] for start in range(0, flat.size, length)] or [flat]
-        slots = self._show(tiles[0])
+        region, offset = self._find(flat)
+        places = self._words[(self._step + 1) & 1]
+        places[self._own + 1] = 0 if region is None else region.number << _OFFSET_BITS | offset
+        if region is None:
+            slots = self._show(tiles[0])
         if not self.meet(tag):
             return False
+        if any(everybody := [places[word + 1] for word in (self._own, *self._others)]):
+            if region is not None and len(set(everybody)) == 1:
+                self._reduce_in_place(region.arrays(offset, flat.dtype, flat.size), op)
+                return True
+            slots = self._show(tiles[0])
+            self.meet()
         for index, tile in enumerate(tiles):
             self._sum_own_slice(tile, slots, op)
             if across is not None and self.rank < self._owners:
@@ -132,6 +150,20 @@ class Window:
                 part = self._bounds(tile, each)
                 tile[part] = slot[part]
         return True
+
+    def _reduce_in_place(self, arrays: list[np.ndarray], op: ReduceOp) -> None:
+        """Each rank sums one slice of everybody's arrays where they are, and writes it into all of them."""
+        own = self._bounds(arrays[0], self.rank)
+        length = IN_PLACE_BYTES // arrays[0].itemsize
+        home = min(self.rank, 1)  # in its own memory, except that combine() writes to one of the first two only
+        for start in range(own.start, own.stop, length):
+            part = slice(start, min(start + length, own.stop))
+            parts = [array[part] for array in arrays]
+            combine(op, parts, parts[home])
+            for rank, copy in enumerate(parts):
+                if rank != home:
+                    copy[...] = parts[home]
+        self.meet()
 
     def _show(self, tile: np.ndarray) -> list[np.ndarray]:
         """Copy what others sum into this rank's slot; the slots of all ranks for this tile."""
@@ -153,6 +185,40 @@ class Window:
         """A rank's slice of a tile."""
         first, last = min(rank, self._owners), min(rank + 1, self._owners)
         return slice(tile.size * first // self._owners, tile.size * last // self._owners)
+
+    # -- regions: memory of the ranks' own that all of them map --------------------------------------------------------
+
+    def share(self, pages: Pages | None) -> Region | None:
+        """Let the ranks map each other's pages; None if some rank has none, or they differ in size, or cannot."""
+        self._shares += 1
+        words = self._words[(self._step + 1) & 1]
+        mine = (0, 0, 0) if pages is None else (os.getpid(), pages.file, len(pages))
+        for i, number in enumerate(mine, self._own + 1):
+            words[i] = number
+        self.meet()
+        everybody = [tuple(words[i + 1 : i + 4]) for i in sorted((self._own, *self._others))]
+        mapped: list[mmap.mmap] = []
+        if len({nbytes for _, _, nbytes in everybody}) == 1 and pages is not None:
+            found = [pages if place == mine else open_pages(*place) for place in everybody]
+            mapped = [each for each in found if each is not None]
+        words = self._words[(self._step + 1) & 1]
+        words[self._own + 1] = len(mapped)
+        self.meet()
+        if any(words[i + 1] != self.size for i in (self._own, *self._others)):
+            return None
+        region = Region(self._shares, mapped, self.rank)
+        self._regions = [reference for reference in self._regions if reference() is not None]
+        self._regions.append(weakref.ref(region))
+        return region
+
+    def _find(self, array: np.ndarray) -> tuple[Region | None, int]:
+        """The region that an array lies in, and where there."""
+        for reference in self._regions:
+            region = reference()
+            offset = None if region is None else region.offset_of(array)
+            if offset is not None:
+                return region, offset
+        return None, 0
 
     def _make_slots(self, dtype: np.dtype, length: int) -> list[list[np.ndarray]]:
         """For each slot, the arrays of all ranks there."""

@@ -19,6 +19,7 @@ import numpy as np
 
 from paceline.runtime.arrays import cupy, device_count, module_of, to_host
 from paceline.runtime.comm import CollectiveMismatchError, Comm, ReduceOp, Work, world_comm
+from paceline.runtime.shareable import shareable_zeros
 
 # backend -> numbers of ranks
 COMMS = {"solo": [1], "threads": [1, 2, 3, 4], "mpi": [2, 3, 4]}
@@ -325,6 +326,37 @@ def check_large_reductions(comm: Comm, exactly: bool = False) -> None:
             assert len(set(comm.all_gather_object(array.tobytes()))) == 1
 
 
+def check_reductions_of_shared_arrays(comm: Comm) -> None:
+    """Wherever a slice lies, also if one rank has it somewhere else, or does not share any more."""
+    memory = shareable_zeros(2_000_000)
+    kept = comm.share(memory)
+
+    def check(dtype: type, first: int, array: np.ndarray) -> None:
+        parts = [np.random.default_rng(rank).normal(size=array.size).astype(dtype) for rank in range(comm.size)]
+        array[:] = parts[comm.rank]
+        before = memory.view(dtype)[first - 8 : first].copy()
+        comm.all_reduce(array, ReduceOp.AVG)
+        expected = functools.reduce(np.add, [part.astype(np.float32) for part in parts]) / comm.size
+        np.testing.assert_allclose(array, expected.astype(dtype), rtol=2e-3, atol=np.finfo(dtype).eps)
+        assert len(set(comm.all_gather_object(array.tobytes()))) == 1
+        assert (memory.view(dtype)[first - 8 : first] == before).all()
+
+    for dtype in (np.float32, np.float16):
+        for first, size in ((16, 300_001), (48, 40_000), (16, 5), (64, 0)):
+            inside = memory.view(dtype)[first : first + size]
+            check(dtype, first, inside)
+            check(dtype, first, inside if comm.rank else np.empty_like(inside))
+            if comm.rank == comm.size - 1:
+                check(dtype, first, memory.view(dtype)[first + 8 : first + 8 + size])
+            else:
+                check(dtype, first, inside)
+    if comm.rank == 0:
+        del kept
+    check(np.float32, 16, memory.view(np.float32)[16:300_000])
+    assert comm.share(np.zeros(3)) is None
+    assert comm.share(shareable_zeros(100) if comm.rank else np.zeros(100)) is None
+
+
 CHECKS = [value for name, value in list(globals().items()) if name.startswith("check_")]
 
 
@@ -339,6 +371,7 @@ if __name__ == "__main__":
     window = importlib.import_module("paceline.runtime.comm.window")
     run_checks(world_comm())
     check_large_reductions(world_comm(), exactly=window.SUPPORTED)
+    assert (world_comm().share(shareable_zeros(10)) is not None) == (window.SUPPORTED and world_comm().size > 1)
     for ranks in (1, 2):  # as if the others were on further machines
         backend.split_by_machine = lambda mpi, comm, ranks=ranks: comm.Split(comm.rank // ranks, comm.rank)
         check_large_reductions(world_comm().split(0))

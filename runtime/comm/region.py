@@ -1,0 +1,47 @@
+"""Memory of which all ranks of a machine see everybody's: reductions work on it in place, without a copy."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+
+import numpy as np
+
+
+class Region:
+    """Pages of every rank, of the same size and mapped by all ranks; they stay mapped as long as this object lives.
+
+    Args:
+        number: the same on all ranks, from 1.
+        pages: every rank's, in rank order.
+        rank: this one.
+    """
+
+    def __init__(self, number: int, pages: Sequence[mmap.mmap], rank: int) -> None:
+        self.number = number
+        self._bytes = [np.frombuffer(each, np.uint8) for each in pages]
+        self._start = address_of(self._bytes[rank])
+        self._stop = self._start + self._bytes[rank].nbytes
+
+    def offset_of(self, array: np.ndarray) -> int | None:
+        """Where an array begins in this rank's pages, if it lies there."""
+        start = address_of(array)
+        return start - self._start if self._start <= start and start + array.nbytes <= self._stop else None
+
+    def arrays(self, offset: int, dtype: np.dtype, size: int) -> list[np.ndarray]:
+        """The arrays of all ranks at one offset."""
+        return [pages[offset : offset + size * dtype.itemsize].view(dtype) for pages in self._bytes]
+
+
+def address_of(array: np.ndarray) -> int:
+    """Where an array's memory begins."""
+    return array.__array_interface__["data"][0]
+
+
+def open_pages(process: int, file: int, nbytes: int) -> mmap.mmap | None:
+    """Map another process's pages, unless this machine hides processes from each other."""
+    try:
+        with open(f"/proc/{process}/fd/{file}", "r+b", buffering=0) as opened:
+            return mmap.mmap(opened.fileno(), nbytes)
+    except OSError:
+        return None
