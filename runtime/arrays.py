@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any, NoReturn, TypeAlias
@@ -40,6 +41,15 @@ def cupy() -> ModuleType | None:
         return importlib.import_module("cupy")
     except ImportError:
         return None
+
+
+@functools.cache
+def nccl() -> ModuleType | None:
+    """CuPy's binding to NCCL, or None where there is no NCCL."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is none
+        module = importlib.import_module("cupy.cuda.nccl")
+    return module if module.available else None
 
 
 def cupy_error() -> str:

@@ -1,7 +1,6 @@
 """What every communicator does: arguments checked, signatures compared across ranks, arrays made flat for the backend.
 
-A backend implements the methods with a leading underscore, on contiguous one-dimensional arrays (`flat`) and on
-matrices with one row per rank (`rows`).
+A backend implements the methods with a leading underscore: those of Mover, for host arrays, and the last ones here.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from ..recorder import Recorder
 from ..world import World
 from . import lists, objects
 from .arguments import (
+    INTERNAL_TAG,
     check_arrays,
     check_peer,
     check_rank,
@@ -29,6 +29,8 @@ from .arguments import (
     restore,
     unpack,
 )
+from .device_calls import DeviceCalls
+from .mover import Mover
 from .reduction import ReduceOp
 from .signature import Call, CollectiveMismatchError, call_of, reduction_of, user_line
 from .work import Courier, Receipt, Work
@@ -36,7 +38,7 @@ from .work import Courier, Receipt, Work
 Arrays = Array | Sequence[Array]  # one array with a part for each rank, or a list of one array for each rank
 
 
-class Comm:
+class Comm(Mover):
     """A group of ranks that exchange arrays.
 
     Every rank of the group has to make the same calls in the same order. That is checked at every call before data
@@ -62,6 +64,7 @@ class Comm:
         self._calls = 0
         self._call = call_of("")  # the collective under way, for messages
         self._courier: Courier | None = None
+        self._devices: DeviceCalls | None = None
         self._recorder: Recorder | None = None
         self._group_name = ""
 
@@ -88,14 +91,15 @@ class Comm:
             check_arrays("all_reduce", array)
             call = reduction_of("all_reduce", array.dtype, array.shape, op, -1, place_of(array))
 
-        def act(tag: int) -> bool:
-            flat = self._flat(array)
-            same = self._agree_and_all_reduce(tag, flat, call.op)
+        def act(tag: int = 0) -> bool:
+            by = self._mover(call) if call.place else self  # it would find the same, and take its time
+            flat = by._flat(array)
+            same = by._agree_and_all_reduce(tag, flat, call.op)
             if same and flat.base is not array:
                 restore(array, flat)
             return same
 
-        return self._start(call, act, array, async_op, takes_tag=True)
+        return self._start(call, act, array, async_op, takes_tag=not call.place)
 
     def reduce(
         self, array: Array, dst: int = 0, op: ReduceOp | str = ReduceOp.SUM, async_op: bool = False
@@ -106,8 +110,9 @@ class Comm:
         call = reduction_of("reduce", array.dtype, array.shape, op, dst, place_of(array))
 
         def act() -> None:
-            flat = self._flat(array if self.rank == dst else array.copy())
-            self._reduce(flat, call.op, dst)
+            by = self._mover(call)
+            flat = by._flat(array if self.rank == dst else array.copy())
+            by._reduce(flat, call.op, dst)
             if self.rank == dst:
                 restore(array, flat)
 
@@ -117,13 +122,14 @@ class Comm:
         """Overwrite `array` on every rank by that of rank `src`; same shape and dtype everywhere."""
         check_arrays("broadcast", array)
         check_rank("broadcast", "src", src, self.size)
+        call = call_of("broadcast", array.dtype, array.shape, src, place_of(array))
 
         def act() -> None:
-            flat = self._flat(array)
-            self._broadcast(flat, src)
+            by = self._mover(call)
+            flat = by._flat(array)
+            by._broadcast(flat, src)
             restore(array, flat)
 
-        call = call_of("broadcast", array.dtype, array.shape, src, place_of(array))
         return self._start(call, act, array, async_op)
 
     def all_gather(self, output: Arrays, array: Array, async_op: bool = False) -> Work | None:
@@ -139,13 +145,15 @@ class Comm:
             return lists.all_gather(self, output, array, async_op)
         check_arrays("all_gather", array, output)
         check_whole("all_gather", "output", output, "array", array, self.size)
+        call = call_of("all_gather", array.dtype, array.shape, -1, place_of(array))
 
         def act() -> None:
-            rows = self._rows(output)
-            self._all_gather(rows, self._flat(array))
+            by = self._mover(call)
+            rows = by._rows(output)
+            by._all_gather(rows, by._flat(array))
             restore(output, rows)
 
-        return self._start(call_of("all_gather", array.dtype, array.shape, -1, place_of(array)), act, output, async_op)
+        return self._start(call, act, output, async_op)
 
     def reduce_scatter(
         self, output: Array, array: Arrays, op: ReduceOp | str = ReduceOp.SUM, async_op: bool = False
@@ -166,8 +174,9 @@ class Comm:
         call = reduction_of("reduce_scatter", output.dtype, output.shape, op, -1, place_of(output))
 
         def act() -> None:
-            flat = self._flat(output)
-            self._reduce_scatter(flat, self._rows(array), call.op)
+            by = self._mover(call)
+            flat = by._flat(output)
+            by._reduce_scatter(flat, by._rows(array), call.op)
             restore(output, flat)
 
         return self._start(call, act, output, async_op)
@@ -191,43 +200,48 @@ class Comm:
                 f"all_to_all(): array {list(source.shape)} and output {list(target.shape)} should have the same shape, "
                 f"with a number of elements that {self.size} ranks can share"
             )
+        call = call_of("all_to_all", source.dtype, source.shape, -1, place_of(source))
 
         def act() -> None:
-            rows = self._rows(target)
-            self._all_to_all(rows, self._rows(source))
+            by = self._mover(call)
+            rows = by._rows(target)
+            by._all_to_all(rows, by._rows(source))
             restore(target, rows)
 
-        call = call_of("all_to_all", source.dtype, source.shape, -1, place_of(source))
         return self._start(call, act, target, async_op)
 
     def gather(self, output: Arrays | None, array: Array, dst: int = 0, async_op: bool = False) -> Work | None:
         """Fill `output`, an array or a list, on rank `dst` by all ranks' arrays in rank order; the others pass None."""
         check_rank("gather", "dst", dst, self.size)
         check_root_array("gather", "output", output, dst, array, self)
+        call = call_of("gather", array.dtype, array.shape, dst, place_of(array))
 
         def act() -> None:
+            by = self._mover(call)
             whole = pack(output) if isinstance(output, Sequence) else output
-            rows = None if whole is None else self._rows(whole)
-            self._gather(rows, self._flat(array), dst)
+            rows = None if whole is None else by._rows(whole)
+            by._gather(rows, by._flat(array), dst)
             if whole is not None:
                 restore(whole, rows)
             if isinstance(output, Sequence):
                 unpack(whole, output)
 
-        return self._start(call_of("gather", array.dtype, array.shape, dst, place_of(array)), act, output, async_op)
+        return self._start(call, act, output, async_op)
 
     def scatter(self, output: Array, array: Arrays | None, src: int = 0, async_op: bool = False) -> Work | None:
         """Fill `output` on rank r by the r-th equal part of `array`, or of a list, of rank `src`; others pass None."""
         check_rank("scatter", "src", src, self.size)
         check_root_array("scatter", "array", array, src, output, self)
+        call = call_of("scatter", output.dtype, output.shape, src, place_of(output))
 
         def act() -> None:
+            by = self._mover(call)
             whole = pack(array) if isinstance(array, Sequence) else array
-            flat = self._flat(output)
-            self._scatter(flat, None if whole is None else self._rows(whole), src)
+            flat = by._flat(output)
+            by._scatter(flat, None if whole is None else by._rows(whole), src)
             restore(output, flat)
 
-        return self._start(call_of("scatter", output.dtype, output.shape, src, place_of(output)), act, output, async_op)
+        return self._start(call, act, output, async_op)
 
     def barrier(self, async_op: bool = False) -> Work | None:
         """Return when every rank has called it."""
@@ -297,7 +311,7 @@ class Comm:
         """Communicator of the ranks that pass the same color, ordered by (key, rank); None for a color of None."""
         mine = np.array([color is not None, color or 0, key], np.int64)
         wishes = np.empty((self.size, 3), np.int64)
-        self._start(call_of("split"), lambda: self._host._all_gather(wishes, mine), None, False)
+        self._start(call_of("split"), lambda: self._all_gather(wishes, mine), None, False)
         same = [rank for rank in range(self.size) if (wishes[rank, :2] == mine[:2]).all()]
         return self._split(None if color is None else sorted(same, key=lambda rank: (wishes[rank, 2], rank)))
 
@@ -324,6 +338,8 @@ class Comm:
 
     def close(self) -> None:
         """Finish the pending collectives and give back what the communicator holds; every rank calls it."""
+        if self._devices is not None:
+            self._devices.close()
         courier, self._courier = self._courier, None
         if courier is not None:
             courier.close()
@@ -340,14 +356,20 @@ class Comm:
         self, call: Call, act: Callable[..., Any], filled: Arrays | None, async_op: bool, takes_tag: bool = False
     ) -> Work | None:
         """Perform a collective now, or post it behind those that are pending."""
-        if not async_op:
+        if not async_op and not call.place:
             if self._courier is not None:
                 self._courier.drain()
             return self._perform(call, act, takes_tag, None)
+        line = user_line()  # another thread's stack does not show it
+        outputs = listed(filled)
+        if call.place:
+            if self._courier is not None:
+                self._courier.drain()
+            if self._devices is None:
+                self._devices = DeviceCalls(self, outputs)
+            return self._devices.run(lambda: self._perform(call, act, takes_tag, line), call, line, outputs, async_op)
         if self._courier is None:
             self._courier = Courier(f"{self.backend} collectives of rank {self.rank}")
-        line = user_line()  # the courier's own stack does not show it
-        outputs = list(filled) if isinstance(filled, list | tuple) else [] if filled is None else [filled]
         return self._courier.post(outputs, lambda: self._perform(call, act, takes_tag, line))
 
     @timeline.traced("collective", lambda self, call, *others: str(call))
@@ -369,6 +391,10 @@ class Comm:
             if recorder is not None:
                 recorder.end(entry)
 
+    def _mover(self, call: Call) -> Mover:
+        """What moves the arrays of a call that all ranks have come to: this, through host memory, or NCCL."""
+        return self if self._devices is None or not call.place else self._devices.mover(call)
+
     def _raise_mismatch(self, call: Call, line: str) -> NoReturn:
         """Explain, from every rank's side; this is the slow path."""
         mine = f"call {self._calls}: {call} at {line}"
@@ -383,48 +409,21 @@ class Comm:
         """The communicator of all ranks of this process's job."""
         raise NotImplementedError(f"{cls.__name__} does not connect processes")
 
-    @property
-    def _host(self) -> Comm:
-        """The communicator whose underscore methods move host arrays."""
-        return self
-
     def _flat(self, array: Array) -> Array:
-        """`array` as one row that this backend can move: a view where it is that already, else a copy."""
         return flat_on_host(array)
-
-    def _rows(self, array: Array) -> Array:
-        """`array` as a matrix with one row per rank, likewise."""
-        return self._flat(array).reshape(self.size, array.size // self.size)
 
     def _same_everywhere(self, tag: int) -> bool:
         """Whether all ranks pass the same number of 62 bits; no rank returns before all have come."""
         raise NotImplementedError
 
-    def _agree_and_all_reduce(self, tag: int, flat: Array, op: ReduceOp) -> bool:
-        """Compare `tag`, and reduce if it is the same everywhere: a backend may do both in one exchange."""
-        raise NotImplementedError
-
-    def _reduce(self, flat: Array, op: ReduceOp, root: int) -> None:
-        """What `flat` holds on other ranks than `root` afterwards does not matter."""
-        raise NotImplementedError
-
-    def _broadcast(self, flat: Array, root: int) -> None:
-        raise NotImplementedError
-
-    def _all_gather(self, rows: Array, flat: Array) -> None:
-        raise NotImplementedError
-
-    def _reduce_scatter(self, flat: Array, rows: Array, op: ReduceOp) -> None:
-        raise NotImplementedError
-
-    def _all_to_all(self, out_rows: Array, in_rows: Array) -> None:
-        raise NotImplementedError
-
-    def _gather(self, rows: Array | None, flat: Array, root: int) -> None:
-        raise NotImplementedError
-
-    def _scatter(self, flat: Array, rows: Array | None, root: int) -> None:
-        raise NotImplementedError
+    def _exchange(self, outputs: Sequence[Array], arrays: Sequence[Array]) -> None:
+        own = outputs[self.rank]
+        own[...] = arrays[self.rank].reshape(own.shape)
+        peers = [peer for peer in range(self.size) if peer != self.rank]
+        works: list[Work] = [self._irecv(outputs[peer], peer, INTERNAL_TAG) for peer in peers]
+        works += [self._isend(arrays[peer], peer, INTERNAL_TAG) for peer in peers]
+        for work in works:
+            work.wait()
 
     def _isend(self, array: Array, dst: int, tag: int) -> Work:
         raise NotImplementedError
@@ -435,6 +434,11 @@ class Comm:
     def _split(self, members: list[int] | None) -> Comm | None:
         """The communicator of these members, in their order; all ranks of this one call it, the others with None."""
         raise NotImplementedError
+
+
+def listed(filled: Arrays | None) -> list[Array]:
+    """What a call fills, as a list."""
+    return list(filled) if isinstance(filled, list | tuple) else [] if filled is None else [filled]
 
 
 def _nothing() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..arrays import Array, module_of
-from .arguments import INTERNAL_TAG, check_arrays, check_parts, pack, place_of, restore, unpack
+from .arguments import check_arrays, check_parts, pack, place_of, restore, unpack
 from .reduction import ReduceOp
 from .signature import CollectiveMismatchError, call_of, reduction_of
 
@@ -23,21 +23,23 @@ def all_gather(comm: Comm, outputs: Sequence[Array], array: Array, async_op: boo
     check_parts("all_gather", "output", outputs, comm.size, array.dtype)
     _check_own_part("all_gather", "output", outputs, comm.rank, "array", array)
 
+    call = call_of("all_gather", array.dtype, _shapes(outputs), -1, place_of(array))
+
     def act() -> None:
+        by = comm._mover(call)
         if _are_equal(outputs):
             packed = pack(outputs)
-            rows = comm._rows(packed)
-            comm._all_gather(rows, comm._flat(array))
+            rows = by._rows(packed)
+            by._all_gather(rows, by._flat(array))
             restore(packed, rows)
             unpack(packed, outputs)
             return
         outputs[comm.rank][...] = array
         for src, output in enumerate(outputs):
-            flat = comm._flat(output)
-            comm._broadcast(flat, src)
+            flat = by._flat(output)
+            by._broadcast(flat, src)
             restore(output, flat)
 
-    call = call_of("all_gather", array.dtype, _shapes(outputs), -1, place_of(array))
     return comm._start(call, act, outputs, async_op)
 
 
@@ -51,14 +53,15 @@ def reduce_scatter(
     call = reduction_of("reduce_scatter", output.dtype, _shapes(arrays), op, place=place_of(output))
 
     def act() -> None:
+        by = comm._mover(call)
         if _are_equal(arrays):
-            flat = comm._flat(output)
-            comm._reduce_scatter(flat, comm._rows(pack(arrays)), call.op)
+            flat = by._flat(output)
+            by._reduce_scatter(flat, by._rows(pack(arrays)), call.op)
             restore(output, flat)
             return
         for dst, array in enumerate(arrays):
-            flat = comm._flat(array.copy())
-            comm._reduce(flat, call.op, dst)
+            flat = by._flat(array.copy())
+            by._reduce(flat, call.op, dst)
             if comm.rank == dst:
                 output[...] = module_of(output).asarray(flat.reshape(output.shape))
 
@@ -72,24 +75,20 @@ def all_to_all(comm: Comm, outputs: Sequence[Array], arrays: Sequence[Array], as
     check_parts("all_to_all", "array", arrays, comm.size, dtype)
     check_parts("all_to_all", "output", outputs, comm.size, dtype)
 
+    call = call_of("all_to_all", dtype, ("...",), -1, place_of(arrays[0]))
+
     def act() -> None:
         _compare_parts(comm, outputs, arrays)
-        own = outputs[comm.rank]
-        own[...] = arrays[comm.rank].reshape(own.shape)
-        peers = [peer for peer in range(comm.size) if peer != comm.rank]
-        works: list[Work] = [comm._irecv(outputs[peer], peer, INTERNAL_TAG) for peer in peers]
-        works += [comm._isend(arrays[peer], peer, INTERNAL_TAG) for peer in peers]
-        for work in works:
-            work.wait()
+        comm._mover(call)._exchange(outputs, arrays)
 
-    return comm._start(call_of("all_to_all", dtype, ("...",), -1, place_of(arrays[0])), act, outputs, async_op)
+    return comm._start(call, act, outputs, async_op)
 
 
 def _compare_parts(comm: Comm, outputs: Sequence[Array], arrays: Sequence[Array]) -> None:
     """Raise the same error on all ranks unless every part fits where it goes."""
     mine = np.array([part.size for part in (*arrays, *outputs)], np.int64)
     everybody = np.empty((comm.size, mine.size), np.int64)
-    comm._host._all_gather(everybody, mine)
+    comm._all_gather(everybody, mine)
     sent, expected = everybody[:, : comm.size], everybody[:, comm.size :].T
     lines = "".join(
         f"\n  rank {src} sends {sent[src, dst]} elements to rank {dst}, which expects {expected[src, dst]}"

@@ -35,7 +35,7 @@ def gather_object(comm: Comm, obj: Any, dst: int = 0) -> list[Any] | None:
     def act() -> None:
         sizes = _all_sizes(comm, payload.size)
         rows = np.empty((comm.size, max(sizes)), np.uint8) if comm.rank == dst else None
-        comm._host._gather(rows, _padded(payload, max(sizes)), dst)
+        comm._gather(rows, _padded(payload, max(sizes)), dst)
         if rows is not None:
             parts.extend(row[:size] for row, size in zip(rows, sizes, strict=True))
 
@@ -53,7 +53,7 @@ def broadcast_object(comm: Comm, obj: Any, src: int = 0) -> Any:
         size = _all_sizes(comm, payload.size)[src]
         if comm.rank != src:
             payload = np.empty(size, np.uint8)
-        comm._host._broadcast(payload, src)
+        comm._broadcast(payload, src)
 
     comm._start(call_of("broadcast_object", root=src), act, None, False)
     return pickle.loads(payload.data)
@@ -73,10 +73,10 @@ def scatter_object(comm: Comm, objs: Sequence[Any] | None, src: int = 0) -> Any:
     def act() -> None:
         nonlocal mine
         sizes = np.array([payload.size for payload in payloads] or [0] * comm.size, np.int64)
-        comm._host._broadcast(sizes, src)
+        comm._broadcast(sizes, src)
         rows = np.stack([_padded(each, sizes.max()) for each in payloads]) if payloads else None
         mine = np.empty(sizes.max(), np.uint8)
-        comm._host._scatter(mine, rows, src)
+        comm._scatter(mine, rows, src)
         mine = mine[: sizes[comm.rank]]
 
     comm._start(call_of("scatter_object", root=src), act, None, False)
@@ -104,14 +104,14 @@ def all_gather_bytes(comm: Comm, payload: bytes) -> list[bytes]:
     """All ranks' byte strings, without a signature check."""
     sizes = _all_sizes(comm, len(payload))
     rows = np.empty((comm.size, max(sizes)), np.uint8)
-    comm._host._all_gather(rows, _padded(np.frombuffer(payload, np.uint8), max(sizes)))
+    comm._all_gather(rows, _padded(np.frombuffer(payload, np.uint8), max(sizes)))
     return [row[:size].tobytes() for row, size in zip(rows, sizes, strict=True)]
 
 
 def _all_sizes(comm: Comm, size: int) -> list[int]:
     """All ranks' numbers of bytes."""
     sizes = np.empty((comm.size, 1), np.int64)
-    comm._host._all_gather(sizes, np.array([size], np.int64))
+    comm._all_gather(sizes, np.array([size], np.int64))
     return sizes[:, 0].tolist()
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NoReturn, Self
+from collections.abc import Callable
+from typing import Any, NoReturn, Self
 
 from ..arrays import Array
 from ..world import World
-from .base import Comm
+from .base import Arrays, Comm, listed
 from .reduction import ReduceOp
+from .signature import Call
+from .work import Work
 
 
 class SoloComm(Comm):
@@ -21,6 +24,12 @@ class SoloComm(Comm):
     @classmethod
     def from_world(cls, world: World) -> Self:
         return cls()
+
+    def _start(
+        self, call: Call, act: Callable[..., Any], filled: Arrays | None, async_op: bool, takes_tag: bool = False
+    ) -> Work | None:
+        self._perform(call, act, takes_tag, None)  # there is nobody to wait for
+        return Work(listed(filled)) if async_op else None
 
     def _flat(self, array: Array) -> Array:
         return array.ravel()
