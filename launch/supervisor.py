@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 from ..runtime import faults, recorder, report, watchdog
 from . import leftovers
 from .output import Output
-from .worker import die_with_parent
+from .worker import die_with_parent, lifeline_path
 
 # How long ranks get to end by themselves after an interrupt or another rank's failure. The sender of a TERM decides for
 # himself: a checkpoint may take minutes, and his second TERM ends the job at once.
@@ -61,11 +61,6 @@ class _Cause(NamedTuple):
     summary: str
     hung: bool = False
 
-    @property
-    def waited(self) -> bool:
-        """Whether the rank has died without a word, in a collective."""
-        return self.code is None and self.summary.startswith("in ")
-
 
 class _Process(NamedTuple):
     """A rank's process, and the file that stands for it."""
@@ -94,13 +89,16 @@ class Job:
         self._ranks: dict[int, _Process] = {}
         self._done: set[int] = set()
         self._gone: set[int] = set()
+        self._lifelines = {_open_lifeline(self.folder, rank): rank for rank in range(size)}
+        self._fallen: list[int] = []  # ranks whose lifelines have ended, in this order
         self._cause: _Cause | None = None
         self._signal: int | None = None
         self._kill_at = float("inf")
         self._look_at = time.monotonic() + _LOOK_SECONDS
         self._output = Output(self.folder, size) if size > 1 else None
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._events, selectors.EVENT_READ)
+        for file in (self._events, *self._lifelines):
+            self._selector.register(file, selectors.EVENT_READ)
         self._pidfds: list[int] = []
         self._main: subprocess.Popen | None = None
         self._shared_memory = leftovers.shared_memory()
@@ -117,7 +115,8 @@ class Job:
         for pidfd in self._pidfds:
             os.close(pidfd)
         self._selector.close()
-        os.close(self._events)
+        for file in (self._events, *self._lifelines):
+            os.close(file)
         self._folder.cleanup()
 
     def run(self, command: list[str], environment: dict[str, str]) -> tuple[int, str]:
@@ -172,7 +171,7 @@ class Job:
                 return self._kill()
         self._read_events()
         deadline = time.monotonic() + _LAST_WORDS_SECONDS
-        while main.returncode != 0 and self._is_open() and len(self._gone) < len(self._ranks):
+        while main.returncode != 0 and not self._is_sure() and len(self._gone) < len(self._ranks):
             # mpiexec may be quicker than the rank that it has ended for.
             self._note_deaths([key.fd for key, _ in self._selector.select(timeout=0.02)])
             if time.monotonic() > deadline:
@@ -212,10 +211,13 @@ class Job:
 
     def _note_deaths(self, ready: list[int]) -> None:
         ranks = {process.pidfd: rank for rank, process in self._ranks.items()}
-        for pidfd in ready:
-            if pidfd in ranks:
-                self._selector.unregister(pidfd)
-                rank = ranks[pidfd]
+        for file in ready:
+            if file in self._lifelines:
+                self._selector.unregister(file)
+                self._fallen.append(self._lifelines[file])
+            elif file in ranks:
+                self._selector.unregister(file)
+                rank = ranks[file]
                 self._gone.add(rank)
                 if rank not in self._done:
                     self._blame(_Cause(rank, None, report.last_seen(self.folder, rank)))
@@ -223,15 +225,22 @@ class Job:
     def _blame(self, cause: _Cause) -> None:
         if self._cause is None:
             self._kill_at = min(self._kill_at, time.monotonic() + GRACE_SECONDS)
-        if self._is_open() and not (self._cause and cause.waited):
+            self._cause = cause
+        elif not self._is_sure() and (cause.code is not None or self._fell(cause.rank) < self._fell(self._cause.rank)):
             self._cause = cause
 
-    def _is_open(self) -> bool:
-        """Whether the cause is not known for sure.
+    def _is_sure(self) -> bool:
+        """Whether the cause is what a rank has told, or the rank that died first.
 
-        MPI is so quick to kill the others that their deaths may be seen first. Most were waiting for the one that died.
+        MPI learns that a rank dies when its files are closed, and kills the others at once: with little memory to give
+        back, some of them can end before it does. Lifelines are closed in the right order.
         """
-        return self._cause is None or self._cause.waited
+        cause = self._cause
+        return cause is not None and (cause.code is not None or self._fallen[:1] == [cause.rank])
+
+    def _fell(self, rank: int) -> int:
+        """How many lifelines have ended before that of this rank."""
+        return self._fallen.index(rank) if rank in self._fallen else len(self._fallen)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         """Pass the signal on to the ranks; the second that asks for the end gets it at once."""
@@ -290,6 +299,13 @@ class Job:
         text = f"died of {signal.Signals(number).name}" if number else f"ended with exit code {code}"
         who, summary = (program, "") if cause is None else (f"rank {cause.rank}", cause.summary)
         return code, f"{who} {text}" + _after(", ", summary)
+
+
+def _open_lifeline(folder: str, rank: int) -> int:
+    """A pipe that ends when the rank's files are closed, which is before its process has ended."""
+    path = lifeline_path(folder, rank)
+    os.mkfifo(path)
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
 
 
 def _after(separator: str, text: str) -> str:

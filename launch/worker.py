@@ -27,6 +27,7 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     die_with_parent()
     world = get_world()
+    _hold_lifeline(world.rank)
     faults.notify_launcher(f"started {world.rank} {os.getpid()}")
     if world.size > 1 or LOG_FOLDER in os.environ:
         sys.stdout = _open_stream(sys.stdout, world.rank, "out")
@@ -49,6 +50,18 @@ def main() -> None:
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent ends, however that ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def lifeline_path(folder: str, rank: int) -> str:
+    """The pipe that a rank holds open until it dies."""
+    return os.path.join(folder, f"lifeline-{rank}")
+
+
+def _hold_lifeline(rank: int) -> None:
+    """Show the launcher, if it is on this machine, when exactly this process dies."""
+    with contextlib.suppress(OSError, KeyError):
+        lifeline = os.open(lifeline_path(os.environ[recorder.FOLDER], rank), os.O_WRONLY | os.O_NONBLOCK)
+        os.register_at_fork(after_in_child=lambda: os.close(lifeline))
 
 
 def _run_program(arguments: list[str]) -> None:
