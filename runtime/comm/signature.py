@@ -20,7 +20,7 @@ class Call:
     """One collective with what has to be equal on all ranks; made once for each combination.
 
     Attributes:
-        kind: name of the method.
+        kind: name of the method, with the arguments that have no place below.
         dtype, shape: those of the array, or None; for a list of arrays the tuple of their shapes.
         op: the reduction, or "".
         root: the rank that sends or receives, or -1.
@@ -46,7 +46,7 @@ class Call:
         parts = [f"{self.place} {self.dtype} {_shape_text(self.shape)}".lstrip()] if self.shape is not None else []
         parts += [f"op={self.op}"] if self.op else []
         parts += [f"root={self.root}"] if self.root >= 0 else []
-        return f"{self.kind}({', '.join(parts)})"
+        return self.kind if self.kind.endswith(")") else f"{self.kind}({', '.join(parts)})"
 
     @property
     def nbytes(self) -> int:
