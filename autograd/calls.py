@@ -18,11 +18,12 @@ from .declaration import LARGE, Declaration, as_array, attach_view
 from .mode import is_grad_enabled, node_observers
 from .operands import explain
 from .out import write_into
-from .plan import FLOATING, WEAK_NUMBERS
+from .plan import CONSTANT, FLOATING, WEAK_NUMBERS
 from .variable import BOX, LEAF, Node, fresh_node, next_number
 
 _SCOPE = {
-    "BOX": BOX, "FLOATING": FLOATING, "LARGE": LARGE, "LEAF": LEAF, "Node": Node, "WEAK_NUMBERS": WEAK_NUMBERS,
+    "BOX": BOX, "CONSTANT": CONSTANT, "FLOATING": FLOATING, "LARGE": LARGE, "LEAF": LEAF, "Node": Node,
+    "WEAK_NUMBERS": WEAK_NUMBERS,
     "as_array": as_array, "attach_view": attach_view, "explain": explain, "fresh_node": fresh_node,
     "is_grad_enabled": is_grad_enabled, "ndarray": numpy.ndarray, "new": object.__new__, "next_number": next_number,
     "node_observers": node_observers, "shares_memory": arrays.shares_memory, "write_into": write_into,
@@ -57,7 +58,7 @@ def make(declaration, bodies, plans, bind, general, arity):
                 node.plan = plan
                 node.edges = ({edges})
                 if plan.names:
-                    node.saved, node.versions = plan.save(({inputs}), result, {arrays}, {outputs}{spread})
+                    node.saved, node.versions = plan.save(({kept}), result, {arrays}, {outputs}{spread})
                 else:
                     node.saved = node.versions = ()
                 node.shape = value.shape
@@ -174,6 +175,7 @@ def _maker(names: tuple[str, ...], optional: tuple[bool, ...], attributes: bool,
         "parameters": parameters,
         "arguments": _block(arguments, 8),
         "inputs": "".join(f"{name}, " for name in names),
+        "kept": "".join(f"{name}, " for name in names),
         "attributes": "attributes" if attributes else "()",
         "arrays": raw,
         "spread": ", *attributes" if attributes else "",
@@ -186,6 +188,7 @@ def _maker(names: tuple[str, ...], optional: tuple[bool, ...], attributes: bool,
     }
     if names == _OPERANDS and not attributes and promote != "none":
         operands = _NUMBERS.format(floating=" or dtype not in FLOATING" if promote == "float" else "")
+        texts["kept"] = "CONSTANT if x0 is input else input, CONSTANT if x1 is other else other"
     else:
         operands = "".join(_operand(i, name, optional[i], promote) for i, name in enumerate(names)).format(**texts)
     scope: dict[str, Any] = dict(_SCOPE)

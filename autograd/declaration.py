@@ -15,7 +15,7 @@ from ..runtime import arrays
 from ..runtime.arrays import Array
 from . import operands
 from .mode import is_grad_enabled
-from .plan import Plan, Rule, attach_outputs
+from .plan import CONSTANT, Plan, Rule, attach_outputs
 from .variable import LEAF, Node, Variable, View, box, counter_of, fresh_node
 
 _ndarray = numpy.ndarray
@@ -235,7 +235,8 @@ class Declaration:
         plan = self.plan(mask, values[0].__class__ is _ndarray) if mask else None
         if plan is None:
             return
-        saved, versions = plan.save(inputs, results[0], *((raw,) if self.variadic else raw), *values, *attributes)
+        known = tuple(CONSTANT if x is not None and not isinstance(x, Variable) else x for x in inputs)
+        saved, versions = plan.save(known, results[0], *((raw,) if self.variadic else raw), *values, *attributes)
         node = Node(plan, edges, saved, results[0].array.shape, versions)
         if self.multiple is None:
             results[0].node = node

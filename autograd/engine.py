@@ -21,7 +21,7 @@ from ..runtime import arrays, timeline
 from .mode import anomaly, grad_recorded, refuse_if_recording
 from .plan import Pick, Plan
 from .primitive import RAW_NUMPY, RECORDED, raw_namespace
-from .variable import LEAF, LeafGroup, Node, Variable, box, changed, counter_of, fresh_node, next_number
+from .variable import LEAF, LeafGroup, Node, Variable, box, changed, counter_of, fresh_node
 
 _ndarray = numpy.ndarray
 _callbacks: ContextVar[list | None] = ContextVar("callbacks at the end of the running backward pass", default=None)
@@ -85,25 +85,40 @@ def check_unchanged(node: Node) -> None:
 
 
 class _Backward:
-    """One backward pass."""
+    """One backward pass.
 
-    targets: set | None = None  # whose gradients are asked for; None means all leaves
-    wanted: set | None = None  # what lies on a path to a target; None means everything
-    found: dict[Any, Any]  # target -> its gradient
-    held: dict[Variable, tuple]  # leaf with hooks -> (gradient so far, owned); made by explore()
-    completes: dict[int, list[Variable]] | None = None  # number -> leaves with hooks that no later node uses
-    reports: dict[int, list[LeafGroup]] | None = None  # number -> groups of leaves that no later node uses
-    tokens: tuple | None = None  # of the context variables that prepare_for_others() has set
+    Attributes:
+        targets: whose gradients are asked for; None means all leaves.
+        wanted: what lies on a path to a target; None means everything.
+        found: target -> its gradient.
+        held: leaf with hooks -> (gradient so far, owned); made by explore().
+        completes: number -> leaves with hooks that no later node uses.
+        reports: number -> groups of leaves that no later node uses.
+        tokens: of the context variables that prepare_for_others() has set.
+        pending: number -> (node, gradient, owned).
+        heap: the numbers in `pending`, negative.
+    """
+
+    __slots__ = ("completes", "create_graph", "found", "heap", "held", "pending", "reports", "retain_graph", "targets",
+                 "tokens", "wanted")  # fmt: skip
+
+    found: dict[Any, Any]
+    held: dict[Variable, tuple]
 
     def __init__(self, retain_graph: bool, create_graph: bool, inputs: Iterable[Variable] | None) -> None:
         refuse_if_recording("it calls backward")
         self.retain_graph = retain_graph or create_graph
         self.create_graph = create_graph
+        self.targets: set | None = None
         if inputs is not None:
             self.targets = {_target(x) for x in inputs}
             self.found = {}
-        self.pending: dict[int, tuple] = {}  # number -> (node, gradient, owned)
-        self.heap: list[int] = []  # the numbers in `pending`, negative
+        self.wanted: set | None = None
+        self.completes: dict[int, list[Variable]] | None = None
+        self.reports: dict[int, list[LeafGroup]] | None = None
+        self.tokens: tuple | None = None
+        self.pending: dict[int, tuple] = {}
+        self.heap: list[int] = []
 
     def start(self, roots: Sequence[Variable], gradients: Sequence[Variable | None]) -> None:
         hooks = Variable.any_leaf_hooks
@@ -113,14 +128,19 @@ class _Backward:
             self.prepare_for_others()
         if Variable.any_groups and self.targets is None:
             self.find_groups([node for node in map(fresh_node, roots) if isinstance(node, Node)])
+        ahead = coming = None
         try:
-            for i, root in enumerate(roots):
+            for i, root in enumerate(roots):  # zip() takes as long as an addition of two small arrays
                 gradient = gradients[i]
                 g = _one_like(root.array) if gradient is None else gradient.array
                 if self.create_graph:
                     g = box(g) if gradient is None else gradient
-                self.pass_to(_target(root), g, False)
-            self.run()
+                target = _target(root)
+                if len(roots) == 1 and target.__class__ is Node:
+                    ahead, coming = target, g
+                else:
+                    self.pass_to(target, g, False)
+            self.run(ahead, coming)
             if self.completes is not None:  # roots that are leaves themselves
                 for leaf in tuple(self.held):
                     self.finish_leaf(leaf)
@@ -171,14 +191,23 @@ class _Backward:
             self.reports.setdefault(last[group], []).append(group)
             group.begin()
 
-    def run(self) -> None:
+    def run(self, ahead: Node | None, coming: Any) -> None:
+        """Go back from `ahead` with its complete gradient `coming`, and from all nodes that wait in the heap.
+
+        `ahead` is the node that comes next where that is known, so that chains of operations never enter the heap.
+        """
         heap, pending, wanted, targets = self.heap, self.pending, self.wanted, self.targets
         create_graph, retain_graph, completes = self.create_graph, self.retain_graph, self.completes
         reports = self.reports
         simple_leaves = targets is None and not create_graph and not Variable.any_leaf_hooks
         watched = anomaly.enabled
-        while heap:
-            node, g, _ = pending.pop(-heappop(heap))
+        while True:
+            if ahead is not None:
+                node, g, ahead, coming = ahead, coming, None, None
+            elif heap:
+                node, g, _ = pending.pop(-heappop(heap))
+            else:
+                return
             if node.hooks is not None:
                 g = self.call_hooks(node.hooks, g)
             if targets is not None and node in targets:
@@ -222,16 +251,16 @@ class _Backward:
                         if wanted is not None and edge not in wanted:
                             continue
                         if writes and simple_leaves and edge.__class__ is not Node and not conjugate:
-                            if _fill_slot(edge, rule, F, g, pick(saved)):
+                            if _fill_slot(edge, writes, F, g, () if pick is None else pick(saved)):
                                 continue
                         gradient = rule(F, g) if pick is None else rule(F, g, *pick(saved))
                         if conjugate:
                             gradient = F.conj(gradient)
                         if edge.__class__ is Node:
-                            if edge.number not in pending and gradient.shape == edge.shape:
-                                pending[edge.number] = (edge, gradient, False)  # pass_to() for the usual case
-                                heappush(heap, -edge.number)
-                                continue
+                            if ahead is None and gradient.shape == edge.shape and not watched:
+                                if not heap or edge.number > -heap[0]:
+                                    ahead, coming = edge, gradient
+                                    continue
                         elif (
                             simple_leaves
                             and gradient.shape == edge.array.shape
@@ -239,6 +268,9 @@ class _Backward:
                         ):
                             accumulate(edge, gradient, gradient is not g, False)  # the same, for a leaf
                             continue
+                        if ahead is not None:
+                            self.pass_to(ahead, coming, False)
+                            ahead = None
                         self.pass_to(edge, gradient, gradient is not g)
                 else:
                     for edge, gradient in zip(edges, plan.gradients(F, g, saved, create_graph), strict=True):
@@ -444,14 +476,9 @@ def accumulate(leaf: Variable, gradient: Any, fresh: bool, create_graph: bool) -
             old.array += gradient
             changed(old, "gradient accumulation")
         return
-    slot = leaf.grad_slot
-    if slot is not None and _references(slot) == _UNSHARED:
-        # nobody else holds it; a gradient that the user kept from the last step must stay as it is
+    slot = _free_slot(leaf)
+    if slot is not None:
         slot.array[...] = gradient
-        counter: Any = slot.counter
-        counter[0] += 1  # changed(), spared a call
-        counter[1] = "gradient accumulation"
-        counter[2] = next_number()
         leaf.gradient = slot
     elif fresh and getattr(gradient, "base", gradient) is None:
         leaf.gradient = box(_as_array(gradient))
@@ -459,36 +486,42 @@ def accumulate(leaf: Variable, gradient: Any, fresh: bool, create_graph: bool) -
         leaf.gradient = box(arrays.module_of(gradient).array(gradient))
 
 
-def _fill_slot(leaf: Variable, rule: Callable, F: Any, g: Any, saved: tuple) -> bool:
-    """Let a rule write the first gradient of a step into the leaf's place in its arena, which spares a copy of it."""
+def _free_slot(leaf: Variable) -> Variable | None:
+    """The leaf's place for a first gradient in its arena, if it lives there and nobody else holds that place: a
+    gradient that the user kept from the last step must stay as it is. (Nobody can then have noted its counter.)"""
     slot = leaf.grad_slot
     if (
-        leaf.gradient is not None
-        or slot is None
-        or slot.array.shape != leaf.array.shape
-        or _references(slot) != _UNSHARED
+        slot is None
+        or leaf.gradient is not None
+        or getrefcount(slot) + getrefcount(slot.array) + getrefcount(slot.counter) != _UNSHARED
     ):
+        return None
+    arena, index = leaf.home
+    return slot if arena.views[index] is leaf.array else None
+
+
+def _fill_slot(leaf: Variable, write: Callable, F: Any, g: Any, saved: tuple) -> bool:
+    """Let a rule write the first gradient of a step into the leaf's place in its arena, which spares a copy of it;
+    `write` is what `Rule.writer` made."""
+    slot = _free_slot(leaf)
+    if slot is None:
         return False
-    gradient = rule(F, g, *saved, into=slot.array)
-    if gradient is not slot.array:
-        slot.array[...] = gradient
-    changed(slot, "gradient accumulation")
+    into = slot.array
+    gradient = write(F, g, saved, into)
+    if gradient is not into:
+        into[...] = gradient
     leaf.gradient = slot
     return True
 
 
-def _references(slot: Variable) -> tuple[int, int, int]:
-    return getrefcount(slot), getrefcount(slot.array), getrefcount(slot.counter)
-
-
-def _unshared() -> tuple[int, int, int]:
-    """The references to a slot, its array and its counter if nobody but its leaf holds them, and a local name the slot;
-    they depend on the Python version."""
+def _unshared() -> int:
+    """The references to a slot, its array and its counter where nobody but its leaf holds the slot, and a local name
+    does: the least there can be. Their number depends on the Python version."""
     leaf, slot = Variable(), Variable()
     slot.array = numpy.zeros(1)
     counter_of(slot)
     leaf.grad_slot = slot
-    return _references(slot)
+    return getrefcount(slot) + getrefcount(slot.array) + getrefcount(slot.counter)
 
 
 _UNSHARED = _unshared()

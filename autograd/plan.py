@@ -30,7 +30,7 @@ class Plan:
         used = [rule for rule in (*(rule for _, rule in rules), joint, fused) if rule is not None]
         self.names = names = list(dict.fromkeys(name for rule in used for name in rule.names))
         self.save = _saver(declaration, names)
-        self.rules = tuple((i, rule.function, rule.picker(names), rule.writes) for i, rule in rules)
+        self.rules = tuple((i, rule.function, rule.picker(names), rule.writer()) for i, rule in rules)
         self.joint = joint and (joint.function, joint.picker(names) or _nothing)
         self.fused = fused and (fused.function, fused.picker(names) or _nothing)
         self.takes = declaration.fused_takes.get(device)  # which gradients the fused kernel is for; None: all
@@ -81,7 +81,6 @@ def _saver(declaration: Any, names: list[str]) -> Callable:
     values, and the counters of the tensors whose memory that is."""
     everything = (*declaration.inputs, *declaration.outputs, *declaration.residuals, *declaration.attributes)
     values, counters = [], []
-    may_be_other = declaration.optional or declaration.promote != "none"  # an input may then be None, or a number
     for name in names:
         source = name.removesuffix("_shape")
         if name in everything:
@@ -94,16 +93,25 @@ def _saver(declaration: Any, names: list[str]) -> Callable:
             counters.append("*[x.counter or counter_of(x) for x in INPUTS]")
         elif name in declaration.inputs:
             tensor = f"INPUTS[{declaration.inputs.index(name)}]"
-            counter = f"getattr({tensor}, 'counter', CONSTANT)" if may_be_other else f"{tensor}.counter"
+            counter = f"{tensor}.counter"
+            if name in declaration.optional:
+                counter = f"getattr({tensor}, 'counter', CONSTANT)"
             counters.append(f"{counter} or counter_of({tensor})")
     if any(name in names for name in declaration.outputs):
         counters.append("RESULT.counter or counter_of(RESULT)")
     kept = [f"({''.join(term + ', ' for term in terms)})" for terms in (values, counters)]
     parameters = ", ".join(("INPUTS", "RESULT", *everything))
-    return eval(f"lambda {parameters}: ({', '.join(kept)})", {"CONSTANT": _CONSTANT, "counter_of": counter_of})
+    return eval(f"lambda {parameters}: ({', '.join(kept)})", {"CONSTANT": CONSTANT.counter, "counter_of": counter_of})
 
 
-_CONSTANT = [0, None, -1]  # the counter of numbers and None, which never change
+class _Constant:
+    """Stands for a number among the inputs of a call: its counter never changes."""
+
+    def __init__(self) -> None:
+        self.counter = [0, None, -1]
+
+
+CONSTANT = _Constant()
 
 
 def _on_tape(value: Any, edge: Any) -> Any:
@@ -140,6 +148,15 @@ class Rule:
         if list(self.names) == saved:
             return tuple  # of a tuple: itself
         return eval(f"lambda s: ({', '.join(f's[{saved.index(n)}]' for n in self.names)},)")
+
+
+    def writer(self) -> Callable | None:
+        """A function (F, g, this rule's arguments, into) that calls it, None if it does not write; `*arguments` beside
+        a keyword would cost a quarter of a small product."""
+        if not self.writes:
+            return None
+        arguments = "".join(f"s[{i}], " for i in range(len(self.names)))
+        return eval(f"lambda F, g, s, into: rule(F, g, {arguments}into=into)", {"rule": self.function})
 
 
 class Pick:

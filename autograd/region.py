@@ -235,7 +235,7 @@ class Region(engine.Compound):
             uses.setdefault(k, []).append(name)
         return uses
 
-    def _simple(self, emit: Any, depth: int, step: Step, g: str, i: int, rule: Callable, writes: bool, known: set,
+    def _simple(self, emit: Any, depth: int, step: Step, g: str, i: int, rule: Callable, writes: Any, known: set,
                 sure: set) -> None:  # fmt: skip
         plan, d = step.node.plan, step.declaration
         code = rule.__code__
@@ -250,7 +250,8 @@ class Region(engine.Compound):
         if name in self.leaves and writes:
             tuple_text = f"({''.join(p + ', ' for p in picked)})"
             e = f"e_{name}"
-            emit(f"if not (simple and {e}.__class__ is not Node and fill({e}, {function}, F, {g}, {tuple_text})):",
+            write = self.constant(writes)
+            emit(f"if not (simple and {e}.__class__ is not Node and fill({e}, {write}, F, {g}, {tuple_text})):",
                  depth)  # fmt: skip
             emit(f"t = {call}", depth + 1)
             emit(f"give({e}, t, t is not {g})", depth + 1)

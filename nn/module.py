@@ -18,6 +18,8 @@ from .registry import Kind, Registered
 from .state import EXTRA_STATE, IncompatibleKeys, load
 from .structure import changing
 
+_NOTHING = object()  # stands for an argument that is not given
+
 
 class Module(Hooks):
     """Base class of neural network modules.
@@ -51,16 +53,21 @@ class Module(Hooks):
         # hold names only, in order of registration; for buffers also whether they are persistent.
         self.__dict__.update(
             training=True,
+            _hooked=False,  # the class has it, too, but reading it from there takes longer
             _parameter_names={},
             _buffer_names={},
             _module_names={},
         )
 
     @timeline.traced("forward", lambda self, *args, **kwargs: type(self).__name__)
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._hooked:
-            return self._call_with_hooks(args, kwargs)
-        return self.forward(*args, **kwargs)
+    def __call__(self, first: Any = _NOTHING, second: Any = _NOTHING, /, *args: Any, **kwargs: Any) -> Any:
+        if not (args or kwargs or self._hooked):  # unpacking them takes half as long as adding two small tensors
+            if second is not _NOTHING:
+                return self.forward(first, second)
+            if first is not _NOTHING:
+                return self.forward(first)
+        args = tuple(x for x in (first, second, *args) if x is not _NOTHING)
+        return self._call_with_hooks(args, kwargs) if self._hooked else self.forward(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; every subclass defines it."""

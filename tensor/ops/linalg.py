@@ -11,6 +11,7 @@ from ...autograd.out import takes_out, write_into
 from ...autograd.primitive import primitive
 from ...runtime import dtypes
 from ...runtime.arrays import Array
+from .. import kernels
 from ..kernels import compiled
 from . import arithmetic as ar
 from . import multiplying, reduction, shaping, summing
@@ -217,13 +218,21 @@ def _rows(x: Any) -> Any:
 def _linear_weight(F: Any, g: Any, input: Any, *, into: Array | None = None) -> Any:
     if g.ndim != 2:
         g, input = _rows(g), _rows(input)
-    if into is None or into.dtype is not g.dtype or into.dtype.kind != "f":
+    if into is None or into.dtype is not g.dtype or into.itemsize < 4:
         return F.matmul_nd(g.T, input)
-    if g.size * input.shape[1] >= multiplying.LEAST_WORK and g.__class__ is numpy.ndarray:
+    if into.size * len(g) >= multiplying.LEAST_WORK and g.__class__ is numpy.ndarray:
         out = multiplying.product(g.T, input, None, into)
         if out is not NotImplemented:
             return out
     return g.T.dot(input, into)
+
+
+def _linear_bias(F: Any, g: Any, *, into: Array | None = None) -> Any:
+    if g.ndim != 2:
+        g = _rows(g)
+    if into is None or into.dtype is not g.dtype or g.size >= kernels.LEAST_SIZE:
+        return F.sum_rows(g)
+    return F.xp.add.reduce(g, 0, None, into)
 
 
 linear.vjp(
@@ -231,7 +240,7 @@ linear.vjp(
         F.matmul_nd(g, weight) if g.ndim == 2 else F.matmul_nd(_rows(g), weight).reshape(input_shape)
     ),
     weight=_linear_weight,
-    bias=lambda F, g: F.sum_rows(g if g.ndim == 2 else _rows(g)),
+    bias=_linear_bias,
 )
 
 
