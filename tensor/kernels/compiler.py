@@ -15,7 +15,7 @@ from numba import prange
 
 from ...runtime.threads import get_num_threads
 from .cache import Cache
-from .pipeline import Kernel
+from .pipeline import Kernel, ThreadedKernel
 
 __all__ = ["jit", "prange", "serial"]
 
@@ -25,17 +25,18 @@ _FREEDOM = {"contract", "reassoc", "nsz", "arcp"}
 
 def _threads_may_share() -> bool:
     """Choose the threading layer; False if the only one there is ends the process when two threads compute at once."""
-    if numba.config.THREADING_LAYER in ("omp", "tbb"):
-        return True
-    try:
-        importlib.import_module("numba.np.ufunc.omppool")
-    except ImportError:
-        warnings.warn(
-            "compiled kernels use one thread: Numba finds no OpenMP; install libgomp (Debian: apt install libgomp1)",
-            stacklevel=2,
-        )
-        return False
-    numba.config.THREADING_LAYER = "omp"
+    if numba.config.THREADING_LAYER not in ("omp", "tbb"):
+        try:
+            importlib.import_module("numba.np.ufunc.omppool")
+        except ImportError:
+            warnings.warn(
+                "compiled kernels use one thread: Numba finds no OpenMP; install libgomp (Debian: apt install "
+                "libgomp1)",
+                stacklevel=2,
+            )
+            return False
+        numba.config.THREADING_LAYER = "omp"
+    numba.get_num_threads()  # loads it, and with it what kernels call to run on threads
     return True
 
 
@@ -58,7 +59,7 @@ def _dispatcher(function: FunctionType, signature: Any, options: dict[str, Any])
 # For functions that kernels call, and for loops that are not worth a second thread.
 serial = functools.partial(_njit, nogil=True, error_model="numpy", fastmath=_FREEDOM, no_cfunc_wrapper=True)
 # A reduction over `prange` would depend on the number of threads: kernels cut their work into chunks by size instead.
-jit = functools.partial(serial, parallel=_threads_may_share(), pipeline_class=Kernel)
+jit = functools.partial(serial, pipeline_class=ThreadedKernel if _threads_may_share() else Kernel)
 
 
 class _Told(threading.local):

@@ -1,7 +1,7 @@
 """Compile a kernel with all that it calls once, instead of once at every level.
 
-Numba makes machine code of each function that a kernel calls, of the body of each `prange`, of two wrappers around that
-body and of the kernel, and each of these contains the ones before. Only the last is ever run.
+Numba optimizes and translates each function that a kernel calls, and the kernel, though each contains the ones before
+and only the last is ever run.
 """
 
 from __future__ import annotations
@@ -11,10 +11,17 @@ from typing import Any, ClassVar
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 
-_WRAPPERS = ("parallelgufuncwrapper", "<numba.np.ufunc.wrappers.")  # they add a call to what is optimized already
+from .threads import split
 
 
-class Part(JITCodeLibrary):
+class _Whole(JITCodeLibrary):
+    """A kernel with all that it calls: optimized as one, and not function by function before that."""
+
+    def _optimize_functions(self, module: Any) -> None:
+        module.data_layout = self._codegen._data_layout  # all that is needed of what is overridden
+
+
+class Part(_Whole):
     """What is linked into a kernel and gets no machine code of its own."""
 
     environments: ClassVar[dict[str, Any]] = {}  # what would have been written into that code
@@ -28,8 +35,7 @@ class Part(JITCodeLibrary):
         return 0
 
     def _optimize_final_module(self) -> None:
-        if not self.name.startswith(_WRAPPERS):
-            super()._optimize_final_module()
+        pass
 
     def _finalize_final_module(self) -> None:
         self._finalize_dynamic_globals()
@@ -54,7 +60,7 @@ class Kernel(Compiler):
 
     def _compile_core(self) -> Any:
         codegen = self.state.targetctx.codegen()
-        library = self.state.library = codegen.create_library(self.state.func_id.func_qualname)
+        library = self.state.library = _Whole(codegen, self.state.func_id.func_qualname)
         library.enable_object_caching()
         before, codegen._library_class = codegen._library_class, Part
         try:
@@ -65,3 +71,10 @@ class Kernel(Compiler):
             if variable.name in Part.environments:
                 codegen.set_env(variable.name, Part.environments[variable.name])
         return result
+
+
+class ThreadedKernel(Kernel):
+    """The same for functions whose loops over `prange` run on several threads."""
+
+    def compile_extra(self, function: Any) -> Any:
+        return super().compile_extra(split(function, self.state.flags))
