@@ -240,15 +240,21 @@ def _check_own_part(function: str, list_name: str, parts: list[Array], name: str
 
 def _parts(name: str, array: Array, rows: Sequence[int] | None, comm: Comm) -> list[Array]:
     """The parts of an array along its first dim."""
-    if rows is None:
-        rows = [array.shape[0] // comm.size] * comm.size
-    check_length("all_to_all_single", f"{name}_split_sizes", rows, comm.size)
-    if sum(rows) != array.shape[0]:
-        raise ValueError(
-            f"all_to_all_single(): {name}_split_sizes {list(rows)} should add up to the {array.shape[0]} rows of {name}"
-        )
+    rows = rows_of_parts(name, array.shape[0], rows, comm)
     bounds = [sum(rows[:index]) for index in range(1, comm.size)]
     return module_of(array).split(array, bounds)
+
+
+def rows_of_parts(name: str, count: int, rows: Sequence[int] | None, comm: Comm) -> Sequence[int]:
+    """How many of `count` rows go to or come from each rank: those given, checked, or as many each."""
+    if rows is None:
+        rows = [count // comm.size] * comm.size
+    check_length("all_to_all_single", f"{name}_split_sizes", rows, comm.size)
+    if sum(rows) != count:
+        raise ValueError(
+            f"all_to_all_single(): {name}_split_sizes {list(rows)} should add up to the {count} rows of {name}"
+        )
+    return rows
 
 
 def peer_of(

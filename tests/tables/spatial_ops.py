@@ -395,6 +395,13 @@ VECTORS = [
     functional("pdist", [S(rnd(4, 2)), S(rnd(3, 2), 3.0)],
                lambda x, p=2.0: np.array([p_norm(a - b, p) for a, b in itertools.combinations(x, 2)])),
     internal("all_reduce_sum", [S(rnd(2, 3), world_comm())], lambda x, comm: x),
+    internal("broadcast_from", [S(rnd(2, 3), world_comm(), 0)], lambda x, comm, root: x),
+    internal("reduce_to", [S(rnd(2, 3), world_comm(), 0)], lambda x, comm, root: x),
+    internal("all_gather_rows", [S(rnd(2, 3), world_comm())], lambda x, comm: x[None]),
+    internal("reduce_scatter_rows", [S(rnd(1, 3), world_comm())], lambda x, comm: x[0]),
+    internal("gather_rows", [S(rnd(2, 3), world_comm(), 0)], lambda x, comm, root: x[None]),
+    internal("scatter_rows", [S(rnd(1, 3), world_comm(), 0)], lambda x, comm, root: x[0]),
+    internal("exchange", [S(rnd(3), world_comm(), (3,), (3,))], lambda x, comm, sent, received: x),
 ]  # fmt: skip
 
 ROWS = [*WINDOWS, *NORMALIZATIONS, *RESIZING, *VECTORS]
