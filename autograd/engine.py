@@ -178,11 +178,17 @@ class _Backward:
     def find_groups(self, roots: list[Node]) -> None:
         """Walk the graph beforehand to see at which node each group of leaves is complete: the first one using any."""
         last: dict[LeafGroup, int] = {}
-        for node in _reachable(roots):
+        seen = set(roots)
+        stack = list(seen)
+        while stack:
+            node = stack.pop()
             for edge in node.edges:
-                if edge.__class__ is not Node and edge is not None and edge.group is not None:
-                    group = edge.group
-                    if group not in last or node.number < last[group]:
+                if edge.__class__ is Node:
+                    if edge not in seen:
+                        seen.add(edge)
+                        stack.append(edge)
+                elif edge is not None and (group := edge.group) is not None:
+                    if last.setdefault(group, node.number) > node.number:
                         last[group] = node.number
         if last:
             self.prepare_for_others()
