@@ -77,6 +77,10 @@ class LeafGroup:
     def complete(self) -> None:
         """No leaf of the group gets any more gradient in this pass."""
 
+    def before_update(self, optimizer: Any) -> bool:
+        """An optimizer is about to change the leaves; whether it need not say so again."""
+        return True
+
 
 class View:
     """How a tensor was cut from another one, to derive its node again after the shared memory was changed."""

@@ -60,6 +60,7 @@ class Optimizer:
     """
 
     stepped = False  # whether step() was called: a scheduler warns if it comes first
+    announced = False  # whether those who combine the parameters' gradients over ranks know this optimizer
     numbers: tuple[str, ...] = ()  # names of the state, besides "step", that is one number for a whole parameter
 
     def __init__(self, params: Iterable, defaults: dict[str, Any]) -> None:
@@ -142,6 +143,12 @@ class Optimizer:
             closure: computes the loss and its gradients anew, and returns the loss; step() returns it, too.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define step()")
+
+    def _announce(self) -> None:
+        """Let those who combine the parameters' gradients over ranks compare the ranks' optimizers."""
+        leaves = chain(*(group["params"] for group in self.param_groups))
+        groups = dict.fromkeys(p.group for p in leaves if p.group is not None)
+        self.announced = all(group.before_update(self) for group in groups)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or make them zero with set_to_none=False."""
@@ -276,6 +283,8 @@ def _with_hooks(step: Callable) -> Callable:
     @functools.wraps(step)
     def wrapped(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
         self.stepped = True
+        if Variable.any_groups and not self.announced:
+            self._announce()
         if self._before_step:
             for hook in tuple(self._before_step.values()):
                 hook(self, args, kwargs)

@@ -496,6 +496,32 @@ def check_replicas_that_differ(comm):
     assert comm.all_gather_object(lines) == [lines] * comm.size
 
 
+def check_optimizers_that_differ(comm):
+    """They are compared at the first step after gradients were averaged, and only then."""
+    if comm.size == 1:
+        return
+    for kind, options, line in (
+        (torch.optim.Adam, {"betas": (0.5 + 0.1 * comm.rank, 0.9)}, "group 0, betas: (0.6, 0.9) on rank 1, (0.5, 0.9)"),
+        (torch.optim.Adam if comm.rank else SGD, {"lr": 0.1}, "optimizer: Adam on rank 1, SGD on rank 0"),
+    ):
+        ddp = DistributedDataParallel(Net())
+        optimizer = kind(ddp.parameters(), **options)
+        with ddp.no_sync():
+            loss(ddp(batch(comm)[1])).backward()
+        optimizer.step()
+        loss(ddp(batch(comm)[1])).backward()
+        with pytest.raises(RuntimeError) as caught:
+            optimizer.step()
+        assert line in str(caught.value)
+        assert len(set(comm.all_gather_object(str(caught.value)))) == 1
+    ddp = DistributedDataParallel(Net())
+    optimizer = SGD(ddp.parameters(), lr=0.1)
+    for _ in range(2):
+        loss(ddp(batch(comm)[1])).backward()
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] = comm.rank  # which is found by check_replicas() only
+
+
 def check_options_that_differ(comm):
     if comm.size == 1:
         return

@@ -51,14 +51,25 @@ def check_same_values(module: Module, optimizer: Any, comm: Comm) -> None:
     everything = itertools.chain(module.named_parameters(), module.named_buffers())
     mine = {name: _digest(tensor) for name, tensor in everything}
     if optimizer is not None:
-        mine["optimizer"] = type(optimizer).__name__
+        mine |= _describe_optimizer(optimizer)
         for i, group in enumerate(optimizer.param_groups):
-            mine |= {f"optimizer, group {i}, {name}": repr(group[name]) for name in group if name != "params"}
-            mine[f"optimizer, group {i}"] = f"parameters {[list(p.shape) for p in group['params']]}"
             for k, p in enumerate(group["params"]):
                 entries = optimizer.state.get(p, {}).items()
                 mine |= {f"optimizer, group {i}, {name} of parameter {k}": _digest(value) for name, value in entries}
     _compare(mine, comm, "check_replicas(): what should be the same on all ranks differs:")
+
+
+def check_same_optimizer(optimizer: Any, comm: Comm) -> None:
+    """Raise the same error on all ranks if their optimizers' classes, parameters or options differ from rank 0's."""
+    _compare(_describe_optimizer(optimizer), comm, "step(): every rank must make the same optimizer, but these differ:")
+
+
+def _describe_optimizer(optimizer: Any) -> dict[str, str]:
+    found = {"optimizer": type(optimizer).__name__}
+    for i, group in enumerate(optimizer.param_groups):
+        found |= {f"optimizer, group {i}, {name}": repr(group[name]) for name in group if name != "params"}
+        found[f"optimizer, group {i}"] = f"parameters {[list(p.shape) for p in group['params']]}"
+    return found
 
 
 def _compare(mine: dict[str, str], comm: Comm, headline: str) -> None:

@@ -129,6 +129,7 @@ class DistributedDataParallel(Module, Joinable):
     def _begin_step(self) -> None:
         """What all ranks do before a step, also those that have run out of batches."""
         source = 0
+        self._reducer.uneven = self._join is not None
         if self._join is not None:
             source = self._join.active[0]
             self._reducer.divisor = None if self._divides_by_all else len(self._join.active)

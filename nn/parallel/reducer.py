@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,6 +19,7 @@ from ...runtime.world import get_world
 from ...tensor import Tensor
 from ...tensor.creation import zeros_like
 from ..parameter import Parameter
+from .checks import check_same_optimizer
 from .flat import common_home, cut, home_of_gradient, pack, places_of, unpack
 from .tuning import BucketTuner, MiB
 
@@ -104,6 +106,9 @@ class Bucket(LeafGroup):
     def complete(self) -> None:
         self._reducer.on_complete(self)
 
+    def before_update(self, optimizer: Any) -> bool:
+        return self._reducer.compare_optimizers(optimizer)
+
 
 class Reducer:
     """Averages gradients bucket by bucket, in an order that all ranks have agreed on."""
@@ -118,6 +123,8 @@ class Reducer:
         self.divisor: float | None = None  # of the sum over ranks, if it is not their number
         self.buckets: list[Bucket] = []
         self._order: list[int] = []  # of the parameters, once it is agreed on
+        self.uneven = False  # whether ranks may have run out of batches
+        self._compared: weakref.WeakSet[Any] = weakref.WeakSet()  # optimizers that are the same on all ranks
         self._shared: list[Any] = []  # what the communicator wants to be kept
         self._tuner: BucketTuner | None = None
         self._checks_nan = False
@@ -239,6 +246,19 @@ class Reducer:
             self.cap = self._tuner.cap
             self.plan(self._order, self.cap)
         self.reset()
+
+    def compare_optimizers(self, optimizer: Any) -> bool:
+        """Raise the same error on all ranks if their optimizers differ; whether they have been compared.
+
+        Not before gradients were averaged, nor where a rank may have run out of batches: it makes no step.
+        """
+        if optimizer in self._compared:
+            return True
+        if not self._order or self.uneven:
+            return False
+        self._compared.add(optimizer)
+        check_same_optimizer(optimizer, self.comm)
+        return True
 
     def take_part(self) -> None:
         """Join the others' backward pass with gradients of zero, and keep none of its results."""
