@@ -27,6 +27,8 @@ _LAST_WORDS_SECONDS = 0.3
 _LOOK_SECONDS = 0.25
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PASSED_ON = (*_ENDING, signal.SIGUSR1)
+# Where the kernel counts, for the whole machine, the processes that it has killed for lack of memory.
+VMSTAT = "/proc/vmstat"
 # linux/pidfd.h; of its struct pidfd_info the mask, and the status as of wait(2).
 _PIDFD_GET_INFO = 0xC040FF0B
 _PIDFD_INFO = struct.Struct("=Q52xi")
@@ -102,6 +104,7 @@ class Job:
         self._pidfds: list[int] = []
         self._main: subprocess.Popen | None = None
         self._shared_memory = leftovers.shared_memory()
+        self._oom_kills = _count_oom_kills()
 
     def __enter__(self) -> Self:
         return self
@@ -297,6 +300,8 @@ class Job:
         if cause is not None:
             code, number = endings.get(cause.rank, (code, number))
         text = f"died of {signal.Signals(number).name}" if number else f"ended with exit code {code}"
+        if number == signal.SIGKILL and _count_oom_kills() > self._oom_kills:
+            text += " (this machine ran out of memory and has killed a process: see dmesg)"
         who, summary = (program, "") if cause is None else (f"rank {cause.rank}", cause.summary)
         return code, f"{who} {text}" + _after(", ", summary)
 
@@ -306,6 +311,13 @@ def _open_lifeline(folder: str, rank: int) -> int:
     path = lifeline_path(folder, rank)
     os.mkfifo(path)
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+
+def _count_oom_kills() -> int:
+    """How many processes the kernel has killed for lack of memory, here or in a container; 0 if it does not tell."""
+    with contextlib.suppress(OSError), open(VMSTAT) as file:
+        return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
+    return 0
 
 
 def _after(separator: str, text: str) -> str:
