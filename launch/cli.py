@@ -15,7 +15,7 @@ from . import doctor as doctor_page
 from . import trace
 from .bench import bench
 from .mpi import LaunchError
-from .plan import make_plan
+from .plan import Plan, make_plan
 from .supervisor import Job
 from .timeline import timeline as show_timeline
 from .worker import LOG_FOLDER
@@ -70,7 +70,10 @@ def run(
     if timeout is not None:
         environment[watchdog.TIMEOUT] = str(timeout)
     if log_dir:
-        os.makedirs(log_dir, exist_ok=True)
+        try:
+            os.makedirs(log_dir, exist_ok=True)
+        except OSError as error:
+            raise LaunchError(f"--log-dir: cannot make {log_dir}: {error.strerror}") from error
         environment[LOG_FOLDER] = os.path.abspath(log_dir)
     if timeline:
         trace.check_path(timeline)
@@ -86,6 +89,8 @@ def run(
                 click.echo(f"paceline run: {trace.summary(timeline, tracks)}", err=True)
         if explanation and (plan.size > 1 or code > 128):
             click.echo(f"paceline run: {explanation}", err=True)
+            if plan.mpiexec is not None and plan.hosts and explanation.startswith(plan.mpiexec.path):
+                click.echo(f"paceline run: {_needs_of(plan)}", err=True)
         if code == 0 or job.stopped:
             break
         if attempt < max_restarts:
@@ -116,6 +121,14 @@ cli.add_command(bench)
 cli.add_command(show_timeline)
 
 
+def _needs_of(plan: Plan) -> str:
+    """What to look at when mpiexec has failed on other machines, of whose ranks nothing is known here."""
+    return (
+        f"if a machine could not be reached: `ssh {plan.hosts[0].name} {sys.executable} -c 'import paceline'` has to "
+        "work for each of them, without a password; see docs/launching.md"
+    )
+
+
 def _check_program(program: str, as_module: bool) -> None:
     """Refuse here what would otherwise fail on every rank."""
     if as_module:
@@ -123,7 +136,7 @@ def _check_program(program: str, as_module: bool) -> None:
         if importlib.util.find_spec(program.partition(".")[0]) is None:
             raise LaunchError(f"no module named {program!r}")
     elif not os.path.isfile(program):
-        raise LaunchError(f"no such script: {program}")
+        raise LaunchError(f"{'is a directory' if os.path.isdir(program) else 'no such script'}: {program}")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ page.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -15,9 +16,19 @@ import sys
 from dataclasses import asdict, dataclass
 
 from ..runtime import world
+from .hosts import allocation
 from .mpi import LaunchError, Mpiexec, find_mpiexec
 
 CHECK_SECONDS = 60
+CPU_QUOTA = "/sys/fs/cgroup/cpu.max"
+LEAST_SHARED_MIB = 128
+# What people want to do, and what has to be there for it.
+_USES = {
+    "training on one rank": ("NumPy",),
+    "training on several": ("NumPy", "mpi4py", "mpiexec", "2 ranks", "Machines"),
+    "training on a GPU": ("NumPy", "CUDA"),
+    "training on several GPUs": ("NumPy", "mpi4py", "mpiexec", "2 ranks", "CUDA", "NCCL"),
+}
 
 
 @dataclass(frozen=True)
@@ -147,6 +158,8 @@ def examine() -> list[Check]:
     return [
         _python(),
         _cores(),
+        _shared_memory(),
+        _machines(),
         _probe("NumPy", _NUMPY, "reinstall it: pip install --force-reinstall numpy"),
         _probe("Numba", _NUMBA, "pip install numba; without it CPU kernels are plain NumPy, several times slower"),
         _probe("Kernels", _KERNELS, "the CPU kernels of Paceline need Numba"),
@@ -167,6 +180,10 @@ def page(checks: list[Check]) -> str:
         lines.append(f"{check.name:{width}}  {check.state:7}  {check.detail}".rstrip())
         if check.advice:
             lines.append(f"{'':{width}}           -> {check.advice}")
+    working = {check.name for check in checks if check.state == "ok"}
+    ready = [use for use, needs in _USES.items() if working.issuperset(needs)]
+    missing = [use for use in _USES if use not in ready]
+    lines += ["", *(f"{word}: {', '.join(uses)}" for word, uses in (("Ready", ready), ("Not ready", missing)) if uses)]
     return "\n".join(lines)
 
 
@@ -182,9 +199,43 @@ def _python() -> Check:
 def _cores() -> Check:
     usable = len(os.sched_getaffinity(0))
     threads = f"{usable} threads alone, {max(1, usable // 2)} on each of 2 ranks"
+    advice = ""
     if "OMP_NUM_THREADS" in os.environ:
         threads = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} on every rank"
-    return Check("Cores", "ok", f"{usable} of {os.cpu_count()} usable: {threads}")
+    elif (quota := _cpu_quota()) < usable:
+        advice = f"this container gets the time of {quota:g} cores: set OMP_NUM_THREADS to that divided by the ranks"
+    return Check("Cores", "ok", f"{usable} of {os.cpu_count()} usable: {threads}", advice)
+
+
+def _cpu_quota() -> float:
+    """The cores whose time this container may use; no affinity shows it."""
+    with contextlib.suppress(OSError, ValueError), open(CPU_QUOTA) as file:
+        quota, period = file.read().split()
+        return int(quota) / int(period)  # "max" is no limit
+    return float("inf")
+
+
+def _shared_memory() -> Check:
+    """Containers often have 64 MiB."""
+    try:
+        room = os.statvfs("/dev/shm")
+    except OSError as error:
+        return Check("/dev/shm", "broken", str(error.strerror), "mount it: MPI and NCCL exchange data there")
+    free, total = (room.f_frsize * blocks / 2**20 for blocks in (room.f_bavail, room.f_blocks))
+    advice = ""
+    if free < LEAST_SHARED_MIB:
+        advice = "little for MPI and NCCL: remove what is left there, or start the container with --shm-size=1g"
+    return Check("/dev/shm", "ok", f"{free:.0f} of {total:.0f} MiB free", advice)
+
+
+def _machines() -> Check:
+    """Where `paceline run` starts ranks if it is not told."""
+    try:
+        hosts = allocation(os.environ)
+    except LaunchError as error:
+        return Check("Machines", "broken", *str(error).split(": ", 1))
+    listed = ", ".join(f"{host.name}:{host.slots}" for host in hosts)
+    return Check("Machines", "ok", f"those of the batch job: {listed}" if hosts else "this one (no batch job here)")
 
 
 def _mpiexec() -> Check:

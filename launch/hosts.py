@@ -45,7 +45,8 @@ def parse_hostfile(path: str) -> list[Host]:
             name, _, slots = words[0].partition(":")
             slots = next((word.removeprefix("slots=") for word in words[1:] if word.startswith("slots=")), slots or "1")
             if not (slots.isdigit() and int(slots) > 0):
-                raise LaunchError(f"--hostfile: {path}:{number}: expected NAME:RANKS or NAME slots=RANKS")
+                line = " ".join(words)
+                raise LaunchError(f"--hostfile: {path}:{number}: expected NAME:RANKS or NAME slots=RANKS, got {line!r}")
             hosts.append(Host(name, int(slots)))
     if not hosts:
         raise LaunchError(f"--hostfile: no machine named in {path}")

@@ -70,7 +70,7 @@ def make_plan(size: int | None, hosts: str, hostfile: str, environ: Mapping[str,
         size = slots or 1
     elif machines and size > slots:
         listed = ", ".join(f"{host.name}:{host.slots}" for host in machines)
-        raise LaunchError(f"-n {size}: the machines take {slots} ranks: {listed}")
+        raise LaunchError(f"-n {size}: the machines take {slots} ranks in all: {listed}; name more, or raise a number")
     if is_here(machines):
         machines = []
     mpiexec = find_mpiexec() if size > 1 or machines else None

@@ -35,7 +35,7 @@ def test_hostfiles(tmp_path):
     path.write_text("# ours\na:8\nb slots=4 max_slots=8\n\nc  # one\n")
     assert hosts.parse_hostfile(str(path)) == [("a", 8), ("b", 4), ("c", 1)]
     path.write_text("a slots=many\n")
-    with pytest.raises(LaunchError, match=r"hosts:1: expected NAME:RANKS or NAME slots=RANKS"):
+    with pytest.raises(LaunchError, match=r"hosts:1: expected NAME:RANKS or NAME slots=RANKS, got 'a slots=many'"):
         hosts.parse_hostfile(str(path))
     with pytest.raises(LaunchError, match="No such file"):
         hosts.parse_hostfile(str(tmp_path / "nowhere"))
@@ -118,7 +118,7 @@ def test_a_plan_takes_all_that_the_machines_take(mpiexec, slurm):
 
 
 def test_plans_that_cannot_be(mpiexec):
-    with pytest.raises(LaunchError, match="-n 9: the machines take 5 ranks: a:2, b:3"):
+    with pytest.raises(LaunchError, match="-n 9: the machines take 5 ranks in all: a:2, b:3"):
         plan.make_plan(9, "a:2,b:3", "", {})
     with pytest.raises(LaunchError, match="give one of them"):
         plan.make_plan(1, "a", "file", {})

@@ -11,7 +11,7 @@ import time
 import pytest
 from tables.comms import finish_job
 
-from paceline.launch import cli, mpi
+from paceline.launch import cli, doctor, mpi
 
 PACELINE = [sys.executable, "-m", "paceline"]
 RUN = [*PACELINE, "run"]
@@ -194,6 +194,9 @@ def test_signals_reach_the_ranks(script, number, tmp_path):
         (["run", "-n", "0", __file__], "'-n'"),
         (["run", "-n", "two", __file__], "'-n'"),
         (["run", "--nproc", "2", __file__], "--nproc"),
+        (["run", os.path.dirname(__file__)], "is a directory: "),
+        (["run", "--log-dir", "/proc/nowhere", __file__], "--log-dir: cannot make /proc/nowhere: No such file"),
+        (["run", "-n", "2", "--hosts", "a:1", __file__], "the machines take 1 ranks in all: a:1; name more"),
         (["run"], "PROGRAM"),
         (["train"], "train"),
         ([], "command"),
@@ -267,6 +270,63 @@ def test_doctor():
     for check in checks.values():
         assert check["state"] in ("ok", "missing", "broken")
         assert check["detail"]
+
+
+def test_doctor_says_what_works():
+    names = ["Machines", "NumPy", "mpi4py", "mpiexec", "2 ranks", "CUDA", "NCCL"]
+    states = dict.fromkeys(names, "ok") | {"NCCL": "missing"}
+    page = doctor.page([doctor.Check(name, states[name], "x", "do this" if name == "NCCL" else "") for name in names])
+    assert page.splitlines()[-4:] == [
+        f"{'':19}-> do this",
+        "",
+        "Ready: training on one rank, training on several, training on a GPU",
+        "Not ready: training on several GPUs",
+    ]
+
+
+def test_doctor_in_a_container_and_in_a_batch_job(monkeypatch, tmp_path):
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr(doctor, "CPU_QUOTA", str(quota))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    quota.write_text("max 100000\n")
+    assert doctor._cores().advice == ""
+    quota.write_text("50000 100000\n")
+    assert "the time of 0.5 cores: set OMP_NUM_THREADS" in doctor._cores().advice
+    monkeypatch.setattr(doctor, "LEAST_SHARED_MIB", float("inf"))
+    assert "--shm-size" in doctor._shared_memory().advice
+    nodes = tmp_path / "nodes"
+    nodes.write_text("a\na\nb\n")
+    monkeypatch.setenv("PBS_NODEFILE", str(nodes))
+    assert doctor._machines() == doctor.Check("Machines", "ok", "those of the batch job: a:2, b:1")
+    nodes.unlink()
+    assert doctor._machines().state == "broken"
+
+
+OUT_OF_MEMORY = """
+import os, sys
+from paceline.runtime.comm import world_comm
+comm = world_comm()
+comm.barrier()
+if comm.rank == 1:
+    open(sys.argv[1], "w").write("pgfault 7\\noom_kill 3\\n")
+    os.kill(os.getpid(), 9)
+comm.barrier()
+"""
+
+
+@needs_mpi
+@pytest.mark.parametrize(("before", "blamed"), [(2, True), (3, False)])
+def test_a_rank_that_the_kernel_kills_for_lack_of_memory(script, tmp_path, before, blamed):
+    """The counter of the kernel is played by a file."""
+    counter = tmp_path / "vmstat"
+    counter.write_text(f"pgfault 5\noom_kill {before}\n")
+    launcher = f"from paceline.launch import cli, supervisor; supervisor.VMSTAT = {str(counter)!r}; cli.main()"
+    done = finish_job(
+        [sys.executable, "-c", launcher, "run", "-n", "2", script(OUT_OF_MEMORY), str(counter)], timeout=30
+    )
+    assert done.returncode == 137
+    assert done.stderr.splitlines()[-1].startswith("paceline run: rank 1 died of SIGKILL")
+    assert ("ran out of memory" in done.stderr) == blamed
 
 
 def test_version():
