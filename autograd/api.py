@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy
+
 from ..runtime.arrays import module_of
 from . import engine
 from .batching import gradients_per_example, level_of
 from .mode import is_grad_enabled
 from .plan import FLOATING
 from .variable import Variable, box, fresh_node
+
+_FLOAT32 = numpy.dtype(numpy.float32)
 
 
 def _as_list(value: Any, what: str) -> list:
@@ -43,7 +47,7 @@ def _check_root(root: Variable, gradient: Variable | None, i: int) -> None:
             "grad can be implicitly created only for scalar outputs; this one has shape "
             f"{list(array.shape)}: reduce it first, or pass a gradient of that shape"
         )
-    elif array.dtype.kind == "c":
+    elif array.dtype is not _FLOAT32 and array.dtype.kind == "c":
         raise RuntimeError(f"grad can be implicitly created only for real scalar outputs, got {root.dtype}")
 
 

@@ -121,7 +121,7 @@ class ElementwiseOptimizer(Optimizer):
                         self._prepare(run, group)
                     self._update(run, group, 0, len(run.parameters), run.chunks)
                 stamp = next_number()
-                for _, _, _, _, counter in plan.expected:
+                for counter in plan.counters:
                     counter[0] += 1
                     counter[1] = "optimizer step"
                     counter[2] = stamp
@@ -347,6 +347,7 @@ class _Plan:
         places_in_arenas = [place for run in runs for place in run.places]
         placed = zip(parameters, places_in_arenas, strict=False)
         self.expected = [(i, p, *place, counter_of(p)) for i, (p, place) in enumerate(placed)]
+        self.counters = [counter for *_, counter in self.expected]
         self.compare_steps()
 
     def compare_steps(self) -> None:

@@ -285,6 +285,8 @@ def _with_hooks(step: Callable) -> Callable:
         self.stepped = True
         if Variable.any_groups and not self.announced:
             self._announce()
+        if not (args or kwargs or self._before_step or self._after_step):
+            return step(self)  # the usual call, spared what unpacking arguments takes
         if self._before_step:
             for hook in tuple(self._before_step.values()):
                 hook(self, args, kwargs)

@@ -47,8 +47,8 @@ def _mean_squared_error(input: numpy.ndarray, other: numpy.ndarray) -> Any:
 
 def _slope(F: Any, g: Any, a: Any, b: Any) -> Any:
     difference = a - b
-    # [()] makes a NumPy number of a 0-d array, which takes a tenth of the time to multiply, and [...] an array again
-    return difference * (g[()] * (2 / (math.prod(difference.shape) or math.nan)))[...]
+    # [()] makes a NumPy number of a 0-d array, which takes a tenth of the time to multiply
+    return difference * (g[()] * (2 / (math.prod(difference.shape) or math.nan)))
 
 
 mean_squared_error.vjp(
