@@ -79,6 +79,10 @@ class Declaration:
         self.fused_takes: dict[str, Callable[[Array], bool] | None] = {}  # which gradients `fused` is for; None: all
         self.kernels: dict[str, Callable] = {}
         self.large: Callable | None = None  # for two host arrays or one and a number, the first array being large
+        # What gives one element with the bits that the body has on large arrays: (inputs, attributes) -> (name of a
+        # function in kernels/pointwise.py, arrays, numbers) or None; and of `fused`, of (g, *saved values)
+        self.element: Callable | None = None
+        self.element_vjp: Callable | None = None
         self.bodies: dict[type, Callable] = {}  # array class -> function of raw arrays, filled at first use
         self.plans: dict[int, Plan | None] = {}  # mask of inputs (negative: on CUDA) -> plan
 

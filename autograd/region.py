@@ -12,6 +12,7 @@ from typing import Any
 from . import engine
 from .declaration import as_array
 from .engine import _fill_slot as fill_slot
+from .fusion import Backward, FusedBackward
 from .mode import is_grad_enabled, node_observers
 from .plan import Pick, Plan
 from .primitive import RAW_NUMPY
@@ -25,6 +26,13 @@ def fitted(gradient: Any, shape: tuple) -> Any:
     """A gradient summed over the dimensions that its forward was broadcast along."""
     engine._check_broadcast(gradient.shape, shape)
     return RAW_NUMPY.sum_to_size(gradient, shape)
+
+
+def unreached(run: Any, edge: Any) -> bool:
+    """Whether no gradient has reached a node or a leaf in this pass, nor a leaf before."""
+    if edge.__class__ is Node:
+        return edge.number not in run.pending
+    return edge.gradient is None and edge not in getattr(run, "held", ())
 
 
 class _Passage:
@@ -71,7 +79,7 @@ class Region(engine.Compound):
             region=self, Node=Node, Pick=Pick, LEAF=LEAF, BOX=BOX, new=object.__new__, as_array=as_array,
             counter_of=counter_of, fresh_node=fresh_node, is_grad_enabled=is_grad_enabled, MISSED=MISSED,
             node_observers=node_observers, next_number=next_number, fitted=fitted, fill=fill_slot, F=RAW_NUMPY,
-            kind=type(self.steps[0].results[0].array) if self.steps else None,
+            unreached=unreached, kind=type(self.steps[0].results[0].array) if self.steps else None,
         )  # fmt: skip
         self.backward = self._backward()
 
@@ -151,13 +159,17 @@ class Region(engine.Compound):
         self.scope[name] = value
         return name
 
-    def shape_of(self, name: str) -> Any:
+    def array_of(self, name: str) -> Any:
+        """The array of the recorded call that a name stands for, or a constant."""
         if name in self.leaves:
-            return self.leaves[name].array.shape
+            return self.leaves[name].array
         if name in self.producer:
             step = self.steps[self.producer[name]]
-            return step.results[step.outputs.index(name)].array.shape
-        return getattr(self.scope[name], "shape", None)
+            return step.results[step.outputs.index(name)].array
+        return self.scope[name]
+
+    def shape_of(self, name: str) -> Any:
+        return getattr(self.array_of(name), "shape", None)
 
     # -- backward ----------------------------------------------------------------------------------------------------
 
@@ -189,39 +201,81 @@ class Region(engine.Compound):
             if len(places) == 1:
                 sure.add(target)
         last_use = self._last_uses()
-        for k in self.reached:
-            step = self.steps[k]
-            plan = step.node.plan
-            variable = f"g{k}"
-            several = step.declaration.multiple is not None
-            depth = 1
-            if several:
-                emit(f"if any(x is not None for x in {variable}):")
-                shapes = self.constant(step.node.shape)
-                depth = 2
-                emit(f"{variable} = run.fill_outputs({shapes}, {variable})", depth)
-            elif variable not in sure:
-                emit(f"if {variable} is not None:")
-                depth = 2
-            saved = self.saved_text(step)
-            if plan.simple and plan.takes is None:
-                for i, rule, _, writes in plan.rules:
-                    self._simple(emit, depth, step, variable, i, rule, writes, known, sure)
-            else:
-                names = [f"t{i}" for i in range(len(step.inputs))]
-                gradients = self.constant(plan.gradients)
-                emit(f"{_targets(names)} = {gradients}(F, {variable}, {saved}, False)", depth)
-                for i, edge in enumerate(step.node.edges):
-                    if edge is not None:
-                        emit(f"if t{i} is not None:", depth)
-                        fresh = "False" if several else f"t{i} is not {variable}"
-                        self._pass(emit, depth + 1, step.inputs[i], edge, f"t{i}", fresh, known, sure, False)
-                emit(f"{' = '.join(names)} = None", depth)
-            dead = last_use.get(k, [])
-            emit(" = ".join([variable, *dead]) + " = None")
+        position = 0
+        while position < len(self.reached):
+            rest = self.reached[position:]
+            fused = Backward(self, known, sure, True).chain(rest)
+            if fused is None:
+                self._step(emit, 1, self.reached[position], known, sure, last_use)
+                position += 1
+                continue
+            count, totals = fused.count, fused.totals
+            position += count
+            emit("found = None")
+            before = set(known), set(sure)
+            if fused.summed:
+                fresh = " and ".join(f"unreached(run, e_{name})" for name in fused.summed)
+                emit(f"if {fresh}:")
+                self._fused(emit, fused, rest, *map(set, before), last_use)
+                fused = Backward(self, known, sure, False).chain(rest)
+            if fused is not None:
+                emit("if found is None:")
+                self._fused(emit, fused, rest, *map(set, before), last_use)
+            emit("if found is None:")
+            for k in rest[:count]:
+                self._step(emit, 2, k, known, sure, last_use)
+            known.update(totals)
+            sure.update(totals)
+            emit("found = None")
         text = "\n".join(lines)
         exec(text, self.scope)
         return self.scope["back"]
+
+    def _fused(self, emit: Any, fused: FusedBackward, steps: list[int], known: set, sure: set, last_use: dict) -> None:
+        """Emit the backward of several steps at once; `found` stays None where it cannot be done."""
+        emit(f"found = {self.constant(fused.chain)}({', '.join(fused.inputs)})", 2)
+        emit("if found is not None:", 2)
+        emit(f"{_targets(fused.outputs)} = found", 3)
+        for name, edge, value, fresh in fused.passed:
+            emit(f"t = {value}", 3)
+            self._pass(emit, 3, name, edge, "t", str(fresh), known, sure, True)
+        if fused.totals:
+            emit(f"{_targets(list(fused.totals))} = {_targets(list(fused.totals.values()))}", 3)
+        known.update(fused.totals)
+        sure.update(fused.totals)
+        dead = [name for k in steps[: fused.count] for name in (f"g{k}", *last_use.get(k, []))]
+        emit(" = ".join(["t", *fused.outputs, *dead]) + " = None", 3)
+
+    def _step(self, emit: Any, depth: int, k: int, known: set, sure: set, last_use: dict) -> None:
+        """Emit the backward of one step."""
+        step = self.steps[k]
+        plan = step.node.plan
+        variable = f"g{k}"
+        several = step.declaration.multiple is not None
+        end = depth
+        if several:
+            emit(f"if any(x is not None for x in {variable}):", depth)
+            shapes = self.constant(step.node.shape)
+            depth += 1
+            emit(f"{variable} = run.fill_outputs({shapes}, {variable})", depth)
+        elif variable not in sure:
+            emit(f"if {variable} is not None:", depth)
+            depth += 1
+        saved = self.saved_text(step)
+        if plan.simple and plan.takes is None:
+            for i, rule, _, writes in plan.rules:
+                self._simple(emit, depth, step, variable, i, rule, writes, known, sure, depth == end)
+        else:
+            names = [f"t{i}" for i in range(len(step.inputs))]
+            gradients = self.constant(plan.gradients)
+            emit(f"{_targets(names)} = {gradients}(F, {variable}, {saved}, False)", depth)
+            for i, edge in enumerate(step.node.edges):
+                if edge is not None:
+                    emit(f"if t{i} is not None:", depth)
+                    fresh = "False" if several else f"t{i} is not {variable}"
+                    self._pass(emit, depth + 1, step.inputs[i], edge, f"t{i}", fresh, known, sure, False)
+            emit(f"{' = '.join(names)} = None", depth)
+        emit(" = ".join([variable, *last_use.get(k, [])]) + " = None", end)
 
     def _last_uses(self) -> dict[int, list[str]]:
         last: dict[str, int] = {}
@@ -236,7 +290,7 @@ class Region(engine.Compound):
         return uses
 
     def _simple(self, emit: Any, depth: int, step: Step, g: str, i: int, rule: Callable, writes: Any, known: set,
-                sure: set) -> None:  # fmt: skip
+                sure: set, certain: bool) -> None:  # fmt: skip
         plan, d = step.node.plan, step.declaration
         code = rule.__code__
         names = code.co_varnames[2 : code.co_argcount]
@@ -257,7 +311,7 @@ class Region(engine.Compound):
             emit(f"give({e}, t, t is not {g})", depth + 1)
         else:
             emit(f"t = {call}", depth)
-            self._pass(emit, depth, name, edge, "t", f"t is not {g}", known, sure, depth == 1)
+            self._pass(emit, depth, name, edge, "t", f"t is not {g}", known, sure, certain)
         emit("t = None", depth)
 
     def _pass(self, emit: Any, depth: int, name: str, edge: Any, value: str, fresh: str, known: set, sure: set,

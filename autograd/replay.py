@@ -9,6 +9,7 @@ import numpy
 
 from ..runtime import dtypes, tree
 from .declaration import recorders
+from .fusion import Forward
 from .mode import is_grad_enabled, recording_now
 from .recording import Recording, Traced, Unrecordable
 from .region import Region
@@ -136,7 +137,13 @@ def _body(region: Region, record: Recording, emit: Callable, constant: Callable)
                 emit(f"if not {constant(check)}({name}, *{constant(values)}): return MISSED", 2)
 
     emit_checks(region.leaves)
+    dead = {}
     for k, step in enumerate(record.steps):
+        names = dict.fromkeys((*step.inputs, *step.outputs, *step.residuals))
+        dead[k] = [n for n in names if last[n] == k and n not in keep and n[0] in "vr"]
+
+    def emit_step(k: int, depth: int) -> None:
+        step = record.steps[k]
         d = step.declaration
         body = constant(step.body)
         given = f"[{', '.join(step.inputs)}]" if d.variadic else ", ".join(step.inputs)
@@ -144,14 +151,34 @@ def _body(region: Region, record: Recording, emit: Callable, constant: Callable)
                              for a in step.attributes)  # fmt: skip
         results = [*step.outputs, *step.residuals]
         target = results[0] if d.multiple is None and not d.residuals else "".join(r + ", " for r in results)
-        emit(f"{target} = {body}({given}{attributes})", 2)
+        emit(f"{target} = {body}({given}{attributes})", depth)
         for name, real in zip(step.outputs, step.results, strict=True):
             if not real.array.ndim:
-                emit(f"if type({name}) is not kind: {name} = as_array({name})", 2)
+                emit(f"if type({name}) is not kind: {name} = as_array({name})", depth)
         emit_checks(step.outputs)
-        dead = [n for n in dict.fromkeys((*step.inputs, *results)) if last[n] == k and n not in keep and n[0] in "vr"]
-        if dead:
-            emit(" = ".join(dead) + " = None", 2)
+        emit_end(dead[k], depth)
+
+    def emit_end(names: list[str], depth: int) -> None:
+        if names:
+            emit(" = ".join(names) + " = None", depth)
+
+    chains = Forward(record, region.leaves, keep).chains()
+    k = 0
+    while k < len(record.steps):
+        fused = chains.get(k)
+        if fused is None:
+            emit_step(k, 2)
+            k += 1
+            continue
+        emit(f"found = {constant(fused.chain)}({', '.join(fused.inputs)})", 2)
+        emit("if found is None:", 2)
+        for i in range(k, fused.end):
+            emit_step(i, 3)
+        emit("else:", 2)
+        emit(f"{''.join(n + ', ' for n in fused.outputs)} = found", 3)
+        emit_end([n for i in range(k, fused.end) for n in dead[i]], 3)
+        emit("found = None", 2)
+        k = fused.end
     emit("except Exception:")
     emit("return MISSED", 2)
 

@@ -252,6 +252,11 @@ def hardswish_backward(g, x):
 
 
 @element
+def negative(x):
+    return -x
+
+
+@element
 def add(x, y):
     return x + y
 

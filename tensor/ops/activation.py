@@ -54,6 +54,9 @@ def _relu_backward(gradient: Any, output: Any) -> Any:
     return run("relu_backward", (gradient, output))
 
 
+relu_backward.declaration.element = lambda inputs, attributes: ("relu_backward", inputs, ())
+
+
 @primitive
 def leaky_relu(xp, input: Array, negative_slope: float = 0.01):
     """The input where positive, negative_slope * input elsewhere."""

@@ -117,6 +117,8 @@ def _integer_power(xp: Any, base: Any, exponent: Array) -> Array:
 
 def _pow_input(F: Any, g: Any, input: Any, other: Any) -> Any:
     if isinstance(other, int | float | complex):
+        if other == 2:
+            return g * (2 * input)
         return F.zeros_like(g) if other == 0 else g * (other * F.pow(input, other - 1))
     # 0 * inf would be nan where the exponent is 0
     return g * F.where(F.eq(other, 0), F.zeros_like(g), other * F.pow(input, other - 1))
@@ -137,6 +139,9 @@ def _log_of_base(base: Any) -> Any:
 
 
 pow.vjp(input=_pow_input, other=_pow_other)
+pow.declaration.element = lambda inputs, attributes: (
+    ("square", inputs[:1], ()) if type(inputs[1]) in (int, float) and inputs[1] == 2 else None
+)
 
 
 @numeric

@@ -33,6 +33,11 @@ def one_pass(primitive: Primitive, saved: str | None = None, work: int = 1, kern
         chosen = kernel(*values)
         return NotImplemented if chosen is None else run(chosen[0], (input,), chosen[1])
 
+    def element(arrays: tuple, values: tuple, suffix: str = "") -> tuple | None:
+        chosen = kernel(*values)
+        return chosen and (chosen[0] + suffix, arrays, chosen[1])
+
+    declaration.element = element
     if saved is None:
         return
 
@@ -41,6 +46,7 @@ def one_pass(primitive: Primitive, saved: str | None = None, work: int = 1, kern
         gradient = NotImplemented if chosen is None else run(chosen[0] + "_backward", (g, x), chosen[1])
         return gradient if gradient is NotImplemented else (gradient,)
 
+    declaration.element_vjp = lambda g, x, *values: element((g, x), values, "_backward")
     # what a rule saves is told by the names of its parameters
     named = ", ".join((saved, *attributes))
     compiled_vjp(primitive, work)(eval(f"lambda xp, g, needs, {named}: backward(g, {named})", {"backward": backward}))
@@ -90,6 +96,15 @@ def of_two(primitive: Primitive, ufunc: numpy.ufunc, turned: str | None) -> None
         return ufunc(input, other) if result is NotImplemented else result
 
     primitive.declaration.large = large
+    if ufunc in (numpy.maximum, numpy.minimum):  # their zeros have the sign of either operand, here and in NumPy
+        return
+
+    def element(operands: tuple, attributes: tuple) -> tuple | None:
+        numbers = tuple(x for x in operands if isinstance(x, int | float))
+        arrays = tuple(x for x in operands if not isinstance(x, int | float))
+        return turned if isinstance(operands[0], int | float) else name, arrays, numbers
+
+    primitive.declaration.element = element
 
 
 def _broadcast(name: str, x: numpy.ndarray, y: numpy.ndarray) -> Any:

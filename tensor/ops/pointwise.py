@@ -24,6 +24,7 @@ def neg(xp, input: Array):
 
 
 neg.vjp(input=lambda F, g: -g)
+neg.declaration.element = lambda inputs, attributes: ("negative", inputs, ())
 
 
 @primitive(holomorphic=False)

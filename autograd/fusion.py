@@ -1,0 +1,311 @@
+"""Which operations of a recorded call become one pass over memory.
+
+A Trace notes elementwise operations, told apart by the names of the functions that compute one element. Steps of a
+forward are noted as they are; a rule of a backward is run once on Values, which stand for its arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy
+
+from .declaration import registry
+
+
+class NotElementwise(Exception):
+    """An operation cannot become part of a chain."""
+
+
+class Instruction(NamedTuple):
+    """One elementwise operation of a chain."""
+
+    function: str  # of one element; see Declaration.element
+    inputs: tuple[str, ...]
+    numbers: tuple[float, ...]
+    output: str
+
+
+class Value:
+    """What stands for an array while a rule is noted: it knows a shape, and arithmetic."""
+
+    def __init__(self, trace: Trace, name: str, shape: tuple) -> None:
+        self.trace, self.name, self.shape = trace, name, shape
+
+    def __neg__(self) -> Value:
+        return self.trace.F.neg(self)
+
+    def __add__(self, other: Any) -> Value:
+        return self.trace.F.add(self, other)
+
+    def __radd__(self, other: Any) -> Value:
+        return self.trace.F.add(other, self)
+
+    def __sub__(self, other: Any) -> Value:
+        return self.trace.F.sub(self, other)
+
+    def __rsub__(self, other: Any) -> Value:
+        return self.trace.F.sub(other, self)
+
+    def __mul__(self, other: Any) -> Value:
+        return self.trace.F.mul(self, other)
+
+    def __rmul__(self, other: Any) -> Value:
+        return self.trace.F.mul(other, self)
+
+    def __truediv__(self, other: Any) -> Value:
+        return self.trace.F.true_divide(self, other)
+
+    def __rtruediv__(self, other: Any) -> Value:
+        return self.trace.F.true_divide(other, self)
+
+    def __getattr__(self, name: str) -> Any:
+        raise NotElementwise(f"it asks for {name}")
+
+    def _refuse(self, *args: Any) -> Any:
+        raise NotElementwise("it asks for values")
+
+    __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse  # type: ignore[assignment]
+    __hash__ = object.__hash__
+    __array_ufunc__ = None  # NumPy's arrays and numbers leave it to the methods above
+
+
+class _Noting:
+    """The namespace `F` of rules that are noted."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+
+    def __getattr__(self, name: str) -> Callable:
+        if name not in registry:
+            raise NotElementwise(f"it asks for {name}")
+        declaration = registry[name].declaration
+        return lambda *operands, **named: self._trace.call(declaration, *declaration.bind(operands, named))
+
+
+class Trace:
+    """The elementwise operations of one chain, on arrays of one shape and dtype."""
+
+    def __init__(self, shape: tuple, dtype: numpy.dtype) -> None:
+        self.shape, self.dtype = shape, dtype
+        self.F = _Noting(self)
+        self.instructions: list[Instruction] = []
+        self.values: dict[str, Value] = {}
+
+    def input(self, name: str, shape: tuple, dtype: numpy.dtype) -> Value:
+        """An array from outside, of the chain's shape or repeated along it."""
+        if name not in self.values:
+            if dtype is not self.dtype or not (shape == self.shape or backend[0].repeats(shape, self.shape)):
+                raise NotElementwise(f"{name} has another dtype, or is no row of the others")
+            self.values[name] = Value(self, name, shape)
+        return self.values[name]
+
+    def call(self, declaration: Any, inputs: tuple, attributes: tuple, output: str | None = None) -> Value:
+        """Note the call of a primitive on values and numbers."""
+        if declaration.element is None or not all(type(x) in (Value, int, float) for x in inputs):
+            raise NotElementwise(declaration.name)
+        return self.note(declaration.element(inputs, attributes), output)
+
+    def note(self, found: tuple | None, output: str | None = None) -> Value:
+        """Note what Declaration.element or .element_vjp found, under the name of the output if it has one."""
+        if not found or not any(x.shape == self.shape for x in found[1]):
+            raise NotElementwise("it is computed in another way")
+        function, operands, numbers = found
+        output = output or f"w{len(self.instructions)}"
+        self.instructions.append(Instruction(function, tuple(x.name for x in operands), numbers, output))
+        self.values[output] = Value(self, output, self.shape)
+        return self.values[output]
+
+    def chain(self, outputs: list[str]) -> tuple[Callable, list[str]] | None:
+        """What computes the outputs, and the names of the arrays that it takes; None if one pass spares nothing."""
+        needed, steps = set(outputs), []
+        for step in reversed(self.instructions):
+            if step.output in needed:
+                needed.update(step.inputs)
+                steps.append(step)
+        if len(steps) < 2:
+            return None
+        made = {step.output for step in steps}
+        inputs = {name: self.values[name].shape for name in sorted(needed - made)}
+        return backend[0].Chain(steps[::-1], inputs, outputs, self.shape, self.dtype), list(inputs)
+
+
+class Fused(NamedTuple):
+    """Steps of a forward that are computed at once."""
+
+    end: int  # the step after the last
+    chain: Callable
+    inputs: list[str]
+    outputs: list[str]
+
+
+class Forward:
+    """Finds the chains among the steps of a recorded call."""
+
+    def __init__(self, record: Any, leaves: dict[str, Any], keep: set[str]) -> None:
+        """leaves: the tensors from outside; keep: results that are needed after the call."""
+        self.steps = record.steps
+        self.numbers = record.constants
+        self.arrays = {name: tensor.array for name, tensor in leaves.items()}
+        self.checked = {name for _, name, _ in record.checks}
+        self.last: dict[str, float] = dict.fromkeys(keep, float("inf"))
+        for k, step in enumerate(self.steps):
+            self.arrays.update(zip(step.outputs, (r.array for r in step.results), strict=True))
+            for name in step.inputs:
+                self.last[name] = max(k, self.last.get(name, k))
+
+    def chains(self) -> dict[int, Fused]:
+        """What is computed at once, by the number of its first step."""
+        found: dict[int, Fused] = {}
+        start, trace = 0, None
+        for k in range(len(self.steps) + 1):
+            grown = trace if k < len(self.steps) and trace is not None and self._noted(trace, self.steps[k]) else None
+            if grown is None:
+                if trace is not None:
+                    self._finish(found, trace, start, k)
+                start, trace = k, self._begun(k)
+        return found
+
+    def _begun(self, k: int) -> Trace | None:
+        if k == len(self.steps):
+            return None
+        array = self.steps[k].results[0].array
+        if not backend or not backend[0].takes(array):
+            return None
+        trace = Trace(array.shape, array.dtype)
+        return trace if self._noted(trace, self.steps[k]) else None
+
+    def _noted(self, trace: Trace, step: Any) -> bool:
+        name, array = step.outputs[0], step.results[0].array
+        if array.shape != trace.shape or not array.flags.c_contiguous or name in self.checked or step.residuals:
+            return False
+        try:
+            inputs = tuple(self._operand(trace, x) for x in step.inputs)
+            trace.call(step.declaration, inputs, step.attributes, name)
+        except NotElementwise:
+            return False
+        return True
+
+    def _operand(self, trace: Trace, name: str) -> Any:
+        if name in self.numbers:
+            return self.numbers[name]
+        return trace.input(name, self.arrays[name].shape, self.arrays[name].dtype)
+
+    def _finish(self, found: dict[int, Fused], trace: Trace, start: int, end: int) -> None:
+        outputs = [step.outputs[0] for step in self.steps[start:end] if self.last.get(step.outputs[0], -1) >= end]
+        chain = trace.chain(outputs)
+        if chain is not None:
+            found[start] = Fused(end, *chain, outputs)
+
+
+class FusedBackward(NamedTuple):
+    """Steps of a backward that are computed at once."""
+
+    count: int  # of steps
+    chain: Callable
+    inputs: list[str]
+    outputs: list[str]
+    # (input of a step, edge, gradient, whether nobody else has it) of what goes to leaves, or is to be summed first
+    passed: list[tuple[str, Any, str, bool]]
+    totals: dict[str, str]  # variable of a step further on -> its gradient
+    summed: list[str]  # inputs from outside that several gradients were summed for, as if none had reached them before
+
+
+class Backward:
+    """Finds a chain among the steps of a backward, the last one first; `g{k}` is the gradient of step k's result."""
+
+    def __init__(self, region: Any, known: set[str], sure: set[str], sums: bool) -> None:
+        """known: the variables that may hold a gradient; sure: those that do; sums: whether to fill `summed`."""
+        self.region, self.known, self.sure, self.sums = region, known, sure, sums
+        self.summed: dict[str, None] = {}
+        self.passed: list[tuple[str, Any, Value, bool]] = []
+        self.totals: dict[str, Value] = {}
+
+    def chain(self, steps: list[int]) -> FusedBackward | None:
+        """The chain of as many of the steps as can be computed at once."""
+        first = self.region.steps[steps[0]].results[0].array
+        if not backend or not backend[0].takes(first):
+            return None
+        self.trace = trace = Trace(first.shape, first.dtype)
+        count = 0
+        for k in steps:
+            before = list(trace.instructions), list(self.passed), dict(self.totals), dict(self.summed)
+            try:
+                self._note(k)
+            except NotElementwise:
+                trace.instructions, self.passed, self.totals, self.summed = before
+                break
+            count += 1
+        values = {value.name: None for value in (*(p[2] for p in self.passed), *self.totals.values())}
+        outputs = [step.output for step in trace.instructions if step.output in values]
+        found = trace.chain(outputs)
+        if found is None:
+            return None
+        passed = [(name, edge, value.name, fresh) for name, edge, value, fresh in self.passed]
+        totals = {target: value.name for target, value in self.totals.items()}
+        return FusedBackward(count, *found, outputs, passed, totals, list(self.summed))
+
+    def _note(self, k: int) -> None:
+        step = self.region.steps[k]
+        variable, array = f"g{k}", step.results[0].array
+        if step.declaration.multiple is not None or array.shape != self.trace.shape:
+            raise NotElementwise("it has several results, or one of another shape")
+        if variable in self.totals:
+            g = self.totals.pop(variable)
+        elif variable in self.sure:
+            g = self.trace.input(variable, array.shape, array.dtype)
+        else:
+            raise NotElementwise("it may have no gradient")
+        for i, value in self._gradients(step, g):
+            if type(value) is not Value or value.shape != self.trace.shape:
+                raise NotElementwise("a rule returns something else")
+            self._pass(step.inputs[i], step.node.edges[i], value, value is not g)
+
+    def _gradients(self, step: Any, g: Value) -> list[tuple[int, Any]]:
+        plan, declaration = step.node.plan, step.declaration
+        if plan.takes is not None and declaration.element_vjp is not None:
+            saved = [self._saved(step, name) for name in declaration.fused["cpu"].names]
+            return [(0, self.trace.note(declaration.element_vjp(g, *saved)))]
+        if not plan.simple or plan.takes is not None or any(writes for *_, writes in plan.rules):
+            raise NotElementwise(f"the rule of {declaration.name}")
+        rules = [(i, declaration.rules[declaration.inputs[i]]) for i, *_ in plan.rules]
+        return [(i, rule.function(self.trace.F, g, *(self._saved(step, name) for name in rule.names)))
+                for i, rule in rules]  # fmt: skip
+
+    def _saved(self, step: Any, name: str) -> Any:
+        """What a rule is given under a name: a Value for an array, other things as they are."""
+        region, declaration = self.region, step.declaration
+        for source in region.sources(step, name):
+            if source in region.record.constants:
+                return region.record.constants[source]
+            array = region.array_of(source)
+            return self.trace.input(source, array.shape, array.dtype)
+        if name in declaration.attributes:
+            return step.attributes[declaration.attributes.index(name)]
+        return region.shape_of(step.inputs[declaration.inputs.index(name.removesuffix("_shape"))])
+
+    def _pass(self, name: str, edge: Any, value: Value, fresh: bool) -> None:
+        if name in self.region.leaves:
+            for i, (other, _, sum_, _) in enumerate(self.passed if self.sums else ()):
+                if other == name:
+                    self.summed[name] = None
+                    self.passed[i] = (name, edge, sum_ + value, True)
+                    return
+        else:
+            k, i = self.region.place(edge)
+            target = f"g{k}"
+            ours = i is None and self.region.shape_of(name) == self.trace.shape
+            if ours and target in self.totals:
+                self.totals[target] = self.totals[target] + value
+                return
+            if ours and target in self.sure:
+                self.totals[target] = self.trace.input(target, self.trace.shape, self.trace.dtype) + value
+                return
+            if ours and target not in self.known:
+                self.totals[target] = value
+                return
+        self.passed.append((name, edge, value, fresh))
+
+
+backend: list[Any] = []  # the module that runs chains, with Chain, takes() and repeats(); see tensor/ops/chains.py

@@ -1,0 +1,118 @@
+"""Elementwise operations one after the other on tiles of arrays: what lies between them never leaves the first cache.
+
+Each operation is a compiled loop of its own over one tile, and a chain is a table of their addresses and operands. So
+nothing is compiled for a chain, and no operation can be contracted with the next: the bits are those of the operations
+one by one.
+"""
+
+import functools
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, register_jitable
+
+from . import pointwise
+from .compiler import jit, prange, serial
+
+_REAL = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
+_CHUNK = 1 << 13  # elements that a thread takes at a time
+_LINE = 64  # bytes of a line of the cache, and of the widest vector
+# Between two tiles of intermediate values, beside the tile itself: loads that follow a store to an address 4 KiB away
+# wait for it.
+_APART = 3 * _LINE
+
+_READERS = tuple(map(register_jitable, (
+    lambda numbers: (), lambda numbers: (numbers[0],), lambda numbers: (numbers[0], numbers[1]))))  # fmt: skip
+
+
+def _of_one(function, read):
+    def loop(x, y, numbers, out, size):
+        values = read(numbers)
+        for i in range(size):
+            out[i] = function(x[i], *values)
+
+    return loop
+
+
+def _of_two(function, read):
+    def loop(x, y, numbers, out, size):
+        values = read(numbers)
+        for i in range(size):
+            out[i] = function(x[i], y[i], *values)
+
+    return loop
+
+
+_kept = []  # the machine code goes with what it was compiled to
+
+
+@functools.cache
+def address(name, arrays, numbers, dtype):
+    """Where the machine code of an operation on a tile begins.
+
+    Args:
+        name: of a function in kernels/pointwise.py.
+        arrays, numbers: how many of each it takes.
+    """
+    loop = (_of_one, _of_two)[arrays - 1](getattr(pointwise, name), _READERS[numbers])
+    # Machine code is found by its name, and that of functions within functions is the same for all of them.
+    loop.__name__ = loop.__qualname__ = f"{name}_{arrays}_{numbers}"
+    pointer = types.CPointer(_REAL[dtype])
+    signature = types.void(pointer, pointer, pointer, pointer, types.intp)
+    dispatcher = serial(signature, fastmath={"contract"})(loop)
+    _kept.append(dispatcher)
+    compiled = dispatcher.overloads[signature.args]
+    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
+
+@serial
+def memory_of(array):
+    """The address of an array's memory; `array.ctypes.data` takes nine times as long."""
+    return array.ctypes.data
+
+
+@intrinsic
+def _call(typing_context, address, x, y, numbers, out, size):
+    """Call a loop at an address, on memory at others."""
+    pointer = types.CPointer(types.float32)  # to the machine all pointers are one
+    parameters = (pointer, pointer, pointer, pointer, types.intp)
+
+    def generate(context, builder, signature, values):
+        convention = context.call_conv
+        function_type = convention.get_function_type(types.none, parameters)
+        function = builder.inttoptr(values[0], ir.PointerType(function_type))
+        kind = context.get_value_type(pointer)
+        operands = [builder.inttoptr(value, kind) for value in values[1:5]]
+        convention.call_function(builder, function, types.none, parameters, [*operands, values[5]])
+        return context.get_dummy_value()
+
+    return types.none(*[types.intp] * 6), generate
+
+
+@jit
+def run(program, memory, registers, size, tile, itemsize):
+    """Run a chain over `size` elements, `tile` at a time.
+
+    Args:
+        program: [operations, 5] of address, operands x and y, address of the numbers, operand of the result. An operand
+            is the number of an intermediate value, or `registers` and more: of an array in `memory`.
+        memory: [2, arrays] of the arrays' addresses, and by how many bytes they go on with each element.
+        registers: how many intermediate values there are at a time.
+    """
+    tiles = (size + tile - 1) // tile
+    share = max(1, _CHUNK // tile)
+    for chunk in prange((tiles + share - 1) // share):
+        apart = tile * itemsize + _APART
+        scratch = np.empty(registers * apart + _LINE, np.uint8)
+        start = (scratch.ctypes.data + _LINE - 1) // _LINE * _LINE
+        operands = np.empty(registers + memory.shape[1], np.intp)
+        for i in range(registers):
+            operands[i] = start + i * apart
+        for t in range(chunk * share, min(tiles, (chunk + 1) * share)):
+            count = min(tile, size - t * tile)
+            for i in range(memory.shape[1]):
+                operands[registers + i] = memory[0, i] + t * tile * memory[1, i]
+            for k in range(program.shape[0]):
+                _call(program[k, 0], operands[program[k, 1]], operands[program[k, 2]], program[k, 3],
+                      operands[program[k, 4]], count)  # fmt: skip
