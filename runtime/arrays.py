@@ -11,6 +11,8 @@ from typing import Any, NoReturn, TypeAlias
 
 import numpy
 
+from .world import get_world
+
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
 
 
@@ -61,11 +63,17 @@ def cupy_error() -> str:
 
 @functools.cache
 def device_count() -> int:
-    """Number of CUDA devices that CuPy can use; 0 without CuPy or a driver."""
+    """Number of CUDA devices that CuPy can use; 0 without CuPy or a driver.
+
+    Of several ranks on this machine, each makes another device the current one as it looks for them here.
+    """
     module = cupy()
     if module is None or not module.cuda.is_available():
         return 0
-    return module.cuda.runtime.getDeviceCount()
+    count, world = module.cuda.runtime.getDeviceCount(), get_world()
+    if count > 1 and world.local_size > 1:
+        module.cuda.Device(world.local_rank % count).use()
+    return count
 
 
 def module_of(array: Array) -> ModuleType:

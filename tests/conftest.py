@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 
 import pytest
 
@@ -16,6 +17,14 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning:paceline")
     if EMULATED and device_count():
         sys.modules["cupy"]._util = sys.modules["cupy._util"]  # lost by the emulator's import hook; cupyx needs it
+        compiler, compiling = sys.modules["cupy.cuda.compiler"], threading.Lock()
+        compile_kernel = compiler._compile_using_nvrtc_no_warning
+
+        def in_turn(*args, **kwargs):  # ranks that are threads would write the emulator's files of a kernel at once
+            with compiling:
+                return compile_kernel(*args, **kwargs)
+
+        compiler._compile_using_nvrtc_no_warning = in_turn
         config.addinivalue_line("filterwarnings", "ignore::ResourceWarning")
         config.addinivalue_line("filterwarnings", "ignore::pytest.PytestUnraisableExceptionWarning")
 

@@ -86,7 +86,7 @@ class NcclCommunicator:
             raise ValueError("commId")
         self._world = _worlds.setdefault(commId, _World(ndev))
         self._rank = rank
-        self.calls: list[str] = []  # names of the methods called
+        self.calls: list[tuple[str, int]] = []  # methods, and the streams they were put on
         self.aborted = False
         self.destroyed = False
         self.error: NcclError | None = None  # what check_async_error finds
@@ -161,7 +161,7 @@ class NcclCommunicator:
 
     def _take_part(self, kind: str, stream: int) -> None:
         assert isinstance(stream, int) and not self.destroyed and not self.aborted
-        self.calls.append(kind)
+        self.calls.append((kind, stream))
 
     def _meet(self, kind: str, shape: tuple, source: np.ndarray, stream: int) -> list[np.ndarray]:
         """Show the others what this rank brings."""

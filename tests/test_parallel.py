@@ -634,7 +634,7 @@ def test_devices(device):
             average_gradients(plain)
             assert_same([ddp.module.first.weight.grad.cpu().numpy()], [plain.first.weight.grad.cpu().numpy()])
 
-    for size in (1, 2):  # one rank first: an emulated device cannot compile the same kernel in two threads at once
+    for size in (1, 2):
         run_threads(size, body, timeout=60)
 
 

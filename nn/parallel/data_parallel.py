@@ -276,7 +276,7 @@ class DistributedDataParallel(Module, Joinable):
 
     @property
     def overlaps(self) -> bool:
-        """Whether gradients travel while backward goes on, on a thread for which there is a core to spare."""
+        """Whether gradients travel while backward goes on: on a device, or on a thread with a core to spare."""
         return self._reducer.asynchronous
 
     @property

@@ -128,7 +128,8 @@ class Reducer:
         self._shared: list[Any] = []  # what the communicator wants to be kept
         self._tuner: BucketTuner | None = None
         self._checks_nan = False
-        self.asynchronous = comm.backend == "mpi" and _has_spare_cores()
+        on_device = any(parameter.device.type == "cuda" for parameter in self.parameters)
+        self.asynchronous = on_device or (comm.backend == "mpi" and _has_spare_cores())
         self.reset()
 
     def watch(self, tune: bool, check_nan: bool) -> None:
