@@ -20,8 +20,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from types import CodeType
+from collections.abc import Callable, Iterator, Sequence
+from types import CodeType, FrameType
 from typing import NamedTuple
 
 from . import timeline
@@ -135,14 +135,34 @@ class Recorder:
         self.update()
 
     def begin(self, number: int, group: str, call: object, place: str | None = None, peer: int = -1) -> int:
-        """Note that a collective is called now, at `place` or at the caller's line; what is returned is for `end`."""
+        """Note that a collective is called now, at `place` or at the user's line; what is returned is for `end`."""
         offset = self._next()
         texts = self._texts
         call_at = texts.get(call) or self._add_text(call)
         group_at = texts.get(group) or self._add_text(group)
-        place_at = self._place() if place is None else texts.get(place) or self._add_text(place)
+        place_at = self._place(sys._getframe(1)) if place is None else texts.get(place) or self._add_text(place)
         _ENTRY.pack_into(self._map, offset, time.monotonic_ns(), 0, 0, number, group_at, call_at, place_at, peer)
         return offset
+
+    def prepare(self, group: str, call: object, depth: int) -> Callable[[int], int]:
+        """What notes such a call, given its number, as one that returns at once; the user is `depth` frames above."""
+        now, pack, memory, advance = time.monotonic_ns, _ENTRY.pack_into, self._map, self._next
+        places, frame_above = self._places, sys._getframe
+        group_at, call_at = self._add_text(group), self._add_text(call)
+
+        def note(number: int) -> int:
+            frame = frame_above(depth)
+            place_at = places.get((id(frame.f_code), frame.f_lasti)) or self._place(frame)
+            offset = advance()
+            moment = now()
+            pack(memory, offset, moment, moment, self._inside, number, group_at, call_at, place_at, -1)
+            return offset
+
+        return note
+
+    def reopen(self, offset: int) -> None:
+        """Note that a collective does not return yet."""
+        _FINISH.pack_into(self._map, offset + 8, 0, 0)
 
     def end(self, offset: int) -> None:
         """Note that the collective returns now."""
@@ -183,14 +203,17 @@ class Recorder:
         if all(is_gone(path_of(self.folder, rank)) for rank in read_all(self.folder)):
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _place(self) -> int:
-        """The text of the innermost line outside this package."""
-        frame = sys._getframe(2)
-        while (code := frame.f_code).co_filename.startswith(_SKIPPED) and frame.f_back is not None:
+    def _place(self, frame: FrameType) -> int:
+        """The text of the innermost line outside this package, from this frame on."""
+        while True:
+            code = frame.f_code
+            # Line numbers and names of files are slow to look up: once for each place in the bytecode.
+            place = (id(code), frame.f_lasti)
+            if found := self._places.get(place):
+                return found
+            if frame.f_back is None or not code.co_filename.startswith(_SKIPPED):
+                return self._add_place(place, code, frame.f_lineno)
             frame = frame.f_back
-        # Line numbers are slow to look up: once for each place in the bytecode.
-        place = (id(code), frame.f_lasti)
-        return self._places.get(place) or self._add_place(place, code, frame.f_lineno)
 
     def _add_place(self, place: tuple[int, int], code: CodeType, line: int) -> int:
         if len(self._places) > 10_000:  # a program that compiles code as it goes

@@ -18,6 +18,21 @@ def own(tmp_path):
     return Recorder(recorder.path_of(str(tmp_path), 0), 0)
 
 
+def test_a_prepared_call_is_over_unless_it_is_reopened(own):
+    def collective(number):
+        return note(number)
+
+    note = own.prepare("0-1", "barrier()", depth=2)
+    offsets = [collective(number) for number in (1, 2)]  # prepared
+    assert own.record().running() is None
+    own.reopen(offsets[1])
+    running = own.record().running()
+    line = next(n for n, text in enumerate(Path(__file__).read_text().splitlines(), 1) if text.endswith("# prepared"))
+    assert (str(running), running.group) == (f"#2 barrier() at {__file__}:{line}", "0-1")
+    own.end(offsets[1])
+    assert [entry.number for entry in own.record().entries if entry.end] == [1, 2]
+
+
 def test_calls_and_their_lines(own):
     group = own.name_group([0, 1, 2, 5])
     first = own.begin(1, group, "all_reduce(float32 [3])")  # here

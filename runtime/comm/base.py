@@ -5,6 +5,7 @@ A backend implements the methods with a leading underscore: those of Mover, for 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Self
 
@@ -67,6 +68,7 @@ class Comm(Mover):
         self._devices: DeviceCalls | None = None
         self._recorder: Recorder | None = None
         self._group_name = ""
+        self._prepared_all_reduce = functools.lru_cache(maxsize=1024)(self._prepare_all_reduce)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(rank={self.rank}, size={self.size})"
@@ -85,11 +87,12 @@ class Comm(Mover):
             CollectiveMismatchError: the ranks' calls differ.
             TypeError: the dtype has no such reduction.
         """
-        if type(array) is np.ndarray:  # nothing here is spared for others, it is only quicker
-            call = reduction_of("all_reduce", array.dtype, array.shape, op)
-        else:
-            check_arrays("all_reduce", array)
-            call = reduction_of("all_reduce", array.dtype, array.shape, op, -1, place_of(array))
+        if type(array) is np.ndarray and self._courier is None and not async_op:
+            prepared = self._prepared_all_reduce(array.dtype, array.shape, op)
+            if prepared is not None:
+                return prepared(array)
+        check_arrays("all_reduce", array)
+        call = reduction_of("all_reduce", array.dtype, array.shape, op, -1, place_of(array))
 
         def act(tag: int = 0) -> bool:
             by = self._mover(call) if call.place else self  # it would find the same, and take its time
@@ -374,7 +377,7 @@ class Comm(Mover):
 
     @timeline.traced("collective", lambda self, call, *others: str(call))
     def _perform(self, call: Call, act: Callable[..., Any], takes_tag: bool, line: str | None) -> None:
-        """Check and run one collective. All of them pass here, on every backend, in the communicator's order."""
+        """Check and run one collective. All of them pass here, in the communicator's order, but for prepared ones."""
         self._calls += 1
         self._call = call
         recorder = self._recorder
@@ -415,6 +418,12 @@ class Comm(Mover):
     def _same_everywhere(self, tag: int) -> bool:
         """Whether all ranks pass the same number of 62 bits; no rank returns before all have come."""
         raise NotImplementedError
+
+    def _prepare_all_reduce(
+        self, dtype: np.dtype, shape: tuple, op: ReduceOp | str
+    ) -> Callable[[np.ndarray], None] | None:
+        """all_reduce of such host arrays with all decided that can be, or None where that would not be any quicker."""
+        return None
 
     def _exchange(self, outputs: Sequence[Array], arrays: Sequence[Array]) -> None:
         own = outputs[self.rank]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -67,6 +68,14 @@ def divide(array: np.ndarray, count: int) -> None:
         array /= count
     else:
         array *= 1 / count
+
+
+def combiner(op: ReduceOp, dtype: np.dtype, count: int) -> Callable[[Sequence[np.ndarray], np.ndarray], object]:
+    """`combine` for `count` arrays of this dtype."""
+    if count == 2 and op is not _AVG and not is_half(dtype):
+        fold = _FOLDS[op]
+        return lambda sources, out: fold(sources[0], sources[1], out)
+    return functools.partial(combine, op)
 
 
 def combine(op: ReduceOp, sources: Sequence[np.ndarray], out: np.ndarray) -> None:

@@ -11,6 +11,7 @@ to ask for it in Python, so other processors use MPI.
 from __future__ import annotations
 
 import functools
+import math
 import mmap
 import os
 import platform
@@ -21,7 +22,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..shareable import Pages
-from .reduction import ReduceOp, combine
+from .reduction import ReduceOp, combine, combiner
 from .region import Region, open_pages
 
 SUPPORTED = hasattr(os, "memfd_create") and platform.machine() in ("x86_64", "AMD64")
@@ -30,14 +31,20 @@ TILE_BYTES = 1 << 20  # a slot; tile by tile, what was just written is read from
 WHOLE_BYTES = 64 << 10  # up to here two ranks add up everything themselves, which saves a meet
 IN_PLACE_BYTES = 256 << 10  # summed at a time where no slots are needed, so that what is written last is in cache
 _SLOTS = 3  # one that others still read, one that is being summed, one that is being filled
+_CELLS = 2 * _SLOTS  # combinations of a slot and a set of words
 _STEPS = _SLOTS << 22  # a multiple of the slots and of two, so that their order survives the wrap
 _TAG_BITS = 40
 _TAG_MASK = (1 << _TAG_BITS) - 1
 _LINE_BYTES = 64  # words that two ranks write lie on different cache lines; after its word a rank may say more
 _OFFSET_BITS = 44
 _SPINS = 300  # looks at a word before the core is offered to others
+_GLANCES = 20  # looks before waiting is worth a note
 _PATIENCE_SECONDS = 0.05  # afterwards a waiting rank sleeps, since it waits for more than a message
 _SLEEP_SECONDS = 1e-4
+
+Show = Callable[[int, np.ndarray], int]
+SumUp = Callable[[int, np.ndarray], bool]
+Wait = Callable[[memoryview, int, int], bool]
 
 
 def window_bytes(size: int) -> int:
@@ -79,6 +86,7 @@ class Window:
         self._own = rank * stride
         self._others = [each * stride for each in range(size) if each != rank]
         self._step = 0
+        self._prepared = functools.lru_cache(maxsize=1024)(self.prepare)
         self._slots = functools.lru_cache(maxsize=1024)(self._make_slots)
         self._shares = 0
         self._regions: list[weakref.ref[Region]] = []
@@ -92,7 +100,7 @@ class Window:
         same = True
         for other in self._others:
             if words[other] != word:
-                same = self._wait(words, other, word) and same
+                same = self.wait(words, other, word) and same
         return same
 
     def all_reduce(
@@ -106,14 +114,50 @@ class Window:
             op: the reduction.
             across: combines this rank's slice with other machines' before it is handed to the ranks here.
         """
-        if flat.nbytes * self.size > 2 * WHOLE_BYTES or across is not None:
-            return self._reduce_by_slices(tag, flat, op, across)
-        sources = self._slots(flat.dtype, flat.size)[(self._step + 1) % _SLOTS]
-        sources[self.rank][:] = flat
-        if not self.meet(tag):
-            return False
-        combine(op, sources, flat)
-        return True
+        if across is None and self.takes_whole(flat.dtype, flat.shape):
+            show, sum_up = self._prepared(flat.dtype, flat.shape, op, self.wait)
+            return sum_up(show(tag, flat), flat)
+        return self._reduce_by_slices(tag, flat, op, across)
+
+    def takes_whole(self, dtype: np.dtype, shape: tuple) -> bool:
+        """Whether arrays are so small that each rank had better sum all elements."""
+        return math.prod(shape) * dtype.itemsize * self.size <= 2 * WHOLE_BYTES
+
+    def prepare(self, dtype: np.dtype, shape: tuple, op: ReduceOp, wait: Wait) -> tuple[Show, SumUp]:
+        """The two halves of all_reduce for small arrays: `show(tag, array)`, and `sum_up(its result, array)`.
+
+        What is done between them is done while the others' arrays may be on their way. `wait` is `self.wait`, or what
+        does something besides when the wait is more than a moment.
+        """
+        cells = [
+            (self._words[step % 2], sources[self.rank], sources)
+            for step in range(_CELLS)
+            for sources in [[each.reshape(shape) for each in self._slots(dtype, math.prod(shape))[step % _SLOTS]]]
+        ]
+        combine = combiner(op, dtype, self.size)
+        own_word, others, looks = self._own, self._others, range(min(_GLANCES, self._spins))
+
+        def show(tag: int, array: np.ndarray) -> int:
+            self._step = step = (self._step + 1) % _STEPS
+            words, own, _ = cells[step % _CELLS]
+            own[...] = array
+            words[own_word] = word = step << _TAG_BITS | tag & _TAG_MASK
+            return word
+
+        def sum_up(word: int, array: np.ndarray) -> bool:
+            words, _, sources = cells[(word >> _TAG_BITS) % _CELLS]
+            same = True
+            for other in others:
+                for _ in looks:
+                    if words[other] == word:
+                        break
+                else:
+                    same = wait(words, other, word) and same
+            if same:
+                combine(sources, array)
+            return same
+
+        return show, sum_up
 
     def _reduce_by_slices(
         self, tag: int, flat: np.ndarray, op: ReduceOp, across: Callable[[np.ndarray], None] | None
@@ -231,7 +275,7 @@ class Window:
             for slot in range(_SLOTS)
         ]
 
-    def _wait(self, words: memoryview, other: int, word: int) -> bool:
+    def wait(self, words: memoryview, other: int, word: int) -> bool:
         """Wait for a rank to come to this step; whether it brings the same word."""
         step = word >> _TAG_BITS
         for _ in range(self._spins):
