@@ -81,7 +81,9 @@ class Job:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._folder = tempfile.TemporaryDirectory(prefix="paceline-", ignore_cleanup_errors=True)
+        recorder.remove_old()
+        prefix = f"{recorder.job_prefix()}{os.getpid()}-"
+        self._folder = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
         self.folder = self._folder.name
         self._events_path = os.path.join(self.folder, "events")
         os.mkfifo(self._events_path)

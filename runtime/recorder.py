@@ -325,10 +325,8 @@ def _folder() -> str:
     given = os.environ.get(FOLDER)
     if given is not None and os.path.isdir(given):
         return given
-    own = f"paceline-{os.getuid()}-"
-    place = tempfile.gettempdir()
-    _remove_old(place, own)
-    folder = os.path.join(place, f"{own}{os.getppid()}")
+    remove_old()
+    folder = os.path.join(tempfile.gettempdir(), f"{job_prefix()}{os.getppid()}")
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder, 0o700)
     if os.stat(folder).st_uid != os.getuid():
@@ -336,9 +334,15 @@ def _folder() -> str:
     return folder
 
 
-def _remove_old(place: str, prefix: str) -> None:
+def job_prefix() -> str:
+    """How the names of directories for jobs begin, before the process id of what has started the job."""
+    return f"paceline-{os.getuid()}-"
+
+
+def remove_old() -> None:
     """Remove what jobs have left that did not come to their end."""
+    place = tempfile.gettempdir()
     for name in os.listdir(place):
-        parent = name.removeprefix(prefix)
-        if parent != name and parent.isdigit() and not os.path.exists(f"/proc/{parent}"):
+        starter = name.removeprefix(job_prefix()).partition("-")[0]
+        if name.startswith(job_prefix()) and starter.isdigit() and not os.path.exists(f"/proc/{starter}"):
             shutil.rmtree(os.path.join(place, name), ignore_errors=True)

@@ -171,7 +171,7 @@ def test_signals_reach_the_ranks(script, number, tmp_path):
         [*RUN, "-n", "2", script(SLEEPING)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"TMPDIR": str(tmp_path)},  # a launcher that is killed leaves an empty pipe behind
+        env=os.environ | {"TMPDIR": str(tmp_path)},
         text=True,
         start_new_session=True,
     )
@@ -184,6 +184,10 @@ def test_signals_reach_the_ranks(script, number, tmp_path):
             os.killpg(job.pid, signal.SIGKILL)
         job.stdout.close()
     assert code == (-9 if number == signal.SIGKILL else 128 + number)
+    # A launcher that is killed leaves its records behind, until the next one starts.
+    assert len(list(tmp_path.glob("paceline-*"))) == (number == signal.SIGKILL)
+    assert finish_job([*RUN, script("")], env=os.environ | {"TMPDIR": str(tmp_path)}).returncode == 0
+    assert not list(tmp_path.glob("paceline-*"))
 
 
 @pytest.mark.parametrize(
