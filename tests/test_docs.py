@@ -4,6 +4,8 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +47,18 @@ def public_functions():
 @pytest.mark.parametrize("name, function", [pytest.param(n, f, id=n) for n, f in public_functions()])
 def test_public_functions_have_docstrings(name, function):
     assert inspect.getdoc(function), f"{name} has no docstring"
+
+
+PAGES = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
+NAMED_TESTS = [named for page in PAGES for named in re.findall(r"`(test_\w+\.py)::(test_\w+)`", page.read_text())]
+
+
+@pytest.mark.parametrize(("file", "name"), sorted(set(NAMED_TESTS)))
+def test_pages_name_tests_that_are_there(file, name):
+    assert f"\ndef {name}(" in (Path(__file__).parent / file).read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target

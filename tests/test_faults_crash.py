@@ -138,7 +138,16 @@ def children_in(text):
     return [pid for pid in words if os.path.exists(f"/proc/{pid}")]
 
 
-@pytest.mark.parametrize("ending", ["os.kill(os.getpid(), 9)", "raise ValueError", "os._exit(5)", "while True: pass"])
+ENDINGS = [
+    "os.kill(os.getpid(), 9)",
+    "os.kill(os.getppid(), 9); time.sleep(60)",  # a process of mpiexec
+    "raise ValueError",
+    "os._exit(5)",
+    "while True: pass",
+]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_no_process_is_left(ending, tmp_path):
     done, _, _ = run([*RUN, "--timeout", "0.5"], "forward", CHILDREN + f"\n        {ending}", tmp_path)
     assert done.returncode != 0
