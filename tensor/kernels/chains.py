@@ -116,3 +116,4 @@ def run(program, memory, registers, size, tile, itemsize):
             for k in range(program.shape[0]):
                 _call(program[k, 0], operands[program[k, 1]], operands[program[k, 2]], program[k, 3],
                       operands[program[k, 4]], count)  # fmt: skip
+        scratch[0] = 0  # Numba frees an array after its last use, and addresses are none
