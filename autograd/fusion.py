@@ -6,7 +6,7 @@ forward are noted as they are; a rule of a backward is run once on Values, which
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy
@@ -138,6 +138,7 @@ class Fused(NamedTuple):
     chain: Callable
     inputs: list[str]
     outputs: list[str]
+    instructions: list[Instruction]
 
 
 class Forward:
@@ -149,11 +150,11 @@ class Forward:
         self.numbers = record.constants
         self.arrays = {name: tensor.array for name, tensor in leaves.items()}
         self.checked = {name for _, name, _ in record.checks}
-        self.last: dict[str, float] = dict.fromkeys(keep, float("inf"))
+        self.keep = keep
+        self.uses: dict[str, int] = {}  # name -> the last step that it is an input of, or that it comes from
         for k, step in enumerate(self.steps):
             self.arrays.update(zip(step.outputs, (r.array for r in step.results), strict=True))
-            for name in step.inputs:
-                self.last[name] = max(k, self.last.get(name, k))
+            self.uses.update(dict.fromkeys((*step.inputs, *step.outputs), k))
 
     def chains(self) -> dict[int, Fused]:
         """What is computed at once, by the number of its first step."""
@@ -193,10 +194,44 @@ class Forward:
         return trace.input(name, self.arrays[name].shape, self.arrays[name].dtype)
 
     def _finish(self, found: dict[int, Fused], trace: Trace, start: int, end: int) -> None:
-        outputs = [step.outputs[0] for step in self.steps[start:end] if self.last.get(step.outputs[0], -1) >= end]
+        made = [step.outputs[0] for step in self.steps[start:end]]
+        outputs = [name for name in made if name in self.keep or self.uses[name] >= end]
         chain = trace.chain(outputs)
         if chain is not None:
-            found[start] = Fused(end, *chain, outputs)
+            found[start] = Fused(end, *chain, outputs, trace.instructions)
+
+
+class Again:
+    """Results of a chain of the forward that backward computes again, which takes less time than to keep them."""
+
+    def __init__(self, instructions: list[Instruction], results: list[str]) -> None:
+        self.instructions, self.results = instructions, results
+        steps = self.steps_to(results, ())
+        made = {step.output for step in steps}
+        self.sources = sorted({name for step in steps for name in step.inputs} - made)
+
+    def steps_to(self, results: list[str], known: Collection[str]) -> list[Instruction]:
+        """What computes the results from those that are known."""
+        needed, steps = set(results).difference(known), []
+        for step in reversed(self.instructions):
+            if step.output in needed:
+                steps.append(step)
+                needed.update(name for name in step.inputs if name not in known)
+        return steps[::-1]
+
+
+def computed_again(fused: Fused, saved: Collection[str], hidden: Callable[[str], bool], only: set[str]) -> Again | None:
+    """What of a chain's results backward shall compute again instead of keeping it.
+
+    Args:
+        saved: what a node keeps for backward.
+        hidden: whether nobody outside can change an array: further ones may then be kept to compute from.
+        only: results that are needed for nothing else.
+    """
+    results = [name for name in fused.outputs if name in saved and name in only]
+    again = Again(fused.instructions, results)
+    further = [name for name in again.sources if name not in saved]
+    return again if len(further) < len(results) and all(map(hidden, further)) else None
 
 
 class FusedBackward(NamedTuple):
@@ -279,11 +314,23 @@ class Backward:
         for source in region.sources(step, name):
             if source in region.record.constants:
                 return region.record.constants[source]
-            array = region.array_of(source)
-            return self.trace.input(source, array.shape, array.dtype)
+            if source in region.again:
+                self._again(source, region.again[source])
+            return self._array(source)
         if name in declaration.attributes:
             return step.attributes[declaration.attributes.index(name)]
         return region.shape_of(step.inputs[declaration.inputs.index(name.removesuffix("_shape"))])
+
+    def _array(self, name: str) -> Value:
+        if name in self.trace.values:
+            return self.trace.values[name]
+        array = self.region.array_of(name)
+        return self.trace.input(name, array.shape, array.dtype)
+
+    def _again(self, name: str, again: Again) -> None:
+        """Compute a result of the forward again, as a part of this chain."""
+        for step in again.steps_to([name], self.trace.values):
+            self.trace.note((step.function, tuple(map(self._array, step.inputs)), step.numbers), step.output)
 
     def _pass(self, name: str, edge: Any, value: Value, fresh: bool) -> None:
         if name in self.region.leaves:

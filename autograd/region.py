@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy
+
 from . import engine
 from .declaration import as_array
 from .engine import _fill_slot as fill_slot
-from .fusion import Backward, FusedBackward
+from .fusion import Again, Backward, Forward, FusedBackward, computed_again
 from .mode import is_grad_enabled, node_observers
 from .plan import Pick, Plan
 from .primitive import RAW_NUMPY
@@ -75,13 +77,20 @@ class Region(engine.Compound):
                     self.places[id(real.node)] = (k, None if step.declaration.multiple is None else i)
         self.reached = self._reached()
         self.saved, self.edge_names = self._kept()
+        self.again: dict[str, Again] = {}  # by the names of the results
+        self._choose_again()
         self.scope.update(
             region=self, Node=Node, Pick=Pick, LEAF=LEAF, BOX=BOX, new=object.__new__, as_array=as_array,
             counter_of=counter_of, fresh_node=fresh_node, is_grad_enabled=is_grad_enabled, MISSED=MISSED,
             node_observers=node_observers, next_number=next_number, fitted=fitted, fill=fill_slot, F=RAW_NUMPY,
             unreached=unreached, kind=type(self.steps[0].results[0].array) if self.steps else None,
         )  # fmt: skip
+        self.alone: set[str] = set()  # what steps need that are never a part of a chain
         self.backward = self._backward()
+        if not self.alone.isdisjoint(self.again):
+            self.saved, self.edge_names = self._kept()
+            self.again = {}
+            self.backward = self._backward()
 
     # -- what backward needs -----------------------------------------------------------------------------------------
 
@@ -124,6 +133,34 @@ class Region(engine.Compound):
                     if text not in self.scope:
                         saved[text] = None
         return list(saved), list(edges)
+
+    def _choose_again(self) -> None:
+        """Find what backward computes again, and keep what it is computed from instead."""
+        returned = {name for name, _ in self.outputs}
+        forward = Forward(self.record, self.leaves, {*self.saved, *returned})
+        outside = [tensor.array for tensor in (*self.leaves.values(), *(real for _, real in self.outputs))]
+
+        def hidden(name: str) -> bool:
+            array = self.array_of(name)
+            return name in self.producer and not any(numpy.may_share_memory(array, other) for other in outside)
+
+        for fused in forward.chains().values():
+            only = {name for name in fused.outputs if name not in returned and forward.uses[name] < fused.end}
+            again = computed_again(fused, self.saved, hidden, only)
+            if again is not None:
+                self.again.update(dict.fromkeys(again.results, again))
+        sources = [name for again in self.again.values() for name in again.sources]
+        self.saved = [name for name in dict.fromkeys((*self.saved, *sources)) if name not in self.again]
+
+    def _computing(self, again: Again) -> str:
+        """The name of a function of what `again` is computed from, by the operations one by one."""
+        steps = [self.steps[self.producer[step.output]] for step in again.steps_to(again.results, ())]
+        lines = [f"def again({', '.join(again.sources)}):"]
+        for step in steps:
+            given = ", ".join((*step.inputs, *map(self.constant, step.attributes)))
+            lines.append(f"    {step.outputs[0]} = {self.constant(step.body)}({given})")
+        exec("\n".join((*lines, f"    return {_targets(again.results)}")), self.scope)
+        return self.constant(self.scope.pop("again"))
 
     def sources(self, step: Step, name: str) -> list[str]:
         """The names in the replay of the arrays that a plan saves under a name; constants get one."""
@@ -207,6 +244,7 @@ class Region(engine.Compound):
             fused = Backward(self, known, sure, True).chain(rest)
             if fused is None:
                 self._step(emit, 1, self.reached[position], known, sure, last_use)
+                self.alone.update(self._needs(self.reached[position]))
                 position += 1
                 continue
             count, totals = fused.count, fused.totals
@@ -222,6 +260,9 @@ class Region(engine.Compound):
                 emit("if found is None:")
                 self._fused(emit, fused, rest, *map(set, before), last_use)
             emit("if found is None:")
+            needed = [n for k in rest[:count] for n in self._needs(k) if n in self.again]
+            for again in {id(self.again[n]): self.again[n] for n in needed}.values():
+                emit(f"{_targets(again.results)} = {self._computing(again)}({', '.join(again.sources)})", 2)
             for k in rest[:count]:
                 self._step(emit, 2, k, known, sure, last_use)
             known.update(totals)
@@ -277,12 +318,17 @@ class Region(engine.Compound):
             emit(f"{' = '.join(names)} = None", depth)
         emit(" = ".join([variable, *last_use.get(k, [])]) + " = None", end)
 
+    def _needs(self, k: int) -> list[str]:
+        """The arrays that the rules of a step take, by name."""
+        step = self.steps[k]
+        return [source for name in step.node.plan.names for source in self.sources(step, name)]
+
     def _last_uses(self) -> dict[int, list[str]]:
         last: dict[str, int] = {}
         for k in self.reached:
-            for name in self.steps[k].node.plan.names:
-                for source in self.sources(self.steps[k], name):
-                    if source in self.saved:
+            for name in self._needs(k):
+                for source in (name, *(self.again[name].sources if name in self.again else ())):
+                    if source in self.saved or source in self.again:
                         last[source] = k
         uses: dict[int, list[str]] = {}
         for name, k in last.items():
@@ -351,9 +397,11 @@ class Region(engine.Compound):
                      for edge, name in zip(step.node.edges, step.inputs, strict=True)]  # fmt: skip
             self.within.append((k, step.node.plan, edges, compile(self.saved_text(step), "<saved>", "eval"),
                                 step.node.shape))  # fmt: skip
+        self.repeat = [(again.results, self.scope[self._computing(again)], again.sources)
+                       for again in {id(again): again for again in self.again.values()}.values()]  # fmt: skip
         self.ends = [self.place(self.outputs[i][1].node) for i in self.differentiable]
         self.count = len(self.steps)
-        del self.record, self.steps, self.outputs, self.leaves, self.places, self.producer
+        del self.record, self.steps, self.outputs, self.leaves, self.places, self.producer, self.again
 
     def expand(self, node: Node) -> None:
         """Put the nodes that eager operations would have made in the place of the region's.
@@ -361,6 +409,8 @@ class Region(engine.Compound):
         Their numbers lie between those of the region's node and of the one before it.
         """
         scope = {**self.scope, **dict(zip(self.saved, node.values(), strict=True))}
+        for results, compute, sources in self.repeat:
+            scope.update(zip(results, compute(*(scope[name] for name in sources)), strict=True))
         outer = dict(zip(self.edge_names, node.edges, strict=True))
         made: dict[int, Node] = {}
         picks: dict[tuple, Node] = {}

@@ -1,6 +1,8 @@
 """Chains of elementwise operations in one pass: eager's bits, forward and backward, in memory that nobody else has."""
 
 
+import gc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -172,3 +174,56 @@ def test_in_threads_without_numba_and_in_other_layouts_the_bits_are_the_same(pas
     monkeypatch.setattr(chains, "usable", lambda: False)  # as in a forked process
     assert bits([compiled(x, *rows)]) == expected
     assert not passes
+
+
+def saved_by(y):
+    return [x for x in gc.get_referents(y.node) if type(x) is tuple for x in x if isinstance(x, np.ndarray)]
+
+
+def test_what_lies_between_is_computed_again_rather_than_kept(passes):
+    compiled = torch.compile(block, fullgraph=True)
+    x, row = torch.randn(20, 8, requires_grad=True), torch.ones(8)
+    y = compiled(x, row, row)
+    assert all(any(a is t.array for t in (x, row)) for a in saved_by(y))
+    y.sum().backward()
+    assert passes[1] > passes[0] + 6
+
+
+def test_what_the_caller_may_change_is_not_computed_from():
+    """tanh() keeps its result, not its input, which may be changed before backward runs."""
+    x = torch.randn(20, 8, requires_grad=True)
+    found = []
+    for f in (lambda x: torch.tanh(torch.tanh(x)), torch.compile(lambda x: torch.tanh(torch.tanh(x)), fullgraph=True)):
+        y = f(x)
+        with torch.no_grad():
+            x.mul_(2)
+        y.sum().backward()
+        with torch.no_grad():
+            x.div_(2)
+        found.append(bits([y, x.grad]))
+        x.grad = None
+    assert found[0] == found[1]
+
+
+def test_gradients_of_gradients_through_what_was_not_kept():
+    x = torch.randn(8, 8, requires_grad=True)
+    row = torch.randn(8, requires_grad=True)
+    found = []
+    for f in (block, torch.compile(block, fullgraph=True)):
+        first = torch.autograd.grad(f(x, row, row).sum(), (x, row), create_graph=True)
+        second = torch.autograd.grad(sum((g * g).sum() for g in first), (x, row))
+        found.append(bits([*first, *second]))
+    assert found[0] == found[1]
+
+
+def test_without_the_kernels_what_was_not_kept_is_computed_again(monkeypatch):
+    x, row = torch.randn(20, 8, requires_grad=True), torch.ones(8, requires_grad=True)
+    found = []
+    for f in (block, torch.compile(block, fullgraph=True)):
+        y = f(x, row, row)
+        with monkeypatch.context() as context:
+            context.setattr(chains, "usable", lambda: False)
+            y.sum().backward()
+        found.append(bits([y, x.grad, row.grad]))
+        x.grad = row.grad = None
+    assert found[0] == found[1]
