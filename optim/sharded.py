@@ -1,4 +1,4 @@
-"""An optimizer whose state is divided among the ranks (ZeRO, stage 1)."""
+"""An optimizer whose state, and if wanted gradients, are divided among the ranks (ZeRO, stages 1 and 2)."""
 
 from __future__ import annotations
 
@@ -9,26 +9,37 @@ from typing import Any
 
 import numpy
 
-from ..autograd.engine import accumulate
-from ..autograd.variable import LEAF, Variable, box, changed
+from ..autograd.engine import queue_callback
+from ..autograd.variable import Variable, box
 from ..runtime.arrays import module_of
 from ..runtime.comm import Comm, ReduceOp, world_comm
-from ..tensor.arena import ALIGNMENT, Arena, home_of
+from ..runtime.world import has_spare_cores
+from ..tensor.arena import Arena
 from .flat import ElementwiseOptimizer
 from .optimizer import Optimizer, loss_of
+from .shard import Shard
+
+# What the next forward waits for at a time; where gradients are divided, so many of them are whole at a time.
+_SHARD_BYTES = 25 << 20
 
 
 class ZeroRedundancyOptimizer(Optimizer):
     """Lets every rank keep the state of, and update, one part of the parameters, and hands the results round.
 
-    Parameters live in arenas, and each of the N ranks owns one contiguous N-th of an arena, wherever parameters begin
-    and end: the parts are equal, also where one embedding is most of the model. With Adam a rank needs the memory of
-    2 + 4 / N values per parameter (gradient and parameter; two states, and both again for its part) instead of 4.
+    Parameters live in arenas. Neighbours there of about 25 MiB form a shard, of which each of the N ranks owns one
+    contiguous N-th, wherever parameters begin and end: the parts are equal, also where one embedding is most of the
+    model. With Adam a rank needs the memory of 2 + 4 / N values per parameter (parameter and gradient; two states, and
+    both again for its part) instead of 4. Where there are cores to spare the updated parameters travel while the next
+    forward runs, and the first to read one of them waits.
 
     Usually a `DistributedDataParallel` has averaged the gradients. With `reduce_gradients=True` the optimizer does so
     itself, by a reduce-scatter that sends half the bytes of an all-reduce: wrap the model in nothing, or compute all
     its gradients under `no_sync()`. Each rank then has the averaged gradients of its own part only, so clip with
     `clip_grad_norm_` of this class.
+
+    With `shard_gradients=True` (ZeRO-2) each shard's gradients are reduced as soon as backward has completed them, and
+    a rank keeps those of its own part: with Adam 1 + 4 / N values per parameter. `p.grad` is None after backward; it
+    takes `zero_grad()` of this optimizer to forget the gradients. Wrap the model in nothing.
 
     Args:
         params: as for any optimizer; the same on every rank.
@@ -37,10 +48,12 @@ class ZeroRedundancyOptimizer(Optimizer):
         parameters_as_bucket_view, overlap_with_ddp: accepted for PyTorch's sake; parameters always are views of an
             arena, and overlap_with_ddp has to be False.
         reduce_gradients: average the gradients over the ranks before the step.
+        shard_gradients: average them during backward, and keep this rank's part only.
         defaults: options of the optimizer class.
 
     Raises:
         TypeError: the update of optimizer_class depends on whole parameters.
+        RuntimeError: with shard_gradients, a DistributedDataParallel averages the gradients already.
 
     Source: Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models, 2020.
 
@@ -63,6 +76,7 @@ class ZeroRedundancyOptimizer(Optimizer):
         overlap_with_ddp: bool = False,
         *,
         reduce_gradients: bool = False,
+        shard_gradients: bool = False,
         **defaults: Any,
     ) -> None:
         if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, ElementwiseOptimizer)):
@@ -74,9 +88,13 @@ class ZeroRedundancyOptimizer(Optimizer):
         if overlap_with_ddp:
             raise NotImplementedError("ZeroRedundancyOptimizer(): overlap_with_ddp=True is not supported; leave it off")
         self._comm = world_comm() if process_group is None else process_group
+        self.asynchronous = self._comm.backend == "mpi" and has_spare_cores()  # whether forward goes on meanwhile
         self._reduces = reduce_gradients
-        self._collected = False  # whether the shards have the gradients of this step
-        self._shards: list[list[_Shard]] = []  # of each group, one for each dtype and device
+        self._divides = shard_gradients
+        self._collected = False  # whether the pieces have the gradients of this step
+        self._in_backward = False
+        self._queue: list[Shard] = []  # those whose gradients the backward pass under way has not reduced yet
+        self._shards: list[list[Shard]] = []  # of each group, one for each dtype and device
         self.numbers = optimizer_class.numbers
         super().__init__(params, {})
         groups = [
@@ -109,9 +127,62 @@ class ZeroRedundancyOptimizer(Optimizer):
         families: dict[Any, list[Variable]] = {}
         for p in param_group["params"]:
             families.setdefault((p.dtype, p.device), []).append(p)
-        self._shards.append([_Shard(family, self._comm) for family in families.values()])
+        self._shards.append([shard for family in families.values() for shard in self._cut(family)])
         if len(self._shards) > 1 and "optim" in vars(self):
             self.optim.add_param_group({**_options(param_group), "params": _pieces(self._shards[-1])})
+
+    def _cut(self, family: list[Variable]) -> list[Shard]:
+        """The shards of parameters of one dtype and device."""
+        arena = Arena.of(family)
+        family.sort(key=lambda p: p.home[1])  # type: ignore[index]
+        size = _SHARD_BYTES // arena.data.itemsize
+        first = min(arena.ranges[p.home[1]][0] for p in family)  # type: ignore[index]
+        numbers = [(arena.ranges[p.home[1]][0] - first) // size for p in family]  # type: ignore[index]
+        shards = [
+            Shard([p for _, p in members], self._comm)
+            for _, members in itertools.groupby(zip(numbers, family, strict=True), key=lambda each: each[0])
+        ]
+        if self._divides:
+            for shard in shards:
+                self._reduce_in_backward(shard)
+        return shards
+
+    def _reduce_in_backward(self, shard: Shard) -> None:
+        """Let the shard's gradients be reduced as soon as they are complete."""
+        if any(p.group is not None for p in shard.parameters):
+            raise RuntimeError(
+                "ZeroRedundancyOptimizer(shard_gradients=True): a DistributedDataParallel averages these parameters' "
+                "gradients; wrap the model in nothing"
+            )
+        shard.on_begin, shard.on_complete = self._begin, self._complete
+        Variable.any_groups = True
+        for p in shard.parameters:
+            p.group, p.grad_slot, p.gradient = shard, None, None
+
+    def _begin(self, shard: Shard) -> None:
+        """Backward will reach this shard; one that it does not reach joins with zeros."""
+        if not self._in_backward:
+            self._in_backward = True
+            self._queue = list(itertools.chain(*self._shards))
+            queue_callback(self._finish)
+        shard.pending = True
+
+    def _complete(self, shard: Shard) -> None:
+        """Reduce what can be reduced, in the order that all ranks keep: from the last shard to the first."""
+        shard.pending = False
+        while self._queue and not self._queue[-1].pending:
+            self._reduce(self._queue.pop())
+
+    def _finish(self) -> None:
+        """At the end of backward: reduce what is left."""
+        while self._queue:
+            self._reduce(self._queue.pop())
+        self._in_backward = False
+
+    def _reduce(self, shard: Shard) -> None:
+        shard.reduce_gradients()
+        for p in shard.parameters:
+            p.gradient = None
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update this rank's part of the parameters and take over the others'."""
@@ -125,22 +196,35 @@ class ZeroRedundancyOptimizer(Optimizer):
             shard.load_parameters()
         self.optim.step()
         for shard in itertools.chain(*self._shards):
-            shard.hand_round()
+            shard.hand_round(self.asynchronous)
         return loss
 
     def _collect(self) -> None:
-        """Let the shards have their gradients."""
-        if not self._collected:
-            for shard in itertools.chain(*self._shards):
-                if self._reduces:
-                    shard.reduce_gradients()
-                else:
-                    shard.load_gradients()
-            self._collected = True
+        """Let the pieces have their gradients; those of parameters that no rank has used have none."""
+        if self._collected:
+            return
+        self._collected = True
+        shards = list(itertools.chain(*self._shards))
+        if not (self._reduces or self._divides):
+            for shard in shards:
+                shard.load_gradients()
+            return
+        if not self._divides:
+            for shard in shards:
+                shard.forget_gradients()
+                shard.reduce_gradients()
+        used = numpy.concatenate([shard.used for shard in shards])
+        self._comm.all_reduce(used, ReduceOp.MAX)
+        bounds = itertools.accumulate(len(shard.used) for shard in shards[:-1])
+        for shard, part in zip(shards, numpy.split(used, list(bounds)), strict=True):
+            shard.drop_unused(part)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)
-        self._collected = False
+        self._collected = self._in_backward = False
+        if self._divides:
+            for shard in itertools.chain(*self._shards):
+                shard.forget_gradients()
 
     def clip_grad_norm_(self, max_norm: float) -> float:
         """Scale the gradients of the coming step so that their norm is at most `max_norm`; the norm that they had.
@@ -220,94 +304,7 @@ class ZeroRedundancyOptimizer(Optimizer):
         return [p for group in self.param_groups for p in group["params"]]
 
 
-class _Shard:
-    """This rank's part of the parameters of a group that have one dtype and device.
-
-    Attributes:
-        parameters: all of them, neighbours in an arena.
-        parts: (number of a parameter, start, stop, piece) for those parameters of which elements start .. stop - 1 are
-            this rank's; the piece is a leaf tensor with a copy of them, which the rank's own optimizer updates.
-    """
-
-    def __init__(self, parameters: list[Variable], comm: Comm) -> None:
-        self.parameters = parameters
-        self._comm = comm
-        self._arena = Arena.of(parameters)
-        homes = [home_of(p) for p in parameters]
-        self._ranges = [self._arena.ranges[home[1]] for home in homes if home is not None]
-        self._views = [self._arena.views[home[1]] for home in homes if home is not None]
-        first, last = min(self._ranges)[0], max(self._ranges)[1]
-        unit = max(1, ALIGNMENT // parameters[0].array.itemsize)
-        width = (last - first) // (comm.size * unit) * unit
-        # Equal parts, which one collective moves; the last rank owns the few elements behind them, too.
-        self._body = slice(first, first + comm.size * width)
-        self._tail = slice(self._body.stop, last)
-        lo = first + comm.rank * width
-        hi = last if comm.rank == comm.size - 1 else lo + width
-        self._own = slice(lo, hi)
-        self._own_body = slice(lo, lo + width)
-        self.parts: list[tuple[int, int, int, Variable]] = []
-        for number, (start, stop) in enumerate(self._ranges):
-            a, b = max(start, lo), min(stop, hi)
-            if a < b:
-                piece = box(self._arena.data[a:b].copy())
-                piece.node = LEAF
-                self.parts.append((number, a - start, b - start, piece))
-
-    def load_parameters(self) -> None:
-        """Copy this rank's elements into its pieces: somebody may have loaded other values."""
-        for number, start, stop, piece in self.parts:
-            piece.array[...] = self.parameters[number].array.reshape(-1)[start:stop]
-
-    def load_gradients(self) -> None:
-        """Give the pieces their gradients, which are averaged already."""
-        for number, start, stop, piece in self.parts:
-            gradient = self.parameters[number].gradient
-            piece.gradient = None
-            if gradient is not None:
-                accumulate(piece, gradient.array.reshape(-1)[start:stop], False, False)
-
-    def reduce_gradients(self) -> None:
-        """Give the pieces the means over the ranks of their gradients; one that no rank has stays None."""
-        used = numpy.array([p.gradient is not None for p in self.parameters], numpy.uint8)
-        self._comm.all_reduce(used, ReduceOp.MAX)
-        flat = self._arena.grad
-        for p, (start, stop) in zip(self.parameters, self._ranges, strict=True):
-            if p.gradient is None:
-                flat[start:stop] = 0
-            elif p.gradient is not p.grad_slot:
-                flat[start:stop] = p.gradient.array.reshape(-1)
-        mean = module_of(flat).empty(self._own.stop - self._own.start, flat.dtype)
-        width = self._own_body.stop - self._own_body.start
-        if width:
-            self._comm.reduce_scatter(mean[:width], flat[self._body], ReduceOp.AVG)
-        if self._tail.start < self._tail.stop:
-            tail = flat[self._tail].copy()
-            self._comm.reduce(tail, self._comm.size - 1, ReduceOp.AVG)
-            mean[width:] = tail[: mean.size - width]
-        for number, start, stop, piece in self.parts:
-            piece.gradient = None
-            if used[number]:
-                offset = self._ranges[number][0] - self._own.start
-                accumulate(piece, mean[offset + start : offset + stop], False, False)
-
-    def hand_round(self) -> None:
-        """Write the updated pieces back and take over those of the other ranks."""
-        data = self._arena.data
-        for number, start, stop, piece in self.parts:
-            offset = self._ranges[number][0]
-            data[offset + start : offset + stop] = piece.array
-        if self._own_body.start < self._own_body.stop:
-            self._comm.all_gather(data[self._body], data[self._own_body])
-        if self._tail.start < self._tail.stop:
-            self._comm.broadcast(data[self._tail], self._comm.size - 1)
-        for p, view in zip(self.parameters, self._views, strict=True):
-            if p.array is not view:  # the user has given it other memory
-                p.array[...] = view
-            changed(p, "optimizer step")
-
-
-def _pieces(shards: list[_Shard]) -> list[Variable]:
+def _pieces(shards: list[Shard]) -> list[Variable]:
     return [piece for shard in shards for _, _, _, piece in shard.parts]
 
 

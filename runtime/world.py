@@ -240,3 +240,9 @@ def set_thread_counts(world: World) -> None:
         )
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, str(world.threads))
+
+
+def has_spare_cores() -> bool:
+    """Whether a second thread for messages would not take turns with computing ones."""
+    world, cores = get_world(), len(os.sched_getaffinity(0))
+    return cores >= 2 * world.local_size and world.threads < cores

@@ -1,5 +1,6 @@
 """The sharded optimizer: the same results as the ordinary one on every rank, at any number of ranks."""
 
+import contextlib
 import copy
 
 import numpy as np
@@ -9,6 +10,7 @@ import paceline as torch
 from paceline import nn
 from paceline.distributed.optim import ZeroRedundancyOptimizer
 from paceline.nn.parallel import DistributedDataParallel
+from paceline.optim import sharded as sharded_module
 from paceline.runtime.comm import world_comm
 from paceline.runtime.comm.threads import run_threads
 
@@ -60,17 +62,22 @@ def check_equal(module, reference, tolerance=1e-6):
         np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), 1e-5, tolerance, err_msg=name)
 
 
+@pytest.fixture
+def many_shards(monkeypatch):
+    monkeypatch.setattr(sharded_module, "_SHARD_BYTES", 512)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-@pytest.mark.parametrize("reduces", [False, True])
+@pytest.mark.parametrize("stage", [{}, {"reduce_gradients": True}, {"shard_gradients": True}], ids=str)
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_equals_the_ordinary_optimizer(name, reduces, size):
+def test_equals_the_ordinary_optimizer(name, stage, size, many_shards):
     kind, options = OPTIMIZERS[name]
 
     def body():
         comm = world_comm()
         net, alone = Net(), Net()
-        model = net if reduces else DistributedDataParallel(net)
-        sharded = ZeroRedundancyOptimizer(groups(net), kind, reduce_gradients=reduces, **options)
+        model = net if stage else DistributedDataParallel(net)
+        sharded = ZeroRedundancyOptimizer(groups(net), kind, **stage, **options)
         plain = kind(groups(alone), **options)
         schedules = [torch.optim.lr_scheduler.ExponentialLR(each, 0.9) for each in (sharded, plain)]
         for step in range(6):
@@ -89,6 +96,57 @@ def test_equals_the_ordinary_optimizer(name, reduces, size):
         return [p.detach().numpy().tobytes() for p in net.parameters()]
 
     assert len({tuple(result) for result in run_threads(size, body, timeout=60)}) == 1
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("stage", [{}, {"reduce_gradients": True}, {"shard_gradients": True}], ids=str)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_has_the_bits_of_data_parallel_training(name, stage, size, many_shards):
+    """On as many ranks; also with accumulated gradients, and with parameters that arrive during the next forward."""
+    kind, options = OPTIMIZERS[name]
+
+    def body():
+        comm = world_comm()
+        net, other = Net(), Net()
+        plain = DistributedDataParallel(other)
+        model = net if stage else DistributedDataParallel(net)
+        optimizers = [ZeroRedundancyOptimizer(groups(net), kind, **stage, **options), kind(groups(other), **options)]
+        optimizers[0].asynchronous = True
+        for step in range(6):
+            for optimizer, module in zip(optimizers, (model, plain), strict=True):
+                optimizer.zero_grad()
+                if step % 2 and "shard_gradients" not in stage:  # which adds up averages in another order
+                    with contextlib.nullcontext() if module is net else module.no_sync():
+                        loss(module, batch(step + 10, comm)[1], step).backward()
+                loss(module, batch(step, comm)[1], step).backward()
+                optimizer.step()
+            if stage == {"shard_gradients": True}:
+                assert all(p.grad is None for p in net.parameters())
+            if step == 3:  # while parameters are arriving
+                net.load_state_dict(copy.deepcopy(net).state_dict())
+            for (key, a), b in zip(net.named_parameters(), other.parameters(), strict=True):
+                assert a.detach().numpy().tobytes() == b.detach().numpy().tobytes(), key
+                assert type(a) is nn.Parameter
+
+    run_threads(size, body, timeout=60)
+
+
+def test_divided_gradients_accumulate(many_shards):
+    def body():
+        comm = world_comm()
+        net, alone = Net(), Net()
+        sharded = ZeroRedundancyOptimizer(groups(net), torch.optim.SGD, lr=0.1, shard_gradients=True)
+        plain = torch.optim.SGD(groups(alone), lr=0.1)
+        for step in range(4):
+            for optimizer, module, part in ((sharded, net, 1), (plain, alone, 0)):
+                if step % 2 == 0:
+                    optimizer.zero_grad()
+                loss(module, batch(step, comm)[part], step).backward()
+                if step % 2:
+                    optimizer.step()
+            check_equal(net, alone)
+
+    run_threads(2, body)
 
 
 @pytest.mark.parametrize("name", ["adam", "sgd", "nadam"])
@@ -190,6 +248,13 @@ def test_bad_input():
         ZeroRedundancyOptimizer([w], torch.optim.Muon)
     with pytest.raises(NotImplementedError, match="overlap_with_ddp"):
         ZeroRedundancyOptimizer([w], torch.optim.SGD, overlap_with_ddp=True)
+
+    def averaged_twice():
+        ddp = DistributedDataParallel(nn.Linear(2, 2))
+        ZeroRedundancyOptimizer(ddp.parameters(), torch.optim.SGD, lr=1.0, shard_gradients=True)
+
+    with pytest.raises(RuntimeError, match="DistributedDataParallel averages these parameters"):
+        run_threads(2, averaged_twice)
 
     def different():
         rank = world_comm().rank

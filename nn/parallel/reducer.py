@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import weakref
 from collections.abc import Callable, Iterable
@@ -15,7 +14,7 @@ from ...autograd.variable import LeafGroup, Variable
 from ...runtime import timeline
 from ...runtime.arrays import Array
 from ...runtime.comm import Comm, ReduceOp
-from ...runtime.world import get_world
+from ...runtime.world import has_spare_cores
 from ...tensor import Tensor
 from ...tensor.creation import zeros_like
 from ..parameter import Parameter
@@ -129,7 +128,7 @@ class Reducer:
         self._tuner: BucketTuner | None = None
         self._checks_nan = False
         on_device = any(parameter.device.type == "cuda" for parameter in self.parameters)
-        self.asynchronous = on_device or (comm.backend == "mpi" and _has_spare_cores())
+        self.asynchronous = on_device or (comm.backend == "mpi" and has_spare_cores())
         self.reset()
 
     def watch(self, tune: bool, check_nan: bool) -> None:
@@ -301,12 +300,6 @@ class Reducer:
             everybody = self.comm.all_gather_object([self.names[i] for i in found])
             lines = [f"\n  rank {rank}: {', '.join(names)}" for rank, names in enumerate(everybody) if names]
             raise RuntimeError("DistributedDataParallel: there is NaN in the gradients of:" + "".join(lines))
-
-
-def _has_spare_cores() -> bool:
-    """Whether a second thread for messages would not take turns with computing ones."""
-    world = get_world()
-    return len(os.sched_getaffinity(0)) >= 2 * world.local_size and world.threads < len(os.sched_getaffinity(0))
 
 
 def _keep(flat: Array) -> None:
