@@ -1,6 +1,6 @@
 """Sources of matrix products: what stays in registers, what stays in the cache.
 
-Numba's loops leave the choice of registers to LLVM, which spills them; `_product_tile` writes the vector instructions
+Numba's loops leave the choice of registers to LLVM, which spills them; `product_tile` writes the vector instructions
 down. Around it the blocks are those of Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008.
 All blocks are cut by size, so that results do not depend on the number of threads.
 """
@@ -14,10 +14,11 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from .compiler import jit, prange, serial
+from .tiles import copy_row
 
 _FEATURES = binding.get_host_cpu_features()
 _VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16
-_ROWS = 8 if _VECTOR_BYTES == 64 else 4
+TILE_ROWS = 8 if _VECTOR_BYTES == 64 else 4
 
 
 def _lanes(kind):
@@ -25,7 +26,7 @@ def _lanes(kind):
 
 
 @intrinsic(prefer_literal=True)
-def _product_tile(_, a, a0, a_row, a_step, depth, b, b0, b_step, start, s0, s_row, out, o0, o_row, rows, vectors):
+def product_tile(_, a, a0, a_row, a_step, depth, b, b0, b_step, start, s0, s_row, out, o0, o_row, rows, vectors):
     """out[o0 + r * o_row + q] = start[s0 + r * s_row + q] + sum over k < depth of a[a0 + r * a_row + k * a_step] *
     b[b0 + k * b_step + q] for a tile of rows x vectors, whose sums stay in registers."""
     height, width = rows.literal_value, vectors.literal_value
@@ -99,21 +100,21 @@ def product(a, a0, a_row, a_step, b, b0, b_step, out, o0, o_row, m, n, depth):
     q = 0
     while q + 2 * lanes <= n:
         r = 0
-        while r + _ROWS <= m:
+        while r + TILE_ROWS <= m:
             left, place = a0 + r * a_row, o0 + r * o_row + q
-            _product_tile(
-                a, left, a_row, a_step, depth, b, b0 + q, b_step, out, place, o_row, out, place, o_row, _ROWS, 2
+            product_tile(
+                a, left, a_row, a_step, depth, b, b0 + q, b_step, out, place, o_row, out, place, o_row, TILE_ROWS, 2
             )
-            r += _ROWS
+            r += TILE_ROWS
         while r < m:
             left, place = a0 + r * a_row, o0 + r * o_row + q
-            _product_tile(a, left, a_row, a_step, depth, b, b0 + q, b_step, out, place, o_row, out, place, o_row, 1, 2)
+            product_tile(a, left, a_row, a_step, depth, b, b0 + q, b_step, out, place, o_row, out, place, o_row, 1, 2)
             r += 1
         q += 2 * lanes
     if q < n:
         for r in range(m):
             left, place = a0 + r * a_row, o0 + r * o_row + q
-            _product_tile(a, left, a_row, a_step, depth, b, b0 + q, b_step, out, place, o_row, out, place, o_row, 1, 1)
+            product_tile(a, left, a_row, a_step, depth, b, b0 + q, b_step, out, place, o_row, out, place, o_row, 1, 1)
 
 
 @intrinsic
@@ -157,7 +158,7 @@ PACKED_ROWS = 64  # of them by one job
 
 
 @serial
-def _pack_panels(b, step, across, k0, k, depth, p0, count, columns, panels, packed):
+def pack_panels(b, step, across, k0, k, depth, p0, count, columns, panels, packed):
     """panels[p * packed + k + i, q] = b[(k0 + k + i) * step + (p * width + q) * across] for i < depth and `count`
     panels from p0 on; zeros behind the last column."""
     lanes, width = lanes_of(b), 2 * lanes_of(b)
@@ -167,8 +168,7 @@ def _pack_panels(b, step, across, k0, k, depth, p0, count, columns, panels, pack
         for i in range(depth):
             for p in range(p0, p0 + whole):
                 target, source = (p * packed + k + i) * width, first + i * step + p * width
-                for q in range(width):
-                    panels[target + q] = b[source + q]
+                copy_row(b, source, 1, panels, target, 1, width)
     elif step == 1:
         square = depth // lanes * lanes
         for p in range(p0, p0 + whole):
@@ -190,25 +190,19 @@ def _pack_panels(b, step, across, k0, k, depth, p0, count, columns, panels, pack
 
 @serial
 def _pack_rows(a, a_row, a_step, first, rows, depth, block):
-    """The rows in groups of _ROWS, of which the last is filled with zeros: each as [_ROWS, depth], or as [depth, _ROWS]
-    if rows lie side by side."""
-    for group in range(0, rows, _ROWS):
-        count, start, place = min(_ROWS, rows - group), first + group * a_row, group * depth
-        if count < _ROWS:
-            for i in range(_ROWS * depth):
+    """The rows in groups of TILE_ROWS, of which the last is filled with zeros: each as [TILE_ROWS, depth], or as
+    [depth, TILE_ROWS] if rows lie side by side."""
+    for group in range(0, rows, TILE_ROWS):
+        count, start, place = min(TILE_ROWS, rows - group), first + group * a_row, group * depth
+        if count < TILE_ROWS:
+            for i in range(TILE_ROWS * depth):
                 block[place + i] = 0
-        if a_row == 1 and count == _ROWS:
+        if a_row == 1:
             for k in range(depth):
-                for r in range(_ROWS):
-                    block[place + k * _ROWS + r] = a[start + k * a_step + r]
-        elif a_row == 1:
-            for k in range(depth):
-                for r in range(count):
-                    block[place + k * _ROWS + r] = a[start + k * a_step + r]
+                copy_row(a, start + k * a_step, 1, block, place + k * TILE_ROWS, 1, count)
         elif a_step == 1:
             for r in range(count):
-                for k in range(depth):
-                    block[place + r * depth + k] = a[start + r * a_row + k]
+                copy_row(a, start + r * a_row, 1, block, place + r * depth, 1, depth)
         else:
             for r in range(count):
                 for k in range(depth):
@@ -220,11 +214,11 @@ def _multiply_panel(block, b_row, b_step, rows, panels, p0, width, depth, out, o
     """out[o0 + r * o_row + c] = the product of a packed block and a packed panel, and start[s0 + c], for c < columns;
     with s0 < 0 it is added to what is there."""
     source = out if s0 < 0 else start
-    for first in range(0, rows, _ROWS):
+    for first in range(0, rows, TILE_ROWS):
         place = o0 + first * o_row
-        if first + _ROWS <= rows and columns == width:
+        if first + TILE_ROWS <= rows and columns == width:
             origin, step = (place, o_row) if s0 < 0 else (s0, 0)
-            _product_tile(
+            product_tile(
                 block,
                 first * depth,
                 b_row,
@@ -239,21 +233,22 @@ def _multiply_panel(block, b_row, b_step, rows, panels, p0, width, depth, out, o
                 out,
                 place,
                 o_row,
-                _ROWS,
+                TILE_ROWS,
                 2,
             )
             continue
-        for i in range(_ROWS * width):
+        for i in range(TILE_ROWS * width):
             edge[i] = 0
+        at = first * depth
         if columns > width // 2:
-            _product_tile(
-                block, first * depth, b_row, b_step, depth, panels, p0, width, edge, 0, width, edge, 0, width, _ROWS, 2
+            product_tile(
+                block, at, b_row, b_step, depth, panels, p0, width, edge, 0, width, edge, 0, width, TILE_ROWS, 2
             )
         else:
-            _product_tile(
-                block, first * depth, b_row, b_step, depth, panels, p0, width, edge, 0, width, edge, 0, width, _ROWS, 1
+            product_tile(
+                block, at, b_row, b_step, depth, panels, p0, width, edge, 0, width, edge, 0, width, TILE_ROWS, 1
             )
-        for r in range(min(_ROWS, rows - first)):
+        for r in range(min(TILE_ROWS, rows - first)):
             for c in range(columns):
                 old = out[place + r * o_row + c] if s0 < 0 else start[s0 + c]
                 out[place + r * o_row + c] = old + edge[r * width + c]
@@ -268,7 +263,7 @@ def multiply(a, a_row, a_step, b, b_step, b_column, rows, columns, depth, bias, 
     column_blocks = (total + BLOCK_PANELS - 1) // BLOCK_PANELS
     most, wanted = (rows + 15) // 16, (JOBS + column_blocks - 1) // column_blocks
     row_blocks = max((rows + BLOCK_ROWS - 1) // BLOCK_ROWS, min(most, wanted))
-    block_rows = ((rows + row_blocks - 1) // row_blocks + _ROWS - 1) // _ROWS * _ROWS
+    block_rows = ((rows + row_blocks - 1) // row_blocks + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
     at_once = max(DEPTH, PACKED // (total * width) // DEPTH * DEPTH)
     panels, start = np.empty(total * width * min(depth, at_once), b.dtype), np.zeros(total * width, b.dtype)
     for c in range(bias.size):
@@ -278,7 +273,7 @@ def multiply(a, a_row, a_step, b, b_step, b_column, rows, columns, depth, bias, 
         layers = (packed + PACKED_ROWS - 1) // PACKED_ROWS
         for job in prange(column_blocks * layers):
             p0, k = job // layers * BLOCK_PANELS, job % layers * PACKED_ROWS
-            _pack_panels(
+            pack_panels(
                 b,
                 b_step,
                 b_column,
@@ -294,13 +289,13 @@ def multiply(a, a_row, a_step, b, b_step, b_column, rows, columns, depth, bias, 
         for job in prange(row_blocks * column_blocks):
             r0, p0 = job // column_blocks * block_rows, job % column_blocks * BLOCK_PANELS
             count = max(0, min(block_rows, rows - r0))
-            block, edge = np.empty(block_rows * DEPTH, b.dtype), np.empty(_ROWS * width, b.dtype)
+            block, edge = np.empty(block_rows * DEPTH, b.dtype), np.empty(TILE_ROWS * width, b.dtype)
             slices = (packed + DEPTH - 1) // DEPTH
             for n in range(slices):
                 k = n * packed // slices
                 deep = (n + 1) * packed // slices - k
                 _pack_rows(a, a_row, a_step, r0 * a_row + (k0 + k) * a_step, count, deep, block)
-                block_row, block_step = (1, _ROWS) if a_row == 1 else (deep, 1)
+                block_row, block_step = (1, TILE_ROWS) if a_row == 1 else (deep, 1)
                 for c in range(p0 * width, min(p0 + BLOCK_PANELS, total) * width, width):
                     _multiply_panel(
                         block,
