@@ -7,9 +7,8 @@ import warnings
 from typing import Any
 
 from ..tensor import creation
-from ..tensor.ops import activation, shaping
-from ..tensor.ops import pointwise as pw
-from ..tensor.ops.recurrent import gru_gates, lstm_gates
+from ..tensor.ops import shaping
+from ..tensor.ops.recurrent import lstm_layer, rnn_layer
 from . import functional as F
 from . import init
 from .module import Module
@@ -18,32 +17,7 @@ from .utils.rnn import PackedSequence
 
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNBase", "RNNCell", "RNNCellBase"]
 
-# One step: (the input's part of the gates, state, weights) -> new state, a tuple that begins with the output.
-
-
-def _rnn_step(activation: Any) -> Any:
-    def step(from_input: Any, state: tuple, weights: _Weights) -> tuple:
-        return (activation(from_input + F.linear(state[0], weights.hh, weights.bias_hh)),)
-
-    return step
-
-
-def _lstm_step(from_input: Any, state: tuple, weights: _Weights) -> tuple:
-    h, c = lstm_gates(from_input + F.linear(state[0], weights.hh, weights.bias_hh), state[1])
-    return (h if weights.hr is None else F.linear(h, weights.hr)), c
-
-
-def _gru_step(from_input: Any, state: tuple, weights: _Weights) -> tuple:
-    return (gru_gates(from_input, F.linear(state[0], weights.hh, weights.bias_hh), state[0]),)
-
-
-class _Weights:
-    """The weights of one layer in one direction."""
-
-    def __init__(self, module: Module, suffix: str) -> None:
-        self.ih, self.hh = (getattr(module, f"weight_{part}{suffix}") for part in ("ih", "hh"))
-        self.bias_ih, self.bias_hh = (getattr(module, f"bias_{part}{suffix}", None) for part in ("ih", "hh"))
-        self.hr = getattr(module, f"weight_hr{suffix}", None)
+_GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
 
 
 class RNNBase(Module):
@@ -60,13 +34,6 @@ class RNNBase(Module):
         proj_size: LSTM only: project the hidden state to so many features; 0 does not.
         device, dtype: of the parameters.
     """
-
-    _STEPS = {
-        "RNN_TANH": (_rnn_step(pw.tanh), 1),
-        "RNN_RELU": (_rnn_step(activation.relu), 1),
-        "LSTM": (_lstm_step, 4),
-        "GRU": (_gru_step, 3),
-    }
 
     def __init__(
         self,
@@ -109,7 +76,7 @@ class RNNBase(Module):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout = bias, batch_first, float(dropout)
         self.bidirectional, self.proj_size = bidirectional, proj_size
-        gates = self._STEPS[mode][1] * hidden_size
+        gates = _GATES[mode] * hidden_size
         output_size = proj_size or hidden_size
         for layer in range(num_layers):
             for suffix in self._suffixes(layer):
@@ -122,6 +89,11 @@ class RNNBase(Module):
                 for name, shape in shapes.items():
                     setattr(self, name + suffix, Parameter(creation.empty(shape, device=device, dtype=dtype)))
         self.reset_parameters()
+
+    def _weights(self, suffix: str) -> tuple:
+        """Those of one layer in one direction, None for what it does not have."""
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+        return tuple(getattr(self, name + suffix, None) for name in names)
 
     def _suffixes(self, layer: int) -> list[str]:
         return [f"_l{layer}", f"_l{layer}_reverse"] if self.bidirectional else [f"_l{layer}"]
@@ -146,7 +118,7 @@ class RNNBase(Module):
         if packed:
             data, counts, order, back = (
                 input.data,
-                input.batch_sizes.tolist(),
+                tuple(input.batch_sizes.tolist()),
                 input.sorted_indices,
                 input.unsorted_indices,
             )
@@ -158,7 +130,7 @@ class RNNBase(Module):
             elif self.batch_first:
                 input = input.transpose(0, 1)
             steps, n = input.shape[:2]
-            data, counts, order, back = input.reshape(steps * n, input.shape[2]), [n] * steps, None, None
+            data, counts, order, back = input.reshape(steps * n, input.shape[2]), (n,) * steps, None, None
         states = self._initial(hx, counts[0], data, batched)
         if order is not None:
             states = tuple(s.index_select(1, order) for s in states)
@@ -185,6 +157,14 @@ class RNNBase(Module):
             raise RuntimeError(
                 f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {input.shape[-1]}"
             )
+        own = self.weight_ih_l0.dtype
+        if input.dtype != own:
+            raise ValueError(
+                f"RNN input dtype ({input.dtype}) does not match weight dtype ({own}). Convert input: input.to({own}), "
+                f"or convert model: model.to({input.dtype})"
+            )
+        if not input.shape[1 if self.batch_first and input.ndim == 3 else 0]:
+            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
         return input.ndim == 3
 
     def _initial(self, hx: Any, n: int, data: Any, batched: bool) -> tuple:
@@ -200,15 +180,15 @@ class RNNBase(Module):
                 raise RuntimeError(f"Expected {name} size {expected}, got {list(state.shape)}")
         return states if batched else tuple(s.unsqueeze(1) for s in states)
 
-    def _run(self, data: Any, counts: list[int], states: tuple) -> tuple[Any, tuple]:
+    def _run(self, data: Any, counts: tuple, states: tuple) -> tuple[Any, tuple]:
         """All layers over rows [sum of counts, features]: counts[0] rows are the first step, counts[1] the second."""
-        step = self._STEPS[self.mode][0]
         finals: list = []
         for layer in range(self.num_layers):
             outputs = []
             for suffix in self._suffixes(layer):
                 state = tuple(s[len(finals)] for s in states)
-                output, final = _sweep(step, data, counts, state, _Weights(self, suffix), suffix.endswith("reverse"))
+                reverse = suffix.endswith("reverse")
+                output, *final = _layer(self.mode, data, self._weights(suffix), state, counts, reverse)
                 outputs.append(output)
                 finals.append(final)
             data = outputs[0] if len(outputs) == 1 else shaping.cat(outputs, -1)
@@ -230,33 +210,11 @@ class RNNBase(Module):
         return ", ".join(parts)
 
 
-def _sweep(
-    step: Any, data: Any, counts: list[int], state: tuple, weights: _Weights, reverse: bool
-) -> tuple[Any, tuple]:
+def _layer(mode: str, data: Any, weights: tuple, state: tuple, counts: tuple, reverse: bool = False) -> tuple:
     """One layer in one direction: the outputs of all rows, and the state after each sequence's last step."""
-    from_input = F.linear(data, weights.ih, weights.bias_ih)  # one product for all steps
-    parts = shaping.split(from_input, counts)
-    outputs: list = [None] * len(counts)
-    if reverse:
-        first = state
-        state = tuple(s[: counts[-1]] for s in first)
-        for t in reversed(range(len(counts))):
-            have = state[0].shape[0]
-            if counts[t] > have:  # sequences that end here begin here
-                state = tuple(shaping.cat([s, f[have : counts[t]]]) for s, f in zip(state, first, strict=True))
-            state = step(parts[t], state, weights)
-            outputs[t] = state[0]
-        return shaping.cat(outputs), state
-    ended = []
-    for t, count in enumerate(counts):
-        if count < state[0].shape[0]:
-            ended.append(tuple(s[count:] for s in state))
-            state = tuple(s[:count] for s in state)
-        state = step(parts[t], state, weights)
-        outputs[t] = state[0]
-    if ended:
-        state = tuple(shaping.cat(list(s)) for s in zip(state, *reversed(ended), strict=True))
-    return shaping.cat(outputs), state
+    if mode == "LSTM":
+        return lstm_layer(data, *weights, *state, counts, reverse)
+    return rnn_layer(data, *weights[:4], *state, mode, counts, reverse)
 
 
 class RNN(RNNBase):
@@ -353,7 +311,7 @@ class RNNCellBase(Module):
     ) -> None:
         super().__init__()
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
-        gates = RNNBase._STEPS[self._mode][1] * hidden_size
+        gates = _GATES[self._mode] * hidden_size
         shapes = {"weight_ih": (gates, input_size), "weight_hh": (gates, hidden_size)}
         for name, shape in shapes.items():
             setattr(self, name, Parameter(creation.empty(shape, device=device, dtype=dtype)))
@@ -380,8 +338,12 @@ class RNNCellBase(Module):
         if states is None:
             zeros = creation.zeros(*input.shape[:-1], self.hidden_size, dtype=input.dtype, device=input.device)
             states = (zeros,) * count
-        from_input = F.linear(input, self.weight_ih, self.bias_ih)
-        return RNNBase._STEPS[self._mode][0](from_input, states, _Weights(self, ""))
+        weights = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, None
+        if input.ndim == 2:
+            return _layer(self._mode, input, weights, states, input.shape[:1])[1:]
+        rows = (shaping.unsqueeze(x, 0) for x in (input, *states))
+        return tuple(shaping.squeeze(s, 0) for s in _layer(self._mode, next(rows), weights, tuple(rows), (1,))[1:])
+
 
     def extra_repr(self) -> str:
         parts = [f"{self.input_size}, {self.hidden_size}"]

@@ -68,7 +68,9 @@ def takes(array: Any, work: int = 1, size: int | None = None) -> bool:
     return size * work >= LEAST_SIZE and array.dtype in _FLOATS and usable()
 
 
-def compiled(primitive: Any, work: int = 1, sized_by: int = 0) -> Callable[[Callable], Callable]:
+def compiled(
+    primitive: Any, work: int = 1, sized_by: int | Callable[..., int] = 0
+) -> Callable[[Callable], Callable]:
     """Register the decorated function as the primitive's CPU kernel for large inputs.
 
     It is called as the body is, without `xp`, and returns what the body returns, or NotImplemented for what it does
@@ -77,14 +79,16 @@ def compiled(primitive: Any, work: int = 1, sized_by: int = 0) -> Callable[[Call
     Args:
         primitive: what to compute.
         work: see `takes`.
-        sized_by: the number of the argument whose size decides, such as an array of indices.
+        sized_by: the number of the argument whose size decides, such as an array of indices; or a function of the
+            arguments that gives the size.
     """
+    counted = callable(sized_by)
 
     def register(function: Callable) -> Callable:
         body = primitive.declaration.body
 
         def choose(*args: Any, **named: Any) -> Any:
-            size = args[sized_by].size
+            size = sized_by(*args) if counted else args[sized_by].size
             if size * work >= LEAST_SIZE and takes(args[0], work, size):  # small inputs are spared the call
                 result = function(*args, **named)
                 if result is not NotImplemented:

@@ -11,19 +11,24 @@ from ..kernels import sources
 
 # Multiplications from which on a kernel is called: NumPy's BLAS takes 30 us for so many, waking threads twice takes 10.
 LEAST_WORK = 1 << 22
+BLAS_THREADS = 1 << 18  # from here on BLAS uses several threads, on whose number its bits depend
 
 _EMPTY = {numpy.dtype(kind): numpy.empty(0, kind) for kind in (numpy.float32, numpy.float64)}
 
 
-def product(a: numpy.ndarray, b: numpy.ndarray, bias: Any = None, out: Any = None) -> Any:
+def product(
+    a: numpy.ndarray, b: numpy.ndarray, bias: Any = None, out: Any = None, least: int | None = None
+) -> Any:
     """a @ b + bias for two matrices and a row, if they are large and of one floating dtype, or NotImplemented.
+
+    Large is what takes `least` multiplications or more, LEAST_WORK unless given.
 
     The result does not depend on the number of threads, as that of BLAS does.
     """
     dtype, (rows, depth), columns = a.dtype, a.shape, b.shape[1]
     if dtype not in _EMPTY or b.dtype != dtype or b.shape[0] != depth or not kernels.usable():
         return NotImplemented
-    if rows * depth * columns < LEAST_WORK:
+    if rows * depth * columns < (LEAST_WORK if least is None else least):
         return NotImplemented
     bias = _EMPTY[dtype] if bias is None else bias
     if bias.dtype != dtype or not bias.flags.c_contiguous:

@@ -1,14 +1,17 @@
-"""The elementwise half of recurrent cells: one node a step instead of a dozen."""
+"""Recurrent layers: the elementwise half of a cell's step as one node, and all steps of a layer as one node."""
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy
 
-from ...autograd.primitive import primitive
+from ...autograd.primitive import RAW_NUMPY, primitive, raw_namespace
 from ...runtime.arrays import Array
 from ..kernels import compiled, sources, takes
+from . import multiplying
 from . import pointwise as pw
 
 
@@ -87,3 +90,385 @@ def _gru_gates(F: Any, g: Any, needs: tuple, from_input: Any, from_hidden: Any, 
     gr = gu * h[2] * r * (1 - r)
     gz = g * (hidden - u) * z * (1 - z)
     return F.cat([gr, gz, gu], -1), F.cat([gr, gz, gu * r], -1), g * z
+
+
+# -- one step of each kind ---------------------------------------------------------------------------------------------
+
+
+class _Cell(NamedTuple):
+    """One step of a kind of layer: from the gates before activation, the input's and the hidden state's part of them.
+
+    Attributes:
+        step: (F, input's part, hidden state's part, state) -> new state, a tuple that begins with the hidden state.
+        slopes: (F, gradients of the new state, and the arguments of step) -> gradients of the input's part, of the
+            hidden state's part, and of the old state as far as it does not go through the latter (None: not at all).
+    """
+
+    step: Callable
+    slopes: Callable
+
+
+def _lstm_step(F: Any, x: Any, h: Any, state: tuple) -> tuple:
+    return tuple(F.lstm_gates(x + h, state[1]))
+
+
+def _lstm_slopes(F: Any, g: tuple, x: Any, h: Any, state: tuple) -> tuple:
+    gates, cell = _lstm_gates(F, g, (), x + h, state[1])
+    return gates, gates, (None, cell)
+
+
+def _gru_step(F: Any, x: Any, h: Any, state: tuple) -> tuple:
+    return (F.gru_gates(x, h, state[0]),)
+
+
+def _gru_slopes(F: Any, g: tuple, x: Any, h: Any, state: tuple) -> tuple:
+    of_x, of_h, of_state = _gru_gates(F, g[0], (), x, h, state[0])
+    return of_x, of_h, (of_state,)
+
+
+def _tanh_step(F: Any, x: Any, h: Any, state: tuple) -> tuple:
+    return (F.tanh(x + h),)
+
+
+def _tanh_slopes(F: Any, g: tuple, x: Any, h: Any, state: tuple) -> tuple:
+    out = F.tanh(x + h)
+    slopes = g[0] * (1 - out * out)
+    return slopes, slopes, (None,)
+
+
+def _relu_step(F: Any, x: Any, h: Any, state: tuple) -> tuple:
+    return (F.relu(x + h),)
+
+
+def _relu_slopes(F: Any, g: tuple, x: Any, h: Any, state: tuple) -> tuple:
+    slopes = F.relu_backward(g[0], F.relu(x + h))
+    return slopes, slopes, (None,)
+
+
+_LSTM = _Cell(_lstm_step, _lstm_slopes)
+_CELLS = {
+    "GRU": _Cell(_gru_step, _gru_slopes),
+    "RNN_TANH": _Cell(_tanh_step, _tanh_slopes),
+    "RNN_RELU": _Cell(_relu_step, _relu_slopes),
+}
+
+# -- whole layers ------------------------------------------------------------------------------------------------------
+
+
+@primitive(outputs=("out", "h_n", "c_n"), residuals=("gates", "memory"))
+def lstm_layer(
+    xp,
+    input: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None,
+    bias_hh: Array | None,
+    weight_hr: Array | None,
+    h: Array,
+    c: Array,
+    counts: tuple,
+    reverse: bool = False,
+):
+    """One layer of LSTM in one direction.
+
+    Args:
+        input: [rows, features]: the first counts[0] rows are the first step of as many sequences, the next counts[1]
+            rows the second step of the first counts[1] of them, and so on.
+        weight_ih: [4 * size, features].
+        weight_hh: [4 * size, size], or [4 * size, projected].
+        bias_ih, bias_hh: [4 * size].
+        weight_hr: [projected, size], which projects the hidden state.
+        h, c: [n, size] or for h [n, projected]: the state before the first step.
+        counts: how many sequences have each step, not rising; the first is n.
+        reverse: go from the last step of each sequence to the first.
+
+    Returns:
+        The hidden state after each step [rows, size], and the state (h, c) at the end.
+    """
+    weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr
+    out, (h, c), _ = _run(raw_namespace(input), _LSTM, input, weights, (h, c), counts, reverse)
+    return out, h, c, None, None
+
+
+@lstm_layer.joint_vjp
+def _lstm_layer(
+    F: Any,
+    g: Any,
+    needs: tuple,
+    input: Any,
+    weight_ih: Any,
+    weight_hh: Any,
+    bias_ih: Any,
+    bias_hh: Any,
+    weight_hr: Any,
+    h: Any,
+    c: Any,
+    counts: tuple,
+    reverse: bool,
+) -> tuple:
+    weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr
+    found, state = _gradients(F, _LSTM, g[0], tuple(g[1:]), needs, input, weights, (h, c), counts, reverse)
+    return (*found, *state)
+
+
+@primitive(outputs=("out", "h_n"), residuals=("gates", "memory"))
+def rnn_layer(
+    xp,
+    input: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None,
+    bias_hh: Array | None,
+    h: Array,
+    mode: str,
+    counts: tuple,
+    reverse: bool = False,
+):
+    """One layer of "GRU", "RNN_TANH" or "RNN_RELU", which `mode` says, in one direction; the rest as `lstm_layer`."""
+    weights = weight_ih, weight_hh, bias_ih, bias_hh, None
+    out, (h,), _ = _run(raw_namespace(input), _CELLS[mode], input, weights, (h,), counts, reverse)
+    return out, h, None, None
+
+
+@rnn_layer.joint_vjp
+def _rnn_layer(
+    F: Any,
+    g: Any,
+    needs: tuple,
+    input: Any,
+    weight_ih: Any,
+    weight_hh: Any,
+    bias_ih: Any,
+    bias_hh: Any,
+    h: Any,
+    mode: str,
+    counts: tuple,
+    reverse: bool,
+) -> tuple:
+    weights = weight_ih, weight_hh, bias_ih, bias_hh, None
+    found, state = _gradients(F, _CELLS[mode], g[0], tuple(g[1:]), needs, input, weights, (h,), counts, reverse)
+    return (*found[:5], *state)
+
+
+class _Step(NamedTuple):
+    """What backward needs of one step: the parts of the gates, the state before, and an LSTM's h before projection."""
+
+    x: Any
+    h: Any
+    state: tuple
+    unprojected: Any
+
+
+def _order(counts: tuple, reverse: bool) -> list[tuple[int, int, int]]:
+    """(step, its first row, its number of rows) in the order of computing."""
+    starts = itertools.accumulate(counts, initial=0)
+    steps = list(zip(range(len(counts)), starts, counts, strict=False))
+    return steps[::-1] if reverse else steps
+
+
+def _first(F: Any, states: tuple, n: int) -> tuple:
+    """The states of the first n sequences."""
+    return tuple(s if s.shape[0] == n else F.narrow(s, 0, 0, n) for s in states)
+
+
+def _replaced(F: Any, states: tuple, new: tuple) -> tuple:
+    """The states with those of the first sequences replaced: the others have ended, or not begun."""
+    n, total = new[0].shape[0], states[0].shape[0]
+    if n == total:
+        return new
+    return tuple(F.cat([x, F.narrow(s, 0, n, total - n)], 0) for x, s in zip(new, states, strict=True))
+
+
+def _run(
+    F: Any, cell: _Cell, input: Any, weights: tuple, state: tuple, counts: tuple, reverse: bool
+) -> tuple[Any, tuple, list[_Step]]:
+    """The output, the state at the end, and all steps in the order of rows, computed one after the other."""
+    weight_ih, weight_hh, bias_ih, bias_hh, weight_hr = weights
+    from_input = F.linear(input, weight_ih, bias_ih)  # one product for all steps
+    outputs: list = [None] * len(counts)
+    steps: list = [None] * len(counts)
+    for t, start, n in _order(counts, reverse):
+        before = _first(F, state, n)
+        x, h = F.narrow(from_input, 0, start, n), F.linear(before[0], weight_hh, bias_hh)
+        after = cell.step(F, x, h, before)
+        steps[t] = _Step(x, h, before, after[0])
+        if weight_hr is not None:
+            after = (F.linear(after[0], weight_hr, None), *after[1:])
+        outputs[t] = after[0]
+        state = _replaced(F, state, after)
+    return F.cat(outputs, 0), state, steps
+
+
+def _gradients(
+    F: Any, cell: _Cell, g: Any, g_state: tuple, needs: tuple, input: Any, weights: tuple, state: tuple, counts: tuple,
+    reverse: bool,
+) -> tuple[tuple, tuple]:  # fmt: skip
+    """Backward through time: the gradients of the input and the weights, and those of the state at the beginning."""
+    weight_ih, weight_hh, _, _, weight_hr = weights
+    _, _, steps = _run(F, cell, input, weights, state, counts, reverse)
+    of_input: list = [None] * len(counts)
+    of_hidden: list = [None] * len(counts)
+    of_output: list = [None] * len(counts)
+    for t, start, n in reversed(_order(counts, reverse)):
+        step = steps[t]
+        after = _first(F, g_state, n)
+        of_output[t] = after[0] + F.narrow(g, 0, start, n)
+        through = of_output[t] if weight_hr is None else F.matmul_nd(of_output[t], weight_hr)
+        of_input[t], of_hidden[t], before = cell.slopes(F, (through, *after[1:]), step.x, step.h, step.state)
+        back = F.matmul_nd(of_hidden[t], weight_hh)
+        before = (back if before[0] is None else before[0] + back, *before[1:])
+        g_state = _replaced(F, g_state, before)
+    hidden = F.cat([step.state[0] for step in steps], 0)
+    of_x = F.cat(of_input, 0)
+    of_h = of_x if of_hidden[0] is of_input[0] else F.cat(of_hidden, 0)
+    found = _of_weights(F, F.matmul_nd, needs, of_x, of_h, input, hidden, weight_ih)
+    of_projection = None
+    if weight_hr is not None:
+        unprojected = F.cat([step.unprojected for step in steps], 0)
+        of_projection = F.matmul_nd(F.transpose(F.cat(of_output, 0), 0, 1), unprojected)
+    return (*found, of_projection), g_state
+
+
+def _of_weights(
+    F: Any, multiply: Callable, needs: tuple, of_x: Any, of_h: Any, input: Any, hidden: Any, weight_ih: Any
+) -> tuple:
+    """The gradients of the input, both weights and both biases from those of the gates: one product for all steps.
+
+    Args:
+        of_x, of_h: [rows, gates]: the gradients of the input's and the hidden state's part of the gates.
+        hidden: [rows, size]: the hidden state before each step.
+    """
+    bias_ih = F.sum_rows(of_x) if needs[3] else None
+    same = of_h is of_x and needs[3]
+    return (
+        multiply(of_x, weight_ih) if needs[0] else None,
+        multiply(F.transpose(of_x, 0, 1), input) if needs[1] else None,
+        multiply(F.transpose(of_h, 0, 1), hidden) if needs[2] else None,
+        bias_ih,
+        (bias_ih if same else F.sum_rows(of_h)) if needs[4] else None,
+    )
+
+
+# -- kernels for whole layers ------------------------------------------------------------------------------------------
+
+
+_GATE_WORK = 8  # for an element of the gates, see kernels.takes
+
+
+def _gates(input: Array, weight_ih: Array, *rest: Any) -> int:
+    """How many elements the gates of all steps have."""
+    return len(input) * len(weight_ih)
+
+
+def _forward(mode: str, input: Array, weights: tuple, state: tuple, counts: tuple, reverse: bool) -> Any:
+    """The output, the state at the end, and what backward needs: the gates after activation and `memory`."""
+    weight_ih, weight_hh, bias_ih, bias_hh = weights
+    if len(counts) < 2 or not _dense(input.dtype, *weights, *state):
+        return NotImplemented
+    gates = _product(input, weight_ih.T, bias_ih)
+    state = tuple(s.copy() for s in state)
+    keeps = mode in ("LSTM", "GRU")
+    out, memory = (numpy.empty((len(gates), state[0].shape[1]), gates.dtype) if keeps else gates for _ in range(2))
+    bias = numpy.empty(0, gates.dtype) if bias_hh is None else bias_hh
+    kernel = sources.recurrent.forward(gates.dtype)
+    kind = getattr(sources.recurrent, mode)
+    kernel(kind, weight_hh, *_places(counts), reverse, bias, gates, state[0], state[-1], out, memory)
+    return out, state, (gates, memory)
+
+
+def _backward(
+    mode: str, g: tuple, needs: tuple, input: Array, weights: tuple, state: tuple, out: Array, gates: Any, memory: Any,
+    counts: tuple, reverse: bool,
+) -> Any:  # fmt: skip
+    """Gradients of the input, the weights and the state."""
+    if gates is None:
+        return NotImplemented
+    g = tuple(map(numpy.ascontiguousarray, g))
+    weight_ih, weight_hh = weights[:2]
+    hidden = _before(state[0], out, counts, reverse)
+    before = _before(state[1], memory, counts, reverse) if mode == "LSTM" else hidden
+    g_state = tuple(x.copy() for x in g[1:])
+    slopes = numpy.empty_like(gates)
+    from_input = numpy.empty_like(gates) if mode == "GRU" else slopes
+    kernel = sources.recurrent.backward(gates.dtype)
+    kernel(
+        getattr(sources.recurrent, mode), weight_hh, *_places(counts), reverse, g[0], gates, memory, before,
+        g_state[0], g_state[-1], slopes, from_input,
+    )  # fmt: skip
+    return _of_weights(RAW_NUMPY, _product, needs, from_input, slopes, input, hidden, weight_ih), g_state
+
+
+def _product(a: Array, b: Array, bias: Any = None) -> Array:
+    """a @ b + bias, whose bits do not depend on the number of threads."""
+    out = multiplying.product(a, b, bias, least=multiplying.BLAS_THREADS)
+    if out is NotImplemented:
+        out = a.dot(b)
+        if bias is not None:
+            out += bias
+    return out
+
+
+def _dense(dtype: Any, *arrays: Any) -> bool:
+    return all(x is None or (x.dtype is dtype and x.flags.c_contiguous) for x in arrays)
+
+
+def _places(counts: tuple) -> tuple[Array, Array]:
+    """The number of rows of each step, and the first of them."""
+    counts = numpy.array(counts)
+    return counts, numpy.cumsum(counts) - counts
+
+
+def _before(first: Array, rows: Array, counts: tuple, reverse: bool) -> Array:
+    """A state before each step, from the one at the beginning and those after each step."""
+    found: list = [None] * len(counts)
+    state = first
+    for t, start, n in _order(counts, reverse):
+        found[t] = (state[:n],) if n <= len(state) else (state, first[len(state) : n])
+        state = rows[start : start + n]
+    return numpy.concatenate([part for parts in found for part in parts])
+
+
+@compiled(lstm_layer, _GATE_WORK, _gates)
+def _compiled_lstm_layer(
+    input: Array, weight_ih: Array, weight_hh: Array, bias_ih: Any, bias_hh: Any, weight_hr: Any, h: Array, c: Array,
+    counts: tuple, reverse: bool = False,
+) -> Any:  # fmt: skip
+    if weight_hr is not None:
+        return NotImplemented
+    found = _forward("LSTM", input, (weight_ih, weight_hh, bias_ih, bias_hh), (h, c), counts, reverse)
+    if found is NotImplemented:
+        return found
+    out, state, kept = found
+    return out, *state, *kept
+
+
+@lstm_layer.fused_vjp("cpu", lambda g: takes(g[0], 4 * _GATE_WORK))
+def _compiled_lstm_layer_vjp(
+    xp: Any, g: tuple, needs: tuple, input: Array, weight_ih: Array, weight_hh: Array, bias_ih: Any, bias_hh: Any,
+    h: Array, c: Array, out: Array, gates: Any, memory: Any, counts: tuple, reverse: bool,
+) -> Any:  # fmt: skip
+    weights = weight_ih, weight_hh, bias_ih, bias_hh
+    found = _backward("LSTM", g, needs, input, weights, (h, c), out, gates, memory, counts, reverse)
+    return found if found is NotImplemented else (*found[0], None, *found[1])
+
+
+@compiled(rnn_layer, _GATE_WORK, _gates)
+def _compiled_rnn_layer(
+    input: Array, weight_ih: Array, weight_hh: Array, bias_ih: Any, bias_hh: Any, h: Array, mode: str, counts: tuple,
+    reverse: bool = False,
+) -> Any:  # fmt: skip
+    found = _forward(mode, input, (weight_ih, weight_hh, bias_ih, bias_hh), (h,), counts, reverse)
+    if found is NotImplemented:
+        return found
+    out, state, kept = found
+    return out, *state, *kept
+
+
+@rnn_layer.fused_vjp("cpu", lambda g: takes(g[0], 4 * _GATE_WORK))
+def _compiled_rnn_layer_vjp(
+    xp: Any, g: tuple, needs: tuple, input: Array, weight_ih: Array, weight_hh: Array, bias_ih: Any, bias_hh: Any,
+    h: Array, out: Array, gates: Any, memory: Any, mode: str, counts: tuple, reverse: bool,
+) -> Any:  # fmt: skip
+    weights = weight_ih, weight_hh, bias_ih, bias_hh
+    found = _backward(mode, g, needs, input, weights, (h,), out, gates, memory, counts, reverse)
+    return found if found is NotImplemented else (*found[0], *found[1])

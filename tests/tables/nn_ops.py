@@ -511,9 +511,73 @@ def gru_gates(from_input, from_hidden, hidden):
     return (1 - z) * np.tanh(xn + sigmoid(xr + hr) * hn) + z * hidden
 
 
+def sweep(step, input, weights, state, counts, reverse):
+    """Each sequence on its own: rows of `step` are those of all sequences that are so long, one below the other."""
+    weight_ih, weight_hh, bias_ih, bias_hh = (w if w is not None else 0.0 for w in weights)
+    starts = np.cumsum(counts) - counts
+    out, final = {}, []
+    for sequence in range(counts[0]):
+        rows = [start + sequence for start, n in zip(starts, counts, strict=True) if sequence < n]
+        now = tuple(s[sequence] for s in state)
+        for row in reversed(rows) if reverse else rows:
+            now = step(weight_ih @ input[row] + bias_ih, weight_hh @ now[0] + bias_hh, now)
+            out[row] = now[0]
+        final.append(now)
+    return np.stack([out[row] for row in range(sum(counts))]), *(np.stack(s) for s in zip(*final, strict=True))
+
+
+def lstm_layer(input, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, h, c, counts, reverse=False):
+    def step(x, y, state):
+        h, c = lstm_gates(x + y, state[1])
+        return (h if weight_hr is None else weight_hr @ h), c
+
+    return sweep(step, input, (weight_ih, weight_hh, bias_ih, bias_hh), (h, c), counts, reverse)
+
+
+def rnn_layer(input, weight_ih, weight_hh, bias_ih, bias_hh, h, mode, counts, reverse=False):
+    steps = {
+        "GRU": lambda x, y, state: (gru_gates(x, y, state[0]),),
+        "RNN_TANH": lambda x, y, state: (np.tanh(x + y),),
+        "RNN_RELU": lambda x, y, state: (np.maximum(x + y, 0),),
+    }
+    return sweep(steps[mode], input, (weight_ih, weight_hh, bias_ih, bias_hh), (h,), counts, reverse)
+
+
+def _weights(gates, features, size, hidden=None):
+    hidden = hidden or size
+    return rnd(gates * size, features), rnd(gates * size, hidden), rnd(gates * size), rnd(gates * size)
+
+
 CELLS = [
     Op("lstm_gates", [S(rnd(2, 12), rnd(2, 3)), S(rnd(4), rnd(1))], lstm_gates, internal=True),
     Op("gru_gates", [S(rnd(2, 9), rnd(2, 9), rnd(2, 3)), S(rnd(3), rnd(3), rnd(1))], gru_gates, internal=True),
+    Op(
+        "lstm_layer",
+        [
+            S(rnd(6, 2), *_weights(4, 2, 3), None, rnd(3, 3), rnd(3, 3), (3, 2, 1)),
+            S(rnd(6, 2), *_weights(4, 2, 3), None, rnd(3, 3), rnd(3, 3), (3, 2, 1), True),
+            S(rnd(4, 2), *_weights(4, 2, 3)[:2], None, None, None, rnd(2, 3), rnd(2, 3), (2, 2)),
+            S(rnd(3, 2), *_weights(4, 2, 3, 2), rnd(2, 3), rnd(2, 2), rnd(2, 3), (2, 1)),
+            S(rnd(2, 2), *_weights(4, 2, 3), None, rnd(2, 3), rnd(2, 3), (2,)),
+        ],
+        lstm_layer,
+        internal=True,
+        fused=True,
+    ),
+    Op(
+        "rnn_layer",
+        [
+            *(
+                S(rnd(6, 2), *_weights(gates, 2, 3), rnd(3, 3), mode, (3, 2, 1), reverse)
+                for mode, gates in (("GRU", 3), ("RNN_TANH", 1), ("RNN_RELU", 1))
+                for reverse in (False, True)
+            ),
+            S(rnd(2, 2), *_weights(3, 2, 2)[:2], None, None, rnd(1, 2), "GRU", (1, 1)),
+        ],
+        rnn_layer,
+        internal=True,
+        fused=True,
+    ),
 ]
 
 ROWS = [*WINDOWS, *NORMALIZATIONS, *ACTIVATIONS, *MAPS, *LOSSES, *CELLS]
