@@ -107,6 +107,12 @@ class Record(NamedTuple):
     timeout: float
     entries: list[Entry]
 
+    def has_come(self, wait: Entry) -> bool:
+        """Whether the rank has made the call in which another waits."""
+        if wait.peer != -1:
+            return False  # a message leaves no trace on the other side
+        return any(entry.group == wait.group and entry.number >= wait.number for entry in self.entries)
+
     def running(self) -> Entry | None:
         """The collective that the rank is in: of several, in several threads, the one that was called first."""
         return next((entry for entry in self.entries if not entry.end), None)

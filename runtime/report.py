@@ -85,7 +85,7 @@ def _waits_for_the_gone(folder: str, wait: Entry) -> bool:
         path = recorder.path_of(folder, rank)
         if recorder.is_gone(path):
             with contextlib.suppress(OSError):
-                if not _has_come(recorder.read(path), wait):
+                if not recorder.read(path).has_come(wait):
                     return True
     return False
 
@@ -148,13 +148,7 @@ def _who(rank: int, missing: list[int]) -> str:
 
 def _missing(sights: Mapping[int, Sight], wait: Entry) -> list[int]:
     """Members that have not made the call."""
-    return [rank for rank in wait.members if rank not in sights or not _has_come(sights[rank].record, wait)]
-
-
-def _has_come(record: Record, wait: Entry) -> bool:
-    if wait.peer != -1:
-        return False  # a message leaves no trace on the other side
-    return any(entry.group == wait.group and entry.number >= wait.number for entry in record.entries)
+    return [rank for rank in wait.members if rank not in sights or not sights[rank].record.has_come(wait)]
 
 
 def _roots(sights: Mapping[int, Sight], wait: Entry, missing: list[int]) -> list[int]:
@@ -231,7 +225,7 @@ def _look(records: Mapping[int, Record], folder: str, resume: bool) -> dict[int,
     before = {rank: _size(file) for rank, file in files.items()}
     asked = set()
     for rank, record in records.items():
-        if states[rank] not in ("", "Z"):
+        if states[rank] not in ("", "Z") and not record.ended:  # who is about to end would die of the signal
             with contextlib.suppress(OSError):
                 os.kill(record.pid, recorder.STACKS_SIGNAL)
                 if states[rank] == "T" and resume:

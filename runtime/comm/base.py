@@ -30,6 +30,7 @@ from .arguments import (
     restore,
     unpack,
 )
+from .deadlock import failures
 from .device_calls import DeviceCalls
 from .mover import Mover
 from .reduction import ReduceOp
@@ -372,12 +373,14 @@ class Comm(Mover):
                 self._devices = DeviceCalls(self, outputs)
             return self._devices.run(lambda: self._perform(call, act, takes_tag, line), call, line, outputs, async_op)
         if self._courier is None:
-            self._courier = Courier(f"{self.backend} collectives of rank {self.rank}")
+            self._courier = Courier(f"paceline {self.backend} collectives of rank {self.rank}")
         return self._courier.post(outputs, lambda: self._perform(call, act, takes_tag, line))
 
     @timeline.traced("collective", lambda self, call, *others: str(call))
     def _perform(self, call: Call, act: Callable[..., Any], takes_tag: bool, line: str | None) -> None:
         """Check and run one collective. All of them pass here, in the communicator's order, but for prepared ones."""
+        if failures:
+            raise failures[0]
         self._calls += 1
         self._call = call
         recorder = self._recorder

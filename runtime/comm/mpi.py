@@ -6,9 +6,10 @@ import contextlib
 import importlib
 import mmap
 import os
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from ..shareable import pages_of
 from ..world import World
 from . import messages
 from .base import Comm
+from .deadlock import Lookout, failures
 from .reduction import ReduceOp, divide, is_half
 from .region import Region
 from .signature import call_of, reduction_of, user_line
@@ -29,6 +31,8 @@ PIECE_BYTES = 16 << 20
 
 # Below, the rounds through shared memory cost more than MPI's own way through all ranks.
 HIERARCHY_BYTES = 64 << 10
+
+T = TypeVar("T")
 
 # Names in mpi4py.MPI, whose sums, maxima and bitwise operations take no booleans.
 _OPS = {
@@ -67,7 +71,7 @@ class MpiComm(Comm):
         # A duplicate, so that the user's own calls on `comm` cannot be mistaken for ours.
         self._comm = comm.Dup()
         # Ranks on one machine share memory; of several machines, each slice of it is reduced by ranks of its own.
-        self._window, self._across = _open_window(mpi, self._comm)
+        self._window, self._across = _open_window(mpi, self._comm, self._lookout())
         self._sent = np.empty(2, np.int64)
         self._seen = np.empty(2, np.int64)
         # Made once: describing a buffer to mpi4py costs more than the message.
@@ -160,6 +164,8 @@ class MpiComm(Comm):
 
         def perform(array: np.ndarray) -> None:
             nonlocal entry
+            if failures:
+                raise failures[0]
             self._calls = number = self._calls + 1
             word = show(digest ^ number, array)
             entry = note(number)  # while the word travels
@@ -210,6 +216,12 @@ class MpiComm(Comm):
 
     def _irecv(self, array: Array, src: int | None, tag: int) -> Receipt:
         return messages.irecv(self._mpi, self._comm, array, src, tag, self._recorded("recv", src, tag))
+
+    def _lookout(self) -> Callable[[float], None]:
+        """What ends a wait in vain."""
+        if self._recorder is None:
+            return lambda seconds: None
+        return Lookout(self._recorder, self.ranks[self.rank]).look
 
     def _recorded(self, kind: str, peer: int | None, tag: int) -> AbstractContextManager[None]:
         """What records that this rank waits for a message to pass."""
@@ -267,7 +279,7 @@ def split_by_machine(mpi: Any, comm: Any) -> Any:
     return comm.Split_type(mpi.COMM_TYPE_SHARED)
 
 
-def _open_window(mpi: Any, comm: Any) -> tuple[Window | None, Any]:
+def _open_window(mpi: Any, comm: Any, look: Callable[[float], None]) -> tuple[Window | None, Any]:
     """The memory that this rank shares with others of its machine, where there are any, and who else has its slice.
 
     Returns:
@@ -285,25 +297,46 @@ def _open_window(mpi: Any, comm: Any) -> tuple[Window | None, Any]:
     if node.size != comm.size:
         across = comm.Split(node.rank if node.rank < owners else mpi.UNDEFINED, comm.rank)
     crowded = len(os.sched_getaffinity(os.getppid())) < node.size
-    return Window(memory, node.rank, node.size, owners, crowded, comm.Iprobe), across
+    return Window(memory, node.rank, node.size, owners, crowded, comm.Iprobe, look), across
 
 
 def _share_memory(node: Any) -> mmap.mmap | None:
-    """Memory for a window of these ranks; it has no name that could be left behind."""
-    file = -1
-    if node.rank == 0:
-        file = os.memfd_create("paceline")
-        os.ftruncate(file, window_bytes(node.size))
-    place = node.bcast(f"/proc/{os.getpid()}/fd/{file}")
-    memory = None
-    with contextlib.suppress(OSError):  # a machine that hides processes from each other
-        if node.rank != 0:
-            file = os.open(place, os.O_RDWR)
-        memory = mmap.mmap(file, window_bytes(node.size))
+    """Memory for a window of these ranks, if they can have it; it has no name that could be left behind."""
+    nbytes = window_bytes(node.size)
+    file = _attempt(_reserve, nbytes) if node.rank == 0 else None
+    place = node.bcast(None if file is None else f"/proc/{os.getpid()}/fd/{file}")
+    if place is None:
+        return None
+    if node.rank != 0:
+        file = _attempt(os.open, place, os.O_RDWR)
+    memory = None if file is None else _attempt(mmap.mmap, file, nbytes)
     node.Barrier()  # rank 0 may not close it before the others have opened it
-    if file >= 0:
+    if file is not None:
         os.close(file)
     return memory
+
+
+def _reserve(nbytes: int) -> int:
+    """A file in memory that has all its pages: where they cannot be had later, touching one ends the process."""
+    file = os.memfd_create("paceline")
+    try:
+        os.posix_fallocate(file, 0, nbytes)
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
+def _attempt(function: Callable[..., T], *arguments: Any) -> T | None:
+    """What the function returns, or None with a warning: limits on memory, processes hidden from each other."""
+    try:
+        return function(*arguments)
+    except OSError as error:
+        warnings.warn(
+            f"the ranks of this machine cannot share memory ({error}); collectives go through MPI, which is slower",
+            stacklevel=2,
+        )
+        return None
 
 
 def _unlink_shared_memory() -> None:

@@ -22,6 +22,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..shareable import Pages
+from .deadlock import FIRST_LOOK_SECONDS
 from .reduction import ReduceOp, combine, combiner
 from .region import Region, open_pages
 
@@ -41,6 +42,7 @@ _SPINS = 300  # looks at a word before the core is offered to others
 _GLANCES = 20  # looks before waiting is worth a note
 _PATIENCE_SECONDS = 0.05  # afterwards a waiting rank sleeps, since it waits for more than a message
 _SLEEP_SECONDS = 1e-4
+_LOOK_SECONDS = 0.25
 
 Show = Callable[[int, np.ndarray], int]
 SumUp = Callable[[int, np.ndarray], bool]
@@ -48,7 +50,7 @@ Wait = Callable[[memoryview, int, int], bool]
 
 
 def window_bytes(size: int) -> int:
-    """Bytes that `size` ranks share; pages that nobody touches cost nothing."""
+    """Bytes that `size` ranks share."""
     return _header_bytes(size) + size * _SLOTS * TILE_BYTES
 
 
@@ -62,6 +64,7 @@ class Window:
         owners: how many of them, the first ones, sum slices of large arrays.
         crowded: whether they have fewer cores than ranks, so that waiting must not hold on to one.
         progress: called while waiting; it must let other threads run, and messages under way go on.
+        look: called with the seconds of a long wait, time and again; it may raise what ends the wait.
     """
 
     def __init__(
@@ -72,12 +75,14 @@ class Window:
         owners: int,
         crowded: bool,
         progress: Callable[[], object],
+        look: Callable[[float], None],
     ) -> None:
         self.rank = rank
         self.size = size
         self._owners = owners
         self._memory = memory
         self._progress = progress
+        self._look = look
         self._spins = 1 if crowded else _SPINS
         words = memoryview(memory).cast("Q")
         stride = _LINE_BYTES // 8
@@ -281,13 +286,17 @@ class Window:
         for _ in range(self._spins):
             if words[other] >> _TAG_BITS == step:
                 return words[other] == word
-        start = time.monotonic()
+        start, next_look = time.monotonic(), FIRST_LOOK_SECONDS
         while words[other] >> _TAG_BITS != step:
             self._progress()
-            if time.monotonic() - start > _PATIENCE_SECONDS:
-                time.sleep(_SLEEP_SECONDS)
-            else:
+            waited = time.monotonic() - start
+            if waited < _PATIENCE_SECONDS:
                 os.sched_yield()
+                continue
+            time.sleep(_SLEEP_SECONDS)
+            if waited > next_look:
+                next_look = waited + _LOOK_SECONDS
+                self._look(waited)
         return words[other] == word
 
 

@@ -1,0 +1,144 @@
+"""The memory that ranks of a machine share: if things go wrong, nobody waits there for ever, and nothing is left."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+from tables.comms import finish_job
+
+from paceline.launch import leftovers
+from paceline.launch.mpi import LaunchError, find_mpiexec
+
+try:
+    MPIEXEC = find_mpiexec()
+except LaunchError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+LAUNCHERS = {
+    "paceline run": [sys.executable, "-m", "paceline", "run", "-n", "3"],
+    "mpiexec": MPIEXEC.command(3, [sys.executable]),
+}
+every_launcher = pytest.mark.parametrize("command", LAUNCHERS.values(), ids=LAUNCHERS.keys())
+
+
+def run(command, program, tmp_path):
+    """Run the job; give how it ended, and the lines of its program by the words that mark them."""
+    path = tmp_path / "train.py"
+    path.write_text(program)
+    done = finish_job([*command, str(path)], timeout=30)
+    lines = program.splitlines()
+    return done, {line.split("# ")[1]: f"{path}:{n}" for n, line in enumerate(lines, 1) if "# " in line}
+
+
+KILLED = """
+import os, threading
+import numpy as np
+from paceline.runtime.comm import world_comm
+comm = world_comm()
+array = np.ones({size}, np.float32)
+if comm.rank == 1:
+    threading.Timer({seconds}, os.kill, (os.getpid(), 9)).start()
+while True:
+    comm.all_reduce(array, "max")
+"""
+
+
+@every_launcher
+@pytest.mark.parametrize(("size", "seconds"), [(10, 0.11), (2_000_000, 0.13)], ids=["small", "tiles"])
+def test_a_kill_amid_the_windows_traffic(command, size, seconds, tmp_path):
+    before = leftovers.shared_memory()
+    done, _ = run(command, KILLED.format(size=size, seconds=seconds), tmp_path)
+    assert done.returncode != 0
+    if "paceline" in command:
+        assert done.returncode == 128 + signal.SIGKILL
+        assert "paceline run: rank 1 died of SIGKILL, " in done.stderr
+    left = leftovers.shared_memory() - before
+    assert left == leftovers._mapped(left)  # by other jobs
+    assert not [name for name in os.listdir("/dev/shm") if name.startswith("paceline")]
+
+
+NO_MEMORY = """
+import resource
+import numpy as np
+from paceline.runtime.comm import world_comm
+comm = world_comm()
+if comm.rank == 0:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, -1))  # less than a window
+part = comm.split(0)
+for size in (10, 100_000):
+    array = np.full(size, part.rank + 1.0)
+    part.all_reduce(array)
+    assert (array == 6).all()
+assert part.share(array) is None
+print("summed without")
+"""
+
+
+def test_ranks_that_cannot_share_memory_use_mpi_and_say_so(tmp_path):
+    done, _ = run(LAUNCHERS["mpiexec"], NO_MEMORY, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("summed without") == 3
+    assert done.stderr.count("UserWarning: the ranks of this machine cannot share memory (") == 1
+
+
+CROSSED = """
+import threading, time
+import numpy as np
+from paceline.runtime.comm import CollectiveMismatchError, window, world_comm
+window.FIRST_LOOK_SECONDS = 0.2
+world = world_comm()
+part = world.group([0, 1])
+try:
+    if world.rank == 0:
+        part.all_reduce(np.ones(3))  # part
+    elif world.rank == 1:
+        world.all_reduce(np.ones(4))  # world
+    else:
+        time.sleep({late})
+        world.broadcast(np.ones(5))  # late
+except CollectiveMismatchError as error:
+    print(error)
+    time.sleep(1.5)  # another rank's end would end this one
+"""
+
+
+@every_launcher
+@pytest.mark.parametrize("late", [0, 0.8], ids=["waiting", "late"])
+def test_ranks_in_different_groups_get_the_same_exception(command, late, tmp_path):
+    start = time.monotonic()
+    done, places = run(command, CROSSED.format(late=late), tmp_path)
+    assert time.monotonic() - start < 20  # of a timeout of ten minutes
+    expected = [
+        "the ranks wait for each other in different groups, and would for ever:",
+        f"  rank 0: #1 all_reduce(float64 [3], op=sum) at {places['part']} in the group of ranks 0-1",
+        f"  rank 1: #2 all_reduce(float64 [4], op=sum) at {places['world']} in the group of ranks 0-2",
+        f"  rank 2: #2 broadcast(float64 [5], root=0) at {places['late']} in the group of ranks 0-2",
+    ]
+    for line in expected[:-1] if late else expected:
+        assert done.stdout.count(line) == 3, done.stdout + done.stderr
+
+
+PATIENT = """
+import threading, time
+import numpy as np
+from paceline.runtime.comm import deadlock, window, world_comm
+window.FIRST_LOOK_SECONDS = window._LOOK_SECONDS = 0.1
+world = world_comm()
+part = world.group([0, 1])
+if world.rank == 0:
+    part.barrier()
+    world.barrier()
+else:
+    if world.rank == 1:  # the call comes from a thread of the user's
+        threading.Thread(target=lambda: (time.sleep(1), part.barrier())).start()
+    world.barrier()
+print("through")
+"""
+
+
+def test_a_call_that_may_come_from_another_thread_is_waited_for(tmp_path):
+    done, _ = run(LAUNCHERS["mpiexec"], PATIENT, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("through") == 3
