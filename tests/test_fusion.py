@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import paceline as torch
+from paceline.runtime import buffers
 from paceline.tensor import kernels
 from paceline.tensor.ops import chains
 
@@ -227,3 +228,26 @@ def test_without_the_kernels_what_was_not_kept_is_computed_again(monkeypatch):
         found.append(bits([y, x.grad, row.grad]))
         x.grad = row.grad = None
     assert found[0] == found[1]
+
+
+def test_large_arrays_are_used_again_only_if_nobody_has_them(monkeypatch):
+    monkeypatch.setattr(buffers, "_LEAST", 0)
+    monkeypatch.setattr(buffers, "_KEPT", 4 * 480)
+    monkeypatch.setattr(buffers, "_large", [])
+    float32 = np.dtype(np.float32)
+    first = buffers.empty((120,), float32)
+    place = first.ctypes.data
+    views = first[3:], memoryview(first), torch.from_numpy(first)
+    assert buffers.empty((120,), float32).ctypes.data != place
+    for view in views:
+        del first
+        first = view
+        assert buffers.empty((120,), float32).ctypes.data != place
+    del first, views, view
+    assert buffers.empty((120,), float32).ctypes.data == place
+    kept = [buffers.empty((120,), float32) for _ in range(9)]
+    assert len({array.ctypes.data for array in kept}) == 9
+    assert sum(array.nbytes for array in buffers._large) <= 4 * 480
+    del kept
+    assert buffers.empty((60, 2), float32).shape == (60, 2)
+    test_results_of_earlier_calls_do_not_change()

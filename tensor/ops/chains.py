@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy
 
 from ...autograd import fusion
+from ...runtime import buffers
 from ..kernels import sources, takes, usable
 
 __all__ = ["Chain", "repeats", "takes"]
@@ -79,11 +80,11 @@ class Chain:
                 return None
         if self.program is None:
             self.program = self._compile()
-        results = [numpy.empty(self.shape, dtype) for _ in range(self.outputs)]
+        results = [buffers.empty(self.shape, dtype) for _ in range(self.outputs)]
         steps = [itemsize if array.size == results[0].size else 0 for array in ready] + [itemsize] * self.outputs
         memory_of = sources.chains.memory_of
-        memory = numpy.array(([memory_of(array.reshape(-1)) for array in (*ready, *results)], steps))
-        sources.chains.run(self.program, memory, self.registers, results[0].size, self.tile, itemsize)
+        places = numpy.array(([memory_of(array.reshape(-1)) for array in (*ready, *results)], steps))
+        sources.chains.run(self.program, places, self.registers, results[0].size, self.tile, itemsize)
         return results
 
     def _laid_out(self, array: numpy.ndarray) -> numpy.ndarray | None:
