@@ -138,7 +138,7 @@ class Shard(LeafGroup):
             self._comm.reduce_scatter(mean[:width], body, ReduceOp.AVG)
         if self._tail.start < self._tail.stop:
             tail = flat[body.size :].copy()
-            self._comm.reduce(tail, self._comm.size - 1, ReduceOp.AVG)
+            self._comm.all_reduce(tail, ReduceOp.AVG)
             mean[width:] = tail[: mean.size - width]
         for number, start, stop, piece in self.parts:
             offset = self._ranges[number][0] - self._own.start

@@ -2,13 +2,17 @@
 
 import contextlib
 import copy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from tables import comms
 
 import paceline as torch
 from paceline import nn
 from paceline.distributed.optim import ZeroRedundancyOptimizer
+from paceline.launch.mpi import LaunchError, find_mpiexec
 from paceline.nn.parallel import DistributedDataParallel
 from paceline.optim import sharded as sharded_module
 from paceline.runtime.comm import world_comm
@@ -21,6 +25,8 @@ OPTIMIZERS = {
     "plain sgd": (torch.optim.SGD, {"lr": 0.1}),
     "nadam": (torch.optim.NAdam, {"lr": 0.01}),  # keeps a number for each parameter besides its steps
 }
+
+STAGES = [{}, {"reduce_gradients": True}, {"shard_gradients": True}]
 
 
 class Net(nn.Module):
@@ -68,7 +74,7 @@ def many_shards(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-@pytest.mark.parametrize("stage", [{}, {"reduce_gradients": True}, {"shard_gradients": True}], ids=str)
+@pytest.mark.parametrize("stage", STAGES, ids=str)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_equals_the_ordinary_optimizer(name, stage, size, many_shards):
     kind, options = OPTIMIZERS[name]
@@ -98,37 +104,48 @@ def test_equals_the_ordinary_optimizer(name, stage, size, many_shards):
     assert len({tuple(result) for result in run_threads(size, body, timeout=60)}) == 1
 
 
+def check_bits(name, stage):
+    """Those of data-parallel training on as many ranks, also with accumulated gradients, and with parameters that
+    arrive during the next forward."""
+    kind, options = OPTIMIZERS[name]
+    comm = world_comm()
+    net, other = Net(), Net()
+    plain = DistributedDataParallel(other)
+    model = net if stage else DistributedDataParallel(net)
+    optimizers = [ZeroRedundancyOptimizer(groups(net), kind, **stage, **options), kind(groups(other), **options)]
+    optimizers[0].asynchronous = True
+    for step in range(6):
+        for optimizer, module in zip(optimizers, (model, plain), strict=True):
+            optimizer.zero_grad()
+            if step % 2 and "shard_gradients" not in stage:  # which adds up averages in another order
+                with contextlib.nullcontext() if module is net else module.no_sync():
+                    loss(module, batch(step + 10, comm)[1], step).backward()
+            loss(module, batch(step, comm)[1], step).backward()
+            optimizer.step()
+        if stage == {"shard_gradients": True}:
+            assert all(p.grad is None for p in net.parameters())
+        if step == 3:  # while parameters are arriving
+            net.load_state_dict(copy.deepcopy(net).state_dict())
+        for (key, a), b in zip(net.named_parameters(), other.parameters(), strict=True):
+            assert a.detach().numpy().tobytes() == b.detach().numpy().tobytes(), key
+            assert type(a) is nn.Parameter
+
+
 @pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("stage", [{}, {"reduce_gradients": True}, {"shard_gradients": True}], ids=str)
+@pytest.mark.parametrize("stage", STAGES, ids=str)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_has_the_bits_of_data_parallel_training(name, stage, size, many_shards):
-    """On as many ranks; also with accumulated gradients, and with parameters that arrive during the next forward."""
-    kind, options = OPTIMIZERS[name]
+    run_threads(size, lambda: check_bits(name, stage), timeout=60)
 
-    def body():
-        comm = world_comm()
-        net, other = Net(), Net()
-        plain = DistributedDataParallel(other)
-        model = net if stage else DistributedDataParallel(net)
-        optimizers = [ZeroRedundancyOptimizer(groups(net), kind, **stage, **options), kind(groups(other), **options)]
-        optimizers[0].asynchronous = True
-        for step in range(6):
-            for optimizer, module in zip(optimizers, (model, plain), strict=True):
-                optimizer.zero_grad()
-                if step % 2 and "shard_gradients" not in stage:  # which adds up averages in another order
-                    with contextlib.nullcontext() if module is net else module.no_sync():
-                        loss(module, batch(step + 10, comm)[1], step).backward()
-                loss(module, batch(step, comm)[1], step).backward()
-                optimizer.step()
-            if stage == {"shard_gradients": True}:
-                assert all(p.grad is None for p in net.parameters())
-            if step == 3:  # while parameters are arriving
-                net.load_state_dict(copy.deepcopy(net).state_dict())
-            for (key, a), b in zip(net.named_parameters(), other.parameters(), strict=True):
-                assert a.detach().numpy().tobytes() == b.detach().numpy().tobytes(), key
-                assert type(a) is nn.Parameter
 
-    run_threads(size, body, timeout=60)
+def test_mpi():
+    try:
+        mpiexec = find_mpiexec()
+    except LaunchError as error:
+        pytest.skip(str(error))
+    job = comms.finish_job(mpiexec.command(3, [sys.executable, str(Path(__file__))]), timeout=120)
+    assert job.returncode == 0, job.stderr
+    assert job.stdout.count("all bits are equal") == 3
 
 
 def test_divided_gradients_accumulate(many_shards):
@@ -262,3 +279,11 @@ def test_bad_input():
 
     with pytest.raises(RuntimeError, match=r"group 0: lr=1.1 on rank 1, group 0: lr=0.1 on rank 0"):
         run_threads(2, different)
+
+
+if __name__ == "__main__":
+    sharded_module._SHARD_BYTES = 512
+    for name in OPTIMIZERS:
+        for stage in STAGES:
+            check_bits(name, stage)
+    print("all bits are equal")

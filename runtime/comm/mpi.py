@@ -20,7 +20,7 @@ from ..world import World
 from . import messages
 from .base import Comm
 from .deadlock import Lookout, failures
-from .reduction import ReduceOp, divide, is_half
+from .reduction import ReduceOp, combine, divide, is_half
 from .region import Region
 from .signature import call_of, reduction_of, user_line
 from .window import SUPPORTED, Window, window_bytes
@@ -194,11 +194,11 @@ class MpiComm(Comm):
 
     def _reduce_scatter(self, flat: np.ndarray, rows: np.ndarray, op: ReduceOp) -> None:
         def call(send: np.ndarray, recv: np.ndarray) -> None:
-            self._comm.Reduce_scatter_block(send, recv, self._op(op, flat))
+            parts = np.empty_like(send)
+            self._comm.Alltoall(send.view(np.uint8), parts.view(np.uint8))
+            combine(op, list(parts), recv[0])  # in rank order, which MPI does not promise
 
-        total = _widened(flat)
-        self._by_columns(call, rows.astype(total.dtype, copy=False), total[None])
-        self._finish_reduction(op, total, flat)
+        self._by_columns(call, rows, flat[None])
 
     def _all_to_all(self, out_rows: np.ndarray, in_rows: np.ndarray) -> None:
         self._by_columns(self._comm.Alltoall, in_rows.view(np.uint8), out_rows.view(np.uint8))

@@ -323,6 +323,12 @@ def check_large_reductions(comm: Comm, exactly: bool = False) -> None:
             expected = (functools.reduce(np.add, [part.astype(np.float32) for part in parts]) / comm.size).astype(dtype)
             np.testing.assert_allclose(array, expected, rtol=2e-3, atol=0 if exactly else np.finfo(dtype).eps)
             assert not exactly or array.tobytes() == expected.tobytes()
+            width = size // comm.size
+            part = np.empty(width, dtype)
+            comm.reduce_scatter(part, parts[comm.rank][: width * comm.size], ReduceOp.AVG)
+            own = expected[width * comm.rank :][:width]
+            np.testing.assert_allclose(part, own, rtol=2e-3, atol=0 if exactly else np.finfo(dtype).eps)
+            assert not exactly or part.tobytes() == own.tobytes()
             assert len(set(comm.all_gather_object(array.tobytes()))) == 1
 
 
