@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from . import plot
+from .allreduce import allreduce
 from .predict import predict
 from .quantities import RankCounts, check_writable, show
 from .training import BATCHES, train
@@ -19,9 +20,10 @@ _GOOD_EFFICIENCY = 0.9
 
 @click.group()
 def bench() -> None:
-    """Measure and predict data-parallel training."""
+    """Measure communication, and measure and predict data-parallel training."""
 
 
+bench.add_command(allreduce)
 bench.add_command(predict)
 
 _model = click.option("--model", type=click.Choice(list(BATCHES)), default="mlp", show_default=True)

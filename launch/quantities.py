@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
+BYTES = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 BYTES_PER_SECOND = {
     **{f"{prefix}B/s": scale for prefix, scale in (("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12))},
     **{f"{prefix}bit/s": scale / 8 for prefix, scale in (("M", 1e6), ("G", 1e9), ("T", 1e12))},
@@ -56,6 +57,33 @@ class RankCounts(click.ParamType):
             while match[2] and 2 * count <= int(match[2]):
                 counts.add(count := 2 * count)
         return sorted(counts)
+
+
+class Sizes(click.ParamType):
+    """`1KiB,1MiB`, or `1KiB..256MiB` for a size and its doubles up to the other; gives bytes in ascending order."""
+
+    name = "sizes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):
+            return value
+        sizes: set[int] = set()
+        for part in value.split(","):
+            bounds = [re.fullmatch(r" *([1-9][0-9]{0,8}) *([KMG]i)?B *", bound) for bound in part.split("..")]
+            numbers = [int(each[1]) * BYTES[each[2] or ""] for each in bounds if each is not None]
+            if len(numbers) != len(bounds) or len(numbers) > 2 or numbers[-1] < numbers[0]:
+                self.fail(f"{value!r} is no list of sizes like 1KiB,1MiB or 1KiB..256MiB.")
+            size = numbers[0]
+            while size <= numbers[-1]:
+                sizes.add(size)
+                size *= 2
+        return sorted(sizes)
+
+
+def size_text(nbytes: int) -> str:
+    """A number of bytes with the largest unit that divides it."""
+    unit = max((each for each in BYTES if nbytes % BYTES[each] == 0), key=BYTES.__getitem__)
+    return f"{nbytes // BYTES[unit]} {unit}B"
 
 
 def show(figures: object, json_path: str | None, page: str) -> None:

@@ -1,4 +1,4 @@
-"""Starting the training jobs that `paceline bench` measures."""
+"""Starting the jobs that `paceline bench` measures."""
 
 from __future__ import annotations
 
@@ -29,8 +29,13 @@ def train(size: int, model: str, batch: int, steps: int, threads: int | None = N
     Raises:
         LaunchError: the job fails; what it wrote on stderr has been shown.
     """
-    task = {"model": model, "batch": batch, "steps": steps, "progress": sys.stderr.isatty()}
-    command = [sys.executable, "-m", "paceline", "run", "-n", str(size), "-m", "paceline._bench", json.dumps(task)]
+    return run_job(size, "paceline._bench", {"model": model, "batch": batch, "steps": steps}, threads)
+
+
+def run_job(size: int, module: str, task: dict[str, Any], threads: int | None = None) -> Any:
+    """What a module says as JSON in its last line when `size` ranks run it; its argument is the task, as JSON."""
+    task = task | {"progress": sys.stderr.isatty()}
+    command = [sys.executable, "-m", "paceline", "run", "-n", str(size), "-m", module, json.dumps(task)]
     environment = dict(os.environ)
     if threads is not None:
         environment |= dict.fromkeys((*world.THREAD_VARIABLES, "NUMBA_NUM_THREADS"), str(threads))
@@ -38,5 +43,5 @@ def train(size: int, model: str, batch: int, steps: int, threads: int | None = N
         command, env=environment, stdout=subprocess.PIPE, text=True, check=False, preexec_fn=die_with_parent
     )
     if done.returncode:
-        raise LaunchError(f"the training job of {size} ranks ended with exit code {done.returncode}")
+        raise LaunchError(f"the job of {size} ranks ended with exit code {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
