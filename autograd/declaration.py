@@ -27,7 +27,7 @@ _NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "x": "input", "x1": "input
 recorders: list[Callable] = []  # while there is one, every operation is shown to the interceptors; see recording
 _bodies_kept = threading.Lock()
 
-LARGE = 1 << 17  # elements; from here on two threads are quicker than one at arithmetic on two arrays
+LARGE = 1 << 16  # elements; from here on two threads are quicker than one at arithmetic on two arrays
 
 registry: dict[str, Any] = {}  # name -> the public function of each primitive
 

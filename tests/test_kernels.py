@@ -180,3 +180,18 @@ def test_large_arithmetic_equals_numpy_to_the_bit(name, dtype):
     x = random.uniform(-2, 2, (500, 300)).astype(dtype)
     for pair in ((x, 1.5), (1.5, x), (x.T, 3), (x.T, x.T), (x.T, x.reshape(300, 500)), (x[:, ::-1], x), (x[::2], 2)):
         compare(*pair)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_large_powers_and_choices_equal_numpy(dtype):
+    random = np.random.default_rng(0)
+    x, y = random.uniform(-2, 2, (2, 500, 300)).astype(dtype)
+    x.flat[::7], x.flat[1::7], x.flat[2::7] = np.nan, np.inf, 0
+    a, b, mask = (paceline.from_numpy(v) for v in (x, y, x > y))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for exponent, expected in ((2, x * x), (3, x**3), (-1, 1 / x), (0.5, np.sqrt(x)), (-0.5, 1 / np.sqrt(x))):
+            np.testing.assert_allclose((a**exponent).numpy(), expected, rtol=4 * np.finfo(dtype).eps)
+    for first, second in ((a, b), (a, 0.5), (0.5, b), (a.T.contiguous().T, b), (a[:1], b), (a, b[:, :1])):
+        arrays = [v.numpy() if isinstance(v, paceline.Tensor) else dtype(v) for v in (first, second)]
+        found = paceline.where(mask, first, second).numpy()
+        np.testing.assert_array_equal(found, np.where(x > y, *arrays), strict=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy
 
-LEAST_SIZE = 1 << 14  # elements; for fewer NumPy is as quick as waking a second thread
+LEAST_SIZE = 1 << 14  # elements; for fewer NumPy is as quick, and a small model need not load Numba
 
 _FLOATS = frozenset((numpy.dtype(numpy.float32), numpy.dtype(numpy.float64)))
 
@@ -39,9 +39,13 @@ class _Sources:
 sources = _Sources()
 
 
-def usable() -> bool:
-    """Whether kernels can be called by this thread now; loads Numba, and says so if that fails."""
-    return _loaded() and sources.compiler.ready()
+def usable(alone: bool = False) -> bool:
+    """Whether kernels can be called by this thread now; loads Numba, and says so if that fails.
+
+    Args:
+        alone: whether the next one shall use one thread only; where nobody says so, they all use all threads.
+    """
+    return _loaded() and sources.compiler.ready(alone)
 
 
 @functools.cache
@@ -56,20 +60,25 @@ def _loaded() -> bool:
     return True
 
 
-def takes(array: Any, work: int = 1, size: int | None = None) -> bool:
+# What one thread does while a second one wakes up, in elements * work. The bits of kernels do not depend on threads.
+_ALONE = 1 << 17
+
+
+def takes(array: Any, work: int = 1, size: int | None = None, light: bool = False) -> bool:
     """Whether a compiled kernel shall compute on an array: a large one of float32 or float64.
 
     Args:
         array: NumPy array.
         work: how many times more a kernel does for an element than a few additions.
         size: how many elements there are to compute, if not as many as in the array.
+        light: whether `work` says all that there is to do, so that one thread may be enough.
     """
-    size = array.size if size is None else size
-    return size * work >= LEAST_SIZE and array.dtype in _FLOATS and usable()
+    amount = (array.size if size is None else size) * work
+    return amount >= LEAST_SIZE and array.dtype in _FLOATS and usable(light and amount < _ALONE)
 
 
 def compiled(
-    primitive: Any, work: int = 1, sized_by: int | Callable[..., int] = 0
+    primitive: Any, work: int = 1, sized_by: int | Callable[..., int] = 0, light: bool = False
 ) -> Callable[[Callable], Callable]:
     """Register the decorated function as the primitive's CPU kernel for large inputs.
 
@@ -78,22 +87,23 @@ def compiled(
 
     Args:
         primitive: what to compute.
-        work: see `takes`.
+        work, light: see `takes`.
         sized_by: the number of the argument whose size decides, such as an array of indices; or a function of the
             arguments that gives the size.
     """
     counted = callable(sized_by)
 
     def register(function: Callable) -> Callable:
-        body = primitive.declaration.body
+        body = functools.partial(primitive.declaration.body, numpy)
 
         def choose(*args: Any, **named: Any) -> Any:
-            size = sized_by(*args) if counted else args[sized_by].size
-            if size * work >= LEAST_SIZE and takes(args[0], work, size):  # small inputs are spared the call
+            # as `takes` has it; small inputs are spared the call
+            amount = (sized_by(*args) if counted else args[sized_by].size) * work
+            if amount >= LEAST_SIZE and args[0].dtype in _FLOATS and usable(light and amount < _ALONE):
                 result = function(*args, **named)
                 if result is not NotImplemented:
                     return result
-            return body(numpy, *args, **named)
+            return body(*args, **named)
 
         choose.compiled = function  # type: ignore[attr-defined]  # for the tests, which compare it with the body
         primitive.kernel("cpu")(choose)
@@ -102,7 +112,7 @@ def compiled(
     return register
 
 
-def compiled_vjp(primitive: Any, work: int = 1) -> Callable[[Callable], Callable]:
+def compiled_vjp(primitive: Any, work: int = 1, light: bool = False) -> Callable[[Callable], Callable]:
     """Register the decorated function as the primitive's fused backward on the CPU for large gradients.
 
     It is called `(xp, g, needs, ...)` and may name residuals, see `fused_vjp`; where it returns NotImplemented the
@@ -110,7 +120,7 @@ def compiled_vjp(primitive: Any, work: int = 1) -> Callable[[Callable], Callable
     """
 
     def register(function: Callable) -> Callable:
-        primitive.fused_vjp("cpu", lambda g: takes(g, work))(function)
+        primitive.fused_vjp("cpu", lambda g: takes(g, work, light=light))(function)
         return function
 
     return register

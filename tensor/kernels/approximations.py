@@ -61,9 +61,9 @@ def _bits(typing_context, x):  # type: ignore[no-untyped-def]
     return result(x), generate
 
 
-def _both(make: Callable[[_Format], Callable]) -> Callable:
+def _both(make: Callable[[_Format], Callable], of: tuple = (types.float32, types.float64)) -> Callable:
     """One function for kernels from the two that `make` compiles, chosen by the type of the argument."""
-    variants = {types.float32: make(_SINGLE), types.float64: make(_DOUBLE)}
+    variants = dict(zip(of, (make(_SINGLE), make(_DOUBLE)), strict=True))
 
     def function(x: float) -> float:
         raise NotImplementedError("for compiled code only")
@@ -76,6 +76,38 @@ def _both(make: Callable[[_Format], Callable]) -> Callable:
     # its name in this module, by which Numba tells what a cached kernel was made from
     function.__name__ = function.__qualname__ = make.__name__.removeprefix("_")
     return function
+
+
+def _rank(form: _Format) -> Callable:
+    """An integer for each number, in their order, NaN above all: LLVM vectorizes the search for the largest integer,
+    and not that for the largest number."""
+    whole = form.whole
+    last = whole(whole(0).itemsize * 8 - 1)
+    magnitude, infinite = whole(numpy.iinfo(whole).max), form.real(numpy.inf).view(whole)
+
+    @_exact
+    def rank(x):  # type: ignore[no-untyped-def]
+        bits = _bits(x)
+        ordered = whole(bits ^ whole(whole(bits >> last) & magnitude))
+        return magnitude if whole(bits & magnitude) > infinite else ordered
+
+    return rank
+
+
+def _ranked(form: _Format) -> Callable:
+    """The number of a rank."""
+    whole = form.whole
+    last, magnitude = whole(whole(0).itemsize * 8 - 1), whole(numpy.iinfo(whole).max)
+
+    @_exact
+    def ranked(rank):  # type: ignore[no-untyped-def]
+        return _bits(whole(rank ^ whole(whole(rank >> last) & magnitude)))
+
+    return ranked
+
+
+rank = _both(_rank)
+ranked = _both(_ranked, of=(types.int32, types.int64))
 
 
 def _polynomial(form: _Format, coefficients: list[float]) -> Callable:

@@ -80,12 +80,12 @@ def _note_fork() -> None:
 os.register_at_fork(after_in_child=_note_fork)
 
 
-def ready() -> bool:
-    """Let this thread's kernels use as many threads as set_num_threads() said; False in a forked process.
+def ready(alone: bool) -> bool:
+    """Let this thread's kernels use as many threads as set_num_threads() said, or one; False in a forked process.
 
     There OpenMP cannot go on, and Numba would end the process.
     """
-    count = get_num_threads()
+    count = 1 if alone else get_num_threads()
     if _told.count != count:
         numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
         _told.count = count

@@ -34,6 +34,18 @@ def two(function):
 
 
 @functools.cache
+def three(function):
+    """A kernel (x, y, z, numbers, out): out = function(x, y, z, *numbers), elementwise."""
+
+    @jit
+    def loop(x, y, z, numbers, out):
+        for i in prange(out.size):
+            out[i] = function(x[i], y[i], z[i], *numbers)
+
+    return loop
+
+
+@functools.cache
 def rows(function):
     """A kernel (x, y, out): out = function(x, y) for x [n, m] and y [m]."""
 

@@ -80,6 +80,22 @@ def square_backward(g, x):
 
 
 @element
+def cube(x):
+    return x * x * x
+
+
+@element
+def cube_backward(g, x):
+    return g * (like(3, x) * (x * x))
+
+
+@element
+def root_backward(g, x):
+    """As sqrt_backward, from the input."""
+    return g * (like(0.5, x) / math.sqrt(x))
+
+
+@element
 def reciprocal(x):
     return like(1, x) / x
 
@@ -87,6 +103,17 @@ def reciprocal(x):
 @element
 def reciprocal_backward(g, out):
     return -g * (out * out)
+
+
+@element
+def absolute(x):
+    return abs(x)
+
+
+@element
+def absolute_backward(g, x):
+    """0 at 0 and at nan."""
+    return g if x > 0 else -g if x < 0 else g * like(0, g)
 
 
 @element
@@ -284,6 +311,38 @@ def divide(x, y):
 @element
 def divide_into(x, y):
     return y / x
+
+
+@element
+def quotient_backward(g, out, y):
+    """Of x / y, for y."""
+    return -g * out / y
+
+
+@element
+def where(condition, x, y):
+    return x if condition else y
+
+
+@element
+def where_or_number(condition, x, number):
+    return x if condition else number
+
+
+@element
+def number_or_where(condition, y, number):
+    return number if condition else y
+
+
+@element
+def squared_difference_backward(x, y, factor):
+    return (x - y) * factor
+
+
+@element
+def larger_share(g, x, y):
+    """The part of the gradient of the larger of two that goes to x."""
+    return g if x > y else g * like(0.5, g) if x == y else like(0, g)
 
 
 @element

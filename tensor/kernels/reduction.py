@@ -4,6 +4,9 @@ Elements are added in pieces of a fixed length, the sums of the pieces again, an
 alone, and rounding errors grow with the logarithm of the length, as in pairwise summation.
 """
 
+import numpy as np
+
+from .approximations import rank, ranked
 from .compiler import jit, prange, serial
 
 VALUE, SIZE, SQUARE = 0, 1, 2  # what is summed of each element
@@ -85,14 +88,24 @@ def along_columns(x, height, block, power, out):
 
 
 @serial
-def _keep_extreme(x, smallest, out):
+def _less(x, least):
     """A NaN replaces everything and is replaced by nothing."""
+    return x if (x < least) | (x != x) else least
+
+
+@serial
+def _greater(x, most):
+    return x if (x > most) | (x != x) else most
+
+
+@serial
+def _keep_extreme(x, smallest, out):
     if smallest:
         for j in range(x.size):
-            out[j] = x[j] if x[j] < out[j] or x[j] != x[j] else out[j]
+            out[j] = _less(x[j], out[j])
     else:
         for j in range(x.size):
-            out[j] = x[j] if x[j] > out[j] or x[j] != x[j] else out[j]
+            out[j] = _greater(x[j], out[j])
 
 
 @jit
@@ -112,14 +125,44 @@ def extremes(x, height, block, smallest, out):
 
 @jit
 def extremes_of_rows(x, smallest, out):
-    """out [rows] = the extremes of the short rows of x [rows, n]."""
+    """out [rows] = the extremes of the rows of x [rows, n]."""
     for i in prange(x.shape[0]):
         row = x[i]
-        best = row[0]
-        for j in range(row.size):
-            better = row[j] < best if smallest else row[j] > best
-            best = row[j] if better or row[j] != row[j] else best
-        out[i] = best
+        best = rank(-row[0] if smallest else row[0])
+        if smallest:
+            for j in range(row.size):
+                best = max(best, rank(-row[j]))
+        else:
+            for j in range(row.size):
+                best = max(best, rank(row[j]))
+        value = ranked(best)
+        out[i] = -value if smallest else value
+
+
+@jit
+def extremes_backward(g, x, out, gradient):
+    """Of [groups, n, width]: the gradient [groups, width] of extremes `out`, shared evenly by all that equal them."""
+    groups, n, width = x.shape
+    if width == 1:
+        for i in prange(groups):
+            row, shares, best = x[i].reshape(n), gradient[i].reshape(n), out[i, 0]
+            hits = x.dtype.type(0)
+            for j in range(n):
+                hits += x.dtype.type(row[j] == best)
+            share = g[i, 0] / hits
+            for j in range(n):
+                shares[j] = x.dtype.type(row[j] == best) * share
+    else:
+        for i in prange(groups):
+            hits = np.zeros(width, x.dtype)
+            for j in range(n):
+                for c in range(width):
+                    hits[c] += x.dtype.type(x[i, j, c] == out[i, c])
+            for c in range(width):
+                hits[c] = g[i, c] / hits[c]
+            for j in range(n):
+                for c in range(width):
+                    gradient[i, j, c] = x.dtype.type(x[i, j, c] == out[i, c]) * hits[c]
 
 
 @jit

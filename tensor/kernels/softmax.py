@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from .approximations import exp, log
+from .approximations import exp, log, rank, ranked
 from .compiler import jit, prange, serial
 
-_SIDE = 64  # maxima that are found side by side: LLVM vectorizes no other search for one, as it must respect nan
+_SIDE = 64  # columns of a job
 _JOB = 1 << 12  # elements of a job
 
 
 @serial
-def _peak(row, side):
-    """The largest element, but for nan."""
-    top = row.dtype.type(-np.inf)
-    whole = row.size // _SIDE * _SIDE
-    if whole:
-        for j in range(_SIDE):
-            side[j] = top
-        for start in range(0, whole, _SIDE):
-            for j in range(_SIDE):
-                side[j] = row[start + j] if row[start + j] > side[j] else side[j]
-        for j in range(_SIDE):
-            top = max(top, side[j])
-    for i in range(whole, row.size):
-        top = row[i] if row[i] > top else top
-    return top
+def _peak(row):
+    """The largest element, nan if there is one."""
+    best = rank(row[0])
+    for i in range(row.size):
+        best = max(best, rank(row[i]))
+    return ranked(best)
 
 
 @serial
@@ -43,10 +34,9 @@ def rows(x, logarithm, out):
     count, classes = x.shape
     height = max(1, _JOB // classes)
     for job in prange((count + height - 1) // height):
-        side = np.empty(_SIDE, x.dtype)
         for r in range(job * height, min(count, (job + 1) * height)):
             row, result = x[r], out[r]
-            peak = _peak(row, side)
+            peak = _peak(row)
             if logarithm:
                 shift = log(_total(row, peak))
                 for i in range(classes):
@@ -117,9 +107,8 @@ def cross_entropy(x, target, losses, peaks, totals):
     count, classes = x.shape
     height = max(1, _JOB // classes)
     for job in prange((count + height - 1) // height):
-        side = np.empty(_SIDE, x.dtype)
         for r in range(job * height, min(count, (job + 1) * height)):
-            peaks[r] = _peak(x[r], side)
+            peaks[r] = _peak(x[r])
             totals[r] = _total(x[r], peaks[r])
             losses[r] = log(totals[r]) - (x[r, target[r]] - peaks[r])
 

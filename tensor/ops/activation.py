@@ -49,7 +49,7 @@ def relu_backward(xp, gradient: Array, output: Array):
 relu_backward.vjp(gradient=lambda F, g, output: F.relu_backward(g, output))
 
 
-@compiled(relu_backward)
+@compiled(relu_backward, light=True)
 def _relu_backward(gradient: Any, output: Any) -> Any:
     return run("relu_backward", (gradient, output))
 

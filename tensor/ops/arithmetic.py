@@ -11,7 +11,9 @@ import numpy
 from ...autograd.primitive import primitive
 from ...autograd.variable import Variable
 from ...runtime.arrays import Array
-from .one_pass import of_two
+from .. import kernels
+from ..kernels import compiled_vjp, takes
+from .one_pass import of_two, run
 
 numeric = primitive(promote="numeric")
 floating = primitive(promote="float")
@@ -102,9 +104,21 @@ def pow(xp, input: Array, other: Array):
     if isinstance(other, int | float | complex):
         if other == 2:
             return input * input
+        if other in _POWERS and input.dtype.kind == "f":
+            return _POWERS[other](xp, input)
     elif other.dtype.kind == "i":
         return _integer_power(xp, input, other)
     return xp.power(input, other).astype(xp.result_type(input, other), copy=False)  # of bools NumPy makes int8
+
+
+# as PyTorch computes them; many times quicker than a power, which is right for any exponent
+_POWERS = {
+    3: lambda xp, x: x * x * x,
+    0.5: lambda xp, x: xp.sqrt(x),
+    -0.5: lambda xp, x: 1 / xp.sqrt(x),
+    -1: lambda xp, x: 1 / x,
+    -2: lambda xp, x: 1 / (x * x),
+}
 
 
 def _integer_power(xp: Any, base: Any, exponent: Array) -> Array:
@@ -143,6 +157,25 @@ pow.declaration.element = lambda inputs, attributes: (
     ("square", inputs[:1], ()) if type(inputs[1]) in (int, float) and inputs[1] == 2 else None
 )
 
+_POWER_KERNELS = {2: "square", 3: "cube", 0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
+_POWER_BACKWARD = {2: "square_backward", 3: "cube_backward", 0.5: "root_backward"}
+
+
+def _large_pow(input: Any, other: Any) -> Any:
+    if isinstance(other, int | float) and other in _POWER_KERNELS and takes(input, light=True):
+        return run(_POWER_KERNELS[other], (input,))
+    return pow.declaration.body_for(input if isinstance(input, numpy.ndarray) else other)(input, other)
+
+
+pow.declaration.large = _large_pow
+
+
+@compiled_vjp(pow, light=True)
+def _pow_backward(xp: Any, g: Any, needs: tuple, input: Any, other: Any) -> Any:
+    if isinstance(other, int | float) and other in _POWER_BACKWARD:
+        return run(_POWER_BACKWARD[other], (g, input)), None
+    return NotImplemented
+
 
 @numeric
 def maximum(xp, input: Array, other: Array):
@@ -152,7 +185,7 @@ def maximum(xp, input: Array, other: Array):
 
 def _larger_share(F: Any, g: Any, a: Any, b: Any) -> Any:
     """The part of the gradient that goes to `a` where it is the larger one, half of it where they are equal."""
-    return F.where(F.gt(a, b), g, F.where(F.eq(a, b), g * 0.5, F.zeros_like(g)))
+    return F.where(F.gt(a, b), g, F.where(F.eq(a, b), g * 0.5, 0.0))
 
 
 maximum.vjp(
@@ -171,6 +204,24 @@ minimum.vjp(
     input=lambda F, g, input, other: _larger_share(F, g, other, input),
     other=lambda F, g, input, other: _larger_share(F, g, input, other),
 )
+
+
+@compiled_vjp(maximum, light=True)
+def _maximum_backward(xp: Any, g: Any, needs: tuple, input: Any, other: Any) -> Any:
+    return _compiled_shares(g, needs, input, other)
+
+
+@compiled_vjp(minimum, light=True)
+def _minimum_backward(xp: Any, g: Any, needs: tuple, input: Any, other: Any) -> Any:
+    return _compiled_shares(g, needs, other, input)
+
+
+def _compiled_shares(g: Any, needs: tuple, a: Any, b: Any) -> Any:
+    """As `_larger_share`, for both."""
+    if not (isinstance(a, numpy.ndarray) and isinstance(b, numpy.ndarray)) or a.shape != b.shape:
+        return NotImplemented
+    pairs = ((a, b), (b, a))
+    return tuple(run("larger_share", (g, *pair)) if needed else None for needed, pair in zip(needs, pairs, strict=True))
 
 
 @floating
@@ -197,9 +248,28 @@ def where(xp, condition: Array, input: Array, other: Array):
 
 
 where.vjp(
-    input=lambda F, g, condition: F.where(condition, g, F.zeros_like(g)),
-    other=lambda F, g, condition: F.where(condition, F.zeros_like(g), g),
+    input=lambda F, g, condition: F.where(condition, g, 0.0),
+    other=lambda F, g, condition: F.where(condition, 0.0, g),
 )
+
+
+@where.kernel("cpu")
+def _where(condition: numpy.ndarray, input: Any, other: Any) -> Any:
+    if condition.size >= kernels.LEAST_SIZE and condition.dtype.kind == "b":
+        result = _compiled_where(condition, input, other)
+        if result is not NotImplemented:
+            return result
+    return where.declaration.body(numpy, condition, input, other)
+
+
+def _compiled_where(condition: numpy.ndarray, input: Any, other: Any) -> Any:
+    if not isinstance(other, numpy.ndarray):
+        return run("where_or_number", (condition, input), (other,)) if takes(input, light=True) else NotImplemented
+    if not takes(other, light=True):
+        return NotImplemented
+    if not isinstance(input, numpy.ndarray):
+        return run("number_or_where", (condition, other), (input,))
+    return run("where", (condition, input, other))
 
 
 @primitive

@@ -42,7 +42,7 @@ def power_norm(xp, input: Array, ord: float, dim: Dim = None, keepdim: bool = Fa
     return total.astype(input.dtype)  # beside a number bfloat16 becomes float32
 
 
-@compiled(power_norm)
+@compiled(power_norm, light=True)
 def _power_norm(input: Array, ord: float, dim: Dim = None, keepdim: bool = False) -> Any:
     if ord not in (1, 2):
         return NotImplemented

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +27,7 @@ def one_pass(primitive: Primitive, saved: str | None = None, work: int = 1, kern
     name, attributes = declaration.name, declaration.attributes
     kernel = kernel or (lambda *numbers: (name, numbers))
 
-    @compiled(primitive, work)
+    @compiled(primitive, work, light=True)
     def forward(input: Any, *values: Any, **named: Any) -> Any:
         if named or len(values) != len(attributes):
             (input,), values = declaration.bind((input, *values), named)
@@ -49,29 +50,52 @@ def one_pass(primitive: Primitive, saved: str | None = None, work: int = 1, kern
     declaration.element_vjp = lambda g, x, *values: element((g, x), values, "_backward")
     # what a rule saves is told by the names of its parameters
     named = ", ".join((saved, *attributes))
-    compiled_vjp(primitive, work)(eval(f"lambda xp, g, needs, {named}: backward(g, {named})", {"backward": backward}))
+    function = eval(f"lambda xp, g, needs, {named}: backward(g, {named})", {"backward": backward})
+    compiled_vjp(primitive, work, light=True)(function)
 
 
 def run(name: str, arrays: tuple, numbers: tuple = ()) -> Any:
-    """The function of kernels/pointwise.py of each element of one or two arrays of one shape and dtype."""
-    first, last = arrays[0], arrays[-1]
-    dtype = first.dtype
-    if last.dtype is not dtype or last.shape != first.shape:
-        return NotImplemented
-    function = getattr(sources.pointwise, name)
-    loop = (sources.elementwise.one if len(arrays) == 1 else sources.elementwise.two)(function)
+    """The function of kernels/pointwise.py of each element of up to three arrays of one shape and dtype.
+
+    The first of three may be a condition, of booleans.
+    """
+    last = arrays[-1]
+    dtype, shape = last.dtype, last.shape
+    for i, array in enumerate(arrays[:-1]):
+        if array.shape != shape or (array.dtype is not dtype and (i or array.dtype is not _BOOL)):
+            return NotImplemented
     flat, out = flattened(arrays)
-    loop(*flat, tuple(map(dtype.type, numbers)), out.ravel("K"))
+    _loop(name, len(arrays))(*flat, tuple([dtype.type(number) for number in numbers]), out.ravel("K"))
     return out
 
 
+_BOOL = numpy.dtype(bool)
+
+
+@functools.cache
+def _loop(name: str, count: int) -> Callable:
+    """The kernel for that many arrays."""
+    loops = sources.elementwise
+    return (loops.one, loops.two, loops.three)[count - 1](getattr(sources.pointwise, name))
+
+
 def flattened(arrays: tuple) -> tuple[list, numpy.ndarray]:
-    """The arrays as flat ones with their elements in one order, and a new array whose memory has that order, too."""
-    first = arrays[0]
-    strides = first.strides
-    if not first.flags.c_contiguous and min(strides) > 0 and all(a.strides == strides for a in arrays):
-        return [a.ravel("K") for a in arrays], numpy.empty_like(first)
-    return [numpy.ascontiguousarray(a).reshape(-1) for a in arrays], numpy.empty(first.shape, first.dtype)
+    """The arrays as flat ones with their elements in one order, and a new array of the last one's dtype whose memory
+    has that order, too."""
+    last = arrays[-1]
+    if not all(a.flags.c_contiguous for a in arrays):
+        order = _order(last)
+        if order and all(_order(a) == order for a in arrays):
+            return [a.ravel("K") for a in arrays], numpy.empty_like(last)
+        arrays = tuple([numpy.ascontiguousarray(a) for a in arrays])
+    return [a.reshape(-1) for a in arrays], numpy.empty(last.shape, last.dtype)
+
+
+def _order(array: numpy.ndarray) -> tuple[int, ...] | None:
+    """Elements from one index to the next, for each dim; None if that is no order for a new array."""
+    if not array.ndim or min(array.strides) <= 0:
+        return None
+    return tuple([step // array.itemsize for step in array.strides])
 
 
 def of_two(primitive: Primitive, ufunc: numpy.ufunc, turned: str | None) -> None:
@@ -86,12 +110,12 @@ def of_two(primitive: Primitive, ufunc: numpy.ufunc, turned: str | None) -> None
     def large(input: Any, other: Any) -> Any:
         result = NotImplemented
         if not isinstance(other, numpy.ndarray):
-            if takes(input):
+            if takes(input, light=True):
                 result = run(name, (input,), (other,))
         elif not isinstance(input, numpy.ndarray):
-            if takes(other):
+            if takes(other, light=True):
                 result = run(turned, (other,), (input,))
-        elif takes(input):
+        elif takes(input, light=True):
             result = run(name, (input, other)) if input.shape == other.shape else _broadcast(name, input, other)
         return ufunc(input, other) if result is NotImplemented else result
 

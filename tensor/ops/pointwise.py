@@ -6,13 +6,15 @@ import math
 from typing import Any
 
 from ...autograd.out import takes_out
+from ...autograd.plan import FLOATING
 from ...autograd.primitive import primitive
 from ...autograd.variable import Variable
 from ...runtime import dtypes
 from ...runtime.arrays import Array
+from ..kernels import compiled_vjp
 from . import arithmetic as ar
 from . import cast
-from .one_pass import one_pass
+from .one_pass import one_pass, run
 
 floating = primitive(promote="float")
 
@@ -24,7 +26,12 @@ def neg(xp, input: Array):
 
 
 neg.vjp(input=lambda F, g: -g)
-neg.declaration.element = lambda inputs, attributes: ("negative", inputs, ())
+one_pass(neg, kernel=lambda: ("negative", ()))
+
+
+@compiled_vjp(neg, light=True)
+def _neg_backward(xp: Any, g: Any, needs: tuple) -> Any:
+    return (run("negative", (g,)),)
 
 
 @primitive(holomorphic=False)
@@ -34,6 +41,7 @@ def abs(xp, input: Array):
 
 
 abs.vjp(input=lambda F, g, input: g * F.sgn(input))
+one_pass(abs, "input", kernel=lambda: ("absolute", ()))
 
 
 @primitive(view=True)
@@ -342,8 +350,8 @@ def clamp(xp, input: Array, min: float | None = None, max: float | None = None):
 
 def _clamp_input(F: Any, g: Any, input: Any, min: float | None, max: float | None) -> Any:
     if min is not None:
-        g = F.where(F.ge(input, min), g, F.zeros_like(g))
-    return g if max is None else F.where(F.le(input, max), g, F.zeros_like(g))
+        g = F.where(F.ge(input, min), g, 0.0)
+    return g if max is None else F.where(F.le(input, max), g, 0.0)
 
 
 clamp.vjp(input=_clamp_input)
@@ -370,6 +378,8 @@ def clamp_between(input: Any, min: Any = None, max: Any = None) -> Any:
     if min is None and max is None:
         raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
     if not isinstance(min, Variable) and not isinstance(max, Variable):
+        if input.array.dtype in FLOATING:
+            return clamp(input, min, max)
         # a bound of a higher category decides the dtype: integers clamped by 0.5 are floating
         number = 0.0 if isinstance(min, float) or isinstance(max, float) else 0
         target = dtypes.result_type([dtypes.of(input.array.dtype)], [], [number])

@@ -12,7 +12,7 @@ from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...runtime import dtypes
 from ...runtime.arrays import Array
-from ..kernels import compiled
+from ..kernels import compiled, compiled_vjp
 from . import arithmetic as ar
 from . import summing
 from .cast import accepts_dtype
@@ -39,6 +39,11 @@ def as_dims(dim: Any, ndim: int) -> tuple[int, ...]:
     return normal if ndim else ()
 
 
+def _axes(dim: Any, ndim: int) -> Any:
+    """What NumPy takes for dim; with no work in the usual cases."""
+    return dim if dim is None or (type(dim) is int and -ndim <= dim < ndim) else as_dims(dim, ndim)
+
+
 def restore(F: Any, g: Any, shape: tuple, dim: Dim, keepdim: bool) -> Any:
     """A reduced gradient over its input's shape again."""
     if not keepdim and shape:
@@ -56,13 +61,13 @@ def _keep(shape: tuple, dim: Dim) -> tuple[int, ...]:
 def sum(xp, input: Array, dim: Dim = None, keepdim: bool = False):
     """The sum of the elements along dim (all dimensions if None); integers are summed as int64."""
     dtype = numpy.int64 if input.dtype.kind in "bui" else None
-    return input.sum(as_dims(dim, input.ndim), dtype, keepdims=keepdim)
+    return input.sum(_axes(dim, input.ndim), dtype, None, keepdim)
 
 
 sum.vjp(input=lambda F, g, input_shape, dim, keepdim: restore(F, g, input_shape, dim, keepdim))
 
 
-@compiled(sum)
+@compiled(sum, light=True)
 def _sum(input: Array, dim: Dim = None, keepdim: bool = False) -> Any:
     return summing.sum_along(input, as_dims(dim, input.ndim), keepdim)
 
@@ -80,7 +85,7 @@ def _broadcast_dims(shape: tuple, size: tuple) -> tuple[int, ...]:
     return tuple(i for i, n in enumerate(shape) if i < lead or (size[i - lead] == 1 and n != 1))
 
 
-@compiled(sum_to_size)
+@compiled(sum_to_size, light=True)
 def _sum_to_size(input: Array, size: tuple) -> Any:
     total = summing.sum_along(input, _broadcast_dims(input.shape, size), True)
     return total if total is NotImplemented else total.reshape(size)
@@ -97,13 +102,12 @@ def mean(xp, input: Array, dim: Dim = None, keepdim: bool = False):
             "could not infer output dtype. Input dtype must be either a floating point or complex dtype. Got: "
             f"{dtypes.of(input.dtype).name}"
         )
-    dims = as_dims(dim, input.ndim)
-    count = math.prod(input.shape[d] for d in dims)
-    total = input.sum(dims, keepdims=keepdim)
+    total = input.sum(_axes(dim, input.ndim), None, None, keepdim)
+    count = input.size // (total.size or 1)
     return total / count if count else total * math.nan
 
 
-@compiled(mean)
+@compiled(mean, light=True)
 def _mean(input: Array, dim: Dim = None, keepdim: bool = False) -> Any:
     total = summing.sum_along(input, as_dims(dim, input.ndim), keepdim)
     return total if total is NotImplemented else total / (input.size // total.size)
@@ -121,7 +125,7 @@ mean.vjp(input=_mean_input)
 def prod(xp, input: Array, dim: int | None = None, keepdim: bool = False):
     """The product of the elements along dim (all dimensions if None); integers are multiplied as int64."""
     dtype = numpy.int64 if input.dtype.kind in "bui" else None
-    return input.prod(as_dims(dim, input.ndim), dtype, keepdims=keepdim)
+    return input.prod(_axes(dim, input.ndim), dtype, keepdims=keepdim)
 
 
 def product_before(F: Any, input: Any, dim: int) -> Any:
@@ -158,15 +162,22 @@ def _extreme(name: str, doc: str) -> Any:
         if input.size == 0 and input.ndim and 0 in [input.shape[d] for d in as_dims(dim, input.ndim)]:
             kind = ValueError if dim is None else IndexError
             raise kind(f"cannot reduce dimension of size 0; the input has shape {list(input.shape)}")
-        return getattr(input, name[1:])(as_dims(dim, input.ndim), keepdims=keepdim)
+        return getattr(input, name[1:])(_axes(dim, input.ndim), None, keepdim)
 
     body.__name__, body.__doc__ = name, doc
     function = primitive(body)
     function.vjp(input=_extreme_input)
 
-    @compiled(function)
+    @compiled(function, light=True)
     def kernel(input: Array, dim: Dim = None, keepdim: bool = False) -> Any:
         return summing.extreme_along(input, as_dims(dim, input.ndim), keepdim, name == "amin")
+
+    @compiled_vjp(function, light=True)
+    def backward(
+        xp: Any, g: Array, needs: tuple, input: Array, out: Array, dim: Dim = None, keepdim: bool = False
+    ) -> Any:
+        found = summing.shares_of_extremes(g, input, out, as_dims(dim, input.ndim))
+        return found if found is NotImplemented else (found,)
 
     return function
 
@@ -174,9 +185,9 @@ def _extreme(name: str, doc: str) -> Any:
 def _extreme_input(F: Any, g: Any, input: Any, out: Any, dim: Dim, keepdim: bool) -> Any:
     """Elements equal to the extreme share the gradient evenly."""
     shape = tuple(input.shape)
-    hits = F.eq(input, restore(F, out, shape, dim, keepdim))
-    hits = F.add(hits, F.zeros_like(F.expand(F.reshape(g, _keep(shape, dim)), shape)))
-    return hits * restore(F, g, shape, dim, keepdim) / F.sum(hits, as_dims(dim, len(shape)) or None, True)
+    kept = _keep(shape, dim)
+    hits = F.where(F.eq(input, F.reshape(out, kept)), F.ones_like(input), 0.0)
+    return hits * (F.reshape(g, kept) / F.sum(hits, dim, True))
 
 
 amax = _extreme("amax", "The largest element along dim (all dimensions if None).")
@@ -197,7 +208,7 @@ def _arg_extreme(name: str, doc: str) -> Any:
     body.__name__, body.__doc__ = name, doc
     function = primitive(body)
 
-    @compiled(function)
+    @compiled(function, light=True)
     def kernel(input: Array, dim: int | None = None, keepdim: bool = False) -> Any:
         if dim is None or not input.ndim:
             return NotImplemented
@@ -214,7 +225,7 @@ argmin = _arg_extreme("argmin", "The index of the smallest element along dim (of
 
 def _truth(name: str, doc: str) -> Any:
     def body(xp, input: Array, dim: Dim = None, keepdim: bool = False):  # type: ignore[no-untyped-def]
-        found = getattr(xp, name)(input, as_dims(dim, input.ndim), keepdims=keepdim)
+        found = getattr(xp, name)(input, _axes(dim, input.ndim), keepdims=keepdim)
         return found.astype(input.dtype) if input.dtype == numpy.uint8 else found  # PyTorch's old boolean type
 
     body.__name__, body.__doc__ = name, doc
@@ -293,7 +304,7 @@ def euclidean(xp, input: Array, dim: Dim = None, keepdim: bool = False):
     return xp.sqrt((input * input).sum(as_dims(dim, input.ndim), keepdims=keepdim))
 
 
-@compiled(euclidean)
+@compiled(euclidean, light=True)
 def _euclidean(input: Array, dim: Dim = None, keepdim: bool = False) -> Any:
     total = summing.sum_along(input, as_dims(dim, input.ndim), keepdim, summing.SQUARE)
     return total if total is NotImplemented else numpy.sqrt(total)

@@ -11,11 +11,10 @@ from ..kernels import sources
 
 VALUE, SIZE, SQUARE = 0, 1, 2  # what is summed: the elements, their sizes, their squares
 
-_PIECE = 512  # elements of a row that are added without a break
+_PIECE = 1024  # elements of a row that are added without a break
 _HEIGHT = 64  # rows that are added without a break
 _BLOCK = 1024  # columns that a thread adds at a time
 _SMALL = 1 << 13  # fewer sums of pieces are NumPy's to add
-_LEAST_SIZE = 1 << 17  # for fewer elements NumPy is as quick, unless it must add along or across very short rows
 _LEAST_ROW = 64
 
 
@@ -34,7 +33,7 @@ def sum_along(input: Array, dims: tuple[int, ...], keepdim: bool, power: int = V
 def extreme_along(input: Array, dims: tuple[int, ...], keepdim: bool, smallest: bool) -> Array:
     """The largest (or smallest) element along dims of a large contiguous float array; or NotImplemented."""
     groups = _groups(input.shape, dims)
-    if not _takes(input, groups) or (groups[0][2] == 1 and groups[0][1] >= _LEAST_ROW):  # NumPy is quick along rows
+    if not _takes(input, groups) or groups[0] == (1, input.size, 1):  # NumPy is quick along one row
         return NotImplemented
     shape = _reduced(input.shape, dims, keepdim)
     for group in groups:
@@ -45,7 +44,7 @@ def extreme_along(input: Array, dims: tuple[int, ...], keepdim: bool, smallest: 
 def extreme_places(input: Array, dim: int, smallest: bool) -> Array:
     """Where the largest (or smallest) elements along dim are first: for a dim that others follow; or NotImplemented."""
     ((before, length, after),) = _groups(input.shape, (dim,))
-    if after == 1 or after < _LEAST_ROW <= length or not _takes(input, [(before, length, after)]):
+    if after == 1 or after < _LEAST_ROW <= length or not _takes(input, [(before, length, after)]):  # NumPy is quick
         return NotImplemented
     best, places = numpy.empty((before, after), input.dtype), numpy.empty((before, after), numpy.int64)
     x = input.reshape(before, length, after)
@@ -53,10 +52,21 @@ def extreme_places(input: Array, dim: int, smallest: bool) -> Array:
     return places.reshape(_reduced(input.shape, (dim,), False))
 
 
+def shares_of_extremes(g: Array, input: Array, out: Array, dims: tuple[int, ...]) -> Array:
+    """The gradient of a large input from that of its extremes along neighbouring dims; or NotImplemented."""
+    groups = _groups(input.shape, dims)
+    if len(groups) != 1 or not _takes(input, groups) or g.dtype is not input.dtype:
+        return NotImplemented
+    ((before, length, after),) = groups
+    gradient = numpy.empty(input.shape, input.dtype)
+    g, out = (numpy.ascontiguousarray(x).reshape(before, after) for x in (g, out))
+    x = input.reshape(before, length, after)
+    sources.reduction.extremes_backward(g, x, out, gradient.reshape(x.shape))
+    return gradient
+
+
 def _takes(input: Array, groups: list[tuple[int, int, int]]) -> bool:
-    if not input.flags.c_contiguous or not input.size or not groups:
-        return False
-    return input.size >= _LEAST_SIZE or max(groups[0][1:]) < _LEAST_ROW
+    return input.flags.c_contiguous and input.size > 0 and len(groups) > 0
 
 
 def _reduced(shape: tuple[int, ...], dims: tuple[int, ...], keepdim: bool) -> tuple[int, ...]:
@@ -107,7 +117,7 @@ def _sum_middle(x: Array, power: int) -> Array:
 def _extreme_middle(x: Array, smallest: bool) -> Array:
     """The largest (or smallest) of x [before, length, after] along its middle: [before, after]."""
     before, length, after = x.shape
-    if x.size < _SMALL or (after == 1 and length >= _LEAST_ROW):
+    if x.size < _SMALL or (after == 1 and before == 1):
         return (x.min if smallest else x.max)(1)
     if after == 1:
         out = numpy.empty(before, x.dtype)

@@ -140,7 +140,7 @@ ARITHMETIC = [
     binary("floor_divide", np.floor_divide, low2=0.5, differentiable=False),
     binary("remainder", np.remainder, low2=0.5, numbers=(0.7, -0.7)),
     binary("fmod", np.fmod, low2=0.5, numbers=(0.7, -0.7)),
-    binary("pow", np.power, low=0.3, numbers=(2, 3, 2.0, 0.5, -1, 0)),
+    binary("pow", np.power, low=0.3, numbers=(2, 3, 2.0, 0.5, -0.5, -1, -2, 0)),
     Op(
         "pow",
         [S(np.array([-2.0, 3.0, -0.5]), 3), S(np.array([-2.0, 3.0]), -2.0), S(2.0, rnd(3)), S(np.array([0.0, 1.5]), 2)],
