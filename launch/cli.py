@@ -82,7 +82,8 @@ def run(
         with Job(plan.size) as job:
             if timeline:
                 environment[FOLDER] = job.folder
-            code, explanation = job.run(plan.command(worker, job.folder, environment), environment)
+            command = plan.command(worker, job.folder, environment)
+            code, explanation = job.run(command, environment, plan.end_signal)
             if timeline:
                 tracks = trace.read_tracks(job.folder)
                 trace.write_trace(timeline, tracks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -50,6 +51,14 @@ class Mpiexec:
         if hostfile:
             options += ["--hostfile", hostfile, *(word for name in exported for word in ("-x", name))]
         return [self.path, *options, "-n", str(size), *program]
+
+    @property
+    def end_signal(self) -> int:
+        """What ends it with its ranks at once: Hydra would wait for ranks that do not mind a SIGTERM.
+
+        Open MPI kills those, and takes away its shared memory, which nobody does when it is killed.
+        """
+        return signal.SIGTERM if self.family == "openmpi" else signal.SIGKILL
 
     def host_line(self, name: str, slots: int) -> str:
         """A machine in the form that this launcher reads."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -44,6 +45,11 @@ class Plan:
             file.writelines(self.mpiexec.host_line(*host) for host in self.hosts)
         exported = [name for name in environment if name.startswith(_EXPORTED) or name in _EXPORTED_ALWAYS]
         return self.mpiexec.command(self.size, worker, hostfile, exported)
+
+    @property
+    def end_signal(self) -> int:
+        """What ends the command at once, with all ranks."""
+        return signal.SIGKILL if self.mpiexec is None else self.mpiexec.end_signal
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The variables of the ranks."""

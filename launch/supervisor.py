@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import selectors
 import signal
@@ -124,8 +125,15 @@ class Job:
             os.close(file)
         self._folder.cleanup()
 
-    def run(self, command: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    def run(
+        self, command: list[str], environment: dict[str, str], end_signal: int = signal.SIGKILL
+    ) -> tuple[int, str]:
         """Start the job and wait for its end.
+
+        Args:
+            command: what starts the ranks.
+            environment: its variables.
+            end_signal: what the command gets when this process dies.
 
         Returns:
             Its exit code (that of the rank that failed first; 128 + number for a signal), and one line that explains
@@ -137,7 +145,8 @@ class Job:
         try:
             environment = environment | {faults.EVENTS: self._events_path, recorder.FOLDER: self.folder}
             # A session of its own: an interrupt from the keyboard comes to this process only, which passes it on.
-            self._main = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent, start_new_session=True)
+            tie = functools.partial(die_with_parent, end_signal)
+            self._main = subprocess.Popen(command, env=environment, preexec_fn=tie, start_new_session=True)
             self._open_pidfd(self._main.pid)
             self._wait(self._main)
         finally:

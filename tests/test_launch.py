@@ -11,7 +11,7 @@ import time
 import pytest
 from tables.comms import finish_job
 
-from paceline.launch import cli, doctor, mpi
+from paceline.launch import cli, doctor, leftovers, mpi
 
 PACELINE = [sys.executable, "-m", "paceline"]
 RUN = [*PACELINE, "run"]
@@ -167,6 +167,7 @@ time.sleep(60)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_signals_reach_the_ranks(script, number, tmp_path):
     """The fixture then checks that nothing is left, also where the launcher could not do anything about it."""
+    segments = leftovers.shared_memory()
     job = subprocess.Popen(
         [*RUN, "-n", "2", script(SLEEPING)],
         stdout=subprocess.PIPE,
@@ -184,6 +185,10 @@ def test_signals_reach_the_ranks(script, number, tmp_path):
             os.killpg(job.pid, signal.SIGKILL)
         job.stdout.close()
     assert code == (-9 if number == signal.SIGKILL else 128 + number)
+    deadline = time.monotonic() + 5
+    while (left := leftovers.shared_memory() - segments) - leftovers._mapped(left):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
     # A launcher that is killed leaves its records behind, until the next one starts.
     assert len(list(tmp_path.glob("paceline-*"))) == (number == signal.SIGKILL)
     assert finish_job([*RUN, script("")], env=os.environ | {"TMPDIR": str(tmp_path)}).returncode == 0
