@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import time
 from collections.abc import Callable, Sequence
 
@@ -10,6 +11,7 @@ import numpy
 
 from ..autograd.variable import changed
 from ..runtime.comm import Comm, Work
+from ..runtime.comm.batches import Message
 from .distributed import array_of, peer_of
 from .process_group import Group, members_of, resolve
 from .tensor import Tensor
@@ -96,13 +98,11 @@ class P2POp:
         self.tag = tag
         self.group_peer = group_peer
 
-    def start(self) -> Work | None:
-        """Begin to send or to receive."""
-        return self.op(self.tensor, self.peer, self.group, self.tag, self.group_peer)
-
 
 def batch_isend_irecv(p2p_op_list: Sequence[P2POp]) -> list[Work]:
     """Start all these messages at the same time; wait for each of the returned Works.
+
+    Tensors on a device travel by NCCL. A batch of them meets the other ranks' batches, not their single messages.
 
     Example:
         >>> batch_isend_irecv([])
@@ -111,7 +111,30 @@ def batch_isend_irecv(p2p_op_list: Sequence[P2POp]) -> list[Work]:
     for index, op in enumerate(p2p_op_list):
         if not isinstance(op, P2POp):
             raise RuntimeError(f"batch_isend_irecv(): p2p_op_list[{index}] should be a P2POp, got {type(op).__name__}")
-    return [work for op in p2p_op_list if (work := op.start()) is not None]
+    works = []
+    for comm, ops in itertools.groupby(p2p_op_list, lambda op: members_of("batch_isend_irecv", op.group)):
+        if comm is not None:
+            works += _start_batch(comm, list(ops))
+    return works
+
+
+def _start_batch(comm: Comm, ops: Sequence[P2POp]) -> list[Work]:
+    """Start messages of one group."""
+    messages, tensors = [], {}
+    for op in ops:
+        array = array_of("batch_isend_irecv", "tensor", op.tensor)
+        if op.op is isend:
+            peer: int | None = peer_of("isend", "peer", comm, op.peer, op.group_peer)
+        else:
+            peer = _source(comm, op.peer, op.group_peer)
+        messages.append(Message(array, peer, op.tag, op.op is isend))
+        tensors[id(array)] = op.tensor
+    works = comm.batch(messages)
+    for work in works:
+        work.outputs = [tensors[id(array)] for array in work.outputs]
+        for tensor in work.outputs:
+            changed(tensor, "irecv")
+    return works
 
 
 def monitored_barrier(

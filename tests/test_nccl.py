@@ -13,6 +13,7 @@ import pytest
 from tables import comms
 
 import paceline as torch
+from paceline import distributed as dist
 from paceline.runtime import arrays, recorder
 from paceline.runtime.arrays import cupy
 from paceline.runtime.comm import CollectiveMismatchError, ReduceOp, device_calls, nccl, world_comm
@@ -81,9 +82,9 @@ CALLS = {
     "broadcast": (lambda comm, a: comm.broadcast(a, 1), ["broadcast"]),
     "all_gather": (lambda comm, a: comm.all_gather(cupy().zeros((2, 4), "f"), a), ["allGather"]),
     "reduce_scatter": (lambda comm, a: comm.reduce_scatter(a[:2].copy(), a), ["reduceScatter"]),
-    "all_to_all": (lambda comm, a: comm.all_to_all(a.copy(), a), ["send", "recv"] * 2),
-    "lists": (lambda comm, a: comm.all_to_all([a.copy(), a.copy()], [a, a]), ["send", "recv"] * 2),
-    "half": (lambda comm, a: comm.all_reduce(a.astype("e")), [*["send", "recv"] * 2, "allGather"]),
+    "all_to_all": (lambda comm, a: comm.all_to_all(a.copy(), a), ["send", "send", "recv", "recv"]),
+    "lists": (lambda comm, a: comm.all_to_all([a.copy(), a.copy()], [a, a]), ["send", "send", "recv", "recv"]),
+    "half": (lambda comm, a: comm.all_reduce(a.astype("e")), ["send", "send", "recv", "recv", "allGather"]),
     "bool": (lambda comm, a: comm.all_reduce(a > 1), ["allReduce"]),
     "pairs": (lambda comm, a: comm.all_reduce(a.astype("F")), ["allReduce"]),
     "what NCCL lacks": (lambda comm, a: comm.all_reduce(a.astype("i2")), []),
@@ -99,7 +100,7 @@ def test_what_cuda_arrays_are_moved_by(kind, stand_in):
         comm, array = world_comm(), cupy().arange(4.0, dtype="f")
         comm.all_reduce(array)
         call(comm, array)
-        communicator = comm._devices._mover._communicator
+        communicator = comm._devices.nccl._communicator
         assert [name for name, _ in communicator.calls] == ["allReduce", *names]
         # on a stream of its own
         assert {stream for _, stream in communicator.calls} == {comm._devices._stream.ptr}
@@ -166,7 +167,7 @@ def test_an_error_between_cuda_devices_aborts_the_communicator_and_is_raised(sta
     def body():
         comm, array = world_comm(), cupy().zeros(3)
         work = comm.all_reduce(array, async_op=True)
-        communicator = comm._devices._mover._communicator
+        communicator = comm._devices.nccl._communicator
         communicator.error = nccl_stand_in.NcclError("NCCL_ERROR_SYSTEM_ERROR: unhandled system error")
         comm._devices.look()
         assert communicator.aborted and isinstance(work.exception(), nccl_stand_in.NcclError)
@@ -270,3 +271,41 @@ def test_each_rank_of_a_machine_takes_another_device(monkeypatch):
         monkeypatch.setattr(arrays, "get_world", lambda r=local_rank, n=local_size: World(r, n, r, n, "hydra", 1))
         assert arrays.device_count.__wrapped__() == 4
     assert used == [3, 1]  # alone, a process goes on with the one that is current
+
+
+@needs_device
+@pytest.mark.parametrize("joined", [True, False], ids=["joined", "not yet"])
+def test_a_batch_of_messages_between_cuda_devices(joined, stand_in):
+    def body():
+        comm = world_comm()
+        if joined:
+            comm.all_reduce(cupy().zeros(1))
+        sent = torch.full((2, 3), float(comm.rank), device="cuda")
+        received = torch.zeros(3, 2, device="cuda").t()
+        ops = [
+            dist.P2POp(dist.isend, sent, (comm.rank + 1) % comm.size),
+            dist.P2POp(dist.irecv, received, (comm.rank - 1) % comm.size),
+        ]
+        works = dist.batch_isend_irecv(ops)
+        for work in works:
+            work.wait()
+        assert works[-1].outputs[0] is received
+        assert received.tolist() == [[float((comm.rank - 1) % comm.size)] * 3] * 2
+        names = [name for name, _ in comm._devices.nccl._communicator.calls] if joined else []
+        assert names == ["allReduce", "send", "recv"][: 3 * joined]
+
+    for size in (2, 3):
+        run_threads(size, body, timeout=30)
+
+
+@needs_device
+def test_batches_of_cuda_tensors_that_do_not_fit_are_refused(stand_in):
+    def body():
+        comm = world_comm()
+        comm.all_reduce(cupy().zeros(1))
+        tensor = torch.zeros(2 + comm.rank, device="cuda")
+        dist.batch_isend_irecv([dist.P2POp([dist.isend, dist.irecv][comm.rank], tensor, 1 - comm.rank)])
+        comm.barrier()
+
+    with pytest.raises(CollectiveMismatchError, match=r"rank 0 sent 2 elements of float32, but array has 3 of float32"):
+        run_threads(2, body, timeout=30)

@@ -111,7 +111,7 @@ def fill(array: Array, content: np.ndarray, src: int) -> None:
     array[...] = module_of(array).asarray(content.reshape(array.shape))
 
 
-def refuse_message(src: int, dtype: object, size: int, array: Array) -> NoReturn:
+def refuse_message(src: int | None, dtype: object, size: int, array: Array) -> NoReturn:
     """Say what was sent and what was expected."""
     raise CollectiveMismatchError(
         f"recv(): rank {src} sent {size} elements of {dtype}, but array has {array.size} of {array.dtype}"

@@ -15,7 +15,7 @@ from .. import timeline
 from ..arrays import Array
 from ..recorder import Recorder
 from ..world import World
-from . import lists, objects
+from . import batches, lists, objects
 from .arguments import (
     INTERNAL_TAG,
     check_arrays,
@@ -299,6 +299,8 @@ class Comm(Mover):
         receipt, sent = self.irecv(output, src, tag), self.isend(array, dst, tag)
         receipt.wait()
         sent.wait()
+
+    batch = batches.batch
 
     # Objects
 

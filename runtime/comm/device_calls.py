@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import arrays, faults
 from ..world import get_world
-from . import nccl
 from .mover import Mover
+from .nccl import NcclMover, connect
 from .signature import Call
 from .work import Work, seconds_of
 
@@ -56,8 +56,13 @@ class DeviceCalls:
     def mover(self, call: Call) -> Mover:
         """What moves the arrays of a call that all ranks have come to."""
         if self._mover is None:
-            self._mover = nccl.connect(self.comm)
+            self._mover = connect(self.comm)
         return self._mover if self._mover.takes(call) else self.comm
+
+    @property
+    def nccl(self) -> NcclMover | None:
+        """What moves arrays by NCCL, if the ranks have been joined by it."""
+        return self._mover if isinstance(self._mover, NcclMover) else None
 
     def run(self, job: Callable[[], None], call: Call, line: str, outputs: list[Any], async_op: bool) -> Work | None:
         """Let `job()` put a call on the stream, behind what this thread has put on its own."""
@@ -93,8 +98,8 @@ class DeviceCalls:
         if not self._closed.is_set():
             self._closed.set()
             self._stream.synchronize()
-            if isinstance(self._mover, nccl.NcclMover) and self.failure is None:
-                self._mover.close()
+            if self.nccl is not None and self.failure is None:
+                self.nccl.close()
 
     def _mark(self, stream: Any) -> Any:
         event = self._cuda.Event(disable_timing=True)
@@ -122,12 +127,12 @@ class DeviceCalls:
         with self._lock:
             if self._under_way and time.monotonic() - self._under_way[0].begin > LATE_SECONDS:
                 self._under_way[0].note_late()
-        if isinstance(self._mover, nccl.NcclMover) and self.failure is None:
+        if self.nccl is not None and self.failure is None:
             try:
-                self._mover.check()
+                self.nccl.check()
             except Exception as error:
                 self.failure = error
-                self._mover.abort()
+                self.nccl.abort()
                 if get_world().size > 1:
                     faults.end_job(error)
 
@@ -148,6 +153,7 @@ class Launched(Work):
         self.begin = time.monotonic()
         self._calls = calls
         self._job = job  # for the arrays that it uses, which nobody else may need any more
+        self._recorder = calls.comm._recorder
         self._call = call
         self._line = line
         self._number = calls.comm._calls
@@ -171,12 +177,11 @@ class Launched(Work):
 
     def note_late(self) -> None:
         """Show in the flight recorder, where the call stands as one that has returned, that it still runs."""
-        comm = self._calls.comm
-        if comm._recorder is not None and self._late is None:
+        if self._recorder is not None and self._late is None:
             text = f"{self._call}, on the device"
-            self._late = comm._recorder.begin(self._number, comm._group_name, text, self._line)
+            self._late = self._recorder.begin(self._number, self._calls.comm._group_name, text, self._line)
 
     def note_end(self) -> None:
         """Show that it has ended, if it was late."""
-        if self._late is not None:
-            self._calls.comm._recorder.end(self._late)
+        if self._recorder is not None and self._late is not None:
+            self._recorder.end(self._late)

@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import arrays
 from ..arrays import Array, address_of, module_of, shares_memory
+from .batches import Message
 from .mover import Mover
 from .objects import all_gather_bytes
 from .reduction import ReduceOp, combine, is_half
@@ -97,7 +98,9 @@ class NcclMover(Mover):
         self._communicator = communicator
 
     def takes(self, call: Call) -> bool:
-        return not call.op or is_half(call.dtype) or _reduction(call.dtype, call.op) is not None
+        if call.dtype is None or not call.op:
+            return True
+        return is_half(call.dtype) or _reduction(call.dtype, call.op) is not None
 
     def check(self) -> None:
         """Raise what has gone wrong since, on this rank's device or on the way to the others."""
@@ -153,14 +156,18 @@ class NcclMover(Mover):
         self._exchange(list(out_rows), list(in_rows.copy() if shares_memory(in_rows, out_rows) else in_rows))
 
     def _exchange(self, outputs: Sequence[Array], arrays: Sequence[Array]) -> None:
-        flats = [self._flat(each) for each in outputs]
+        sends = [Message(array, peer, 0, True) for peer, array in enumerate(arrays)]
+        self.exchange_messages([*sends, *(Message(output, peer, 0, False) for peer, output in enumerate(outputs))])
+
+    def exchange_messages(self, messages: Sequence[Message]) -> None:
+        """Send and receive all at once; every message's other end is among those that its peer exchanges now."""
+        flats = [self._flat(message.array) for message in messages]  # kept until all is on the stream
         with self._at_once():
-            for peer in range(self.size):
-                self._send(self._flat(arrays[peer]), peer)
-                self._recv(flats[peer], peer)
-        for output, flat in zip(outputs, flats, strict=True):
-            if address_of(output) != address_of(flat):
-                output[...] = flat.reshape(output.shape)
+            for flat, message in zip(flats, messages, strict=True):
+                (self._send if message.sends else self._recv)(flat, message.peer)
+        for flat, (array, _, _, sends) in zip(flats, messages, strict=True):
+            if not sends and address_of(array) != address_of(flat):
+                array[...] = flat.reshape(array.shape)
 
     def _gather(self, rows: Array | None, flat: Array, root: int) -> None:
         with self._at_once():
@@ -212,12 +219,10 @@ class NcclMover(Mover):
 def _reduction(dtype: np.dtype, op: ReduceOp) -> tuple[str, str] | None:
     """NCCL's names of the data type and operation that reduce these elements, if it has any."""
     if dtype.kind == "b":
-        kind, how = "UINT8", _BOOL_OPS.get(op)
-    elif dtype.kind == "c":
-        kind, how = _PAIRS.get(dtype.name), _PAIR_OPS.get(op)
+        names, ops = {"bool": "UINT8"}, _BOOL_OPS
     else:
-        kind, how = _NUMBERS.get(dtype.name), _OPS.get(op)
-    return None if kind is None or how is None else (kind, how)
+        names, ops = (_PAIRS, _PAIR_OPS) if dtype.kind == "c" else (_NUMBERS, _OPS)
+    return (names[dtype.name], ops[op]) if dtype.name in names and op in ops else None
 
 
 def _stream() -> int:
