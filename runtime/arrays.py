@@ -47,7 +47,9 @@ def cupy() -> ModuleType | None:
 
 @functools.cache
 def nccl() -> ModuleType | None:
-    """CuPy's binding to NCCL, or None where there is no NCCL."""
+    """CuPy's binding to NCCL, or None where there is no CuPy or no NCCL."""
+    if cupy() is None:
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there is none
         module = importlib.import_module("cupy.cuda.nccl")

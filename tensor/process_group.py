@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from ..runtime import arrays
 from ..runtime.comm import Comm, world_comm, world_rank, world_size
 from ..runtime.world import get_world
 
@@ -63,8 +64,8 @@ def is_mpi_available() -> bool:
 
 
 def is_nccl_available() -> bool:
-    """Whether CuPy is installed, which brings the binding to NCCL."""
-    return importlib.util.find_spec("cupy") is not None
+    """Whether CuPy is installed and finds NCCL."""
+    return arrays.nccl() is not None
 
 
 def is_torchelastic_launched() -> bool:
@@ -178,7 +179,7 @@ def get_world_size(group: Group = None) -> int:
 
 
 def get_backend(group: Group = None) -> str:
-    """The communicator in use: "solo", "mpi", "nccl" or "threads"."""
+    """The communicator of host arrays: "solo", "mpi" or "threads"; arrays on devices travel by NCCL with each."""
     return resolve("get_backend", group).backend
 
 
