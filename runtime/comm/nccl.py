@@ -164,7 +164,7 @@ class NcclMover(Mover):
         flats = [self._flat(message.array) for message in messages]  # kept until all is on the stream
         with self._at_once():
             for flat, message in zip(flats, messages, strict=True):
-                (self._send if message.sends else self._recv)(flat, message.peer)
+                (self._send if message.sends else self._recv)(flat, message.peer)  # type: ignore[arg-type]  # they have one
         for flat, (array, _, _, sends) in zip(flats, messages, strict=True):
             if not sends and address_of(array) != address_of(flat):
                 array[...] = flat.reshape(array.shape)
