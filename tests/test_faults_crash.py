@@ -106,6 +106,18 @@ def test_an_infinite_loop(where, workers, tmp_path):
     assert f"it is in {'the data loader' if where == 'loader' else 'user code'} at {here} in act, after #" in report
 
 
+def test_ranks_beside_others_that_take_the_cores(tmp_path):
+    """Slow is not stuck: no timeout ends the job."""
+    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        done, _, _ = run([*RUN, "--timeout", "10"], "nowhere", "pass", tmp_path)
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 WAITING_ALONE = """
 import os, sys, threading, time
 from paceline.runtime.comm import world_comm
