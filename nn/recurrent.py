@@ -132,7 +132,7 @@ class RNNBase(Module):
             steps, n = input.shape[:2]
             data, counts, order, back = input.reshape(steps * n, input.shape[2]), (n,) * steps, None, None
         states = self._initial(hx, counts[0], data, batched)
-        if order is not None:
+        if order is not None and hx is not None:
             states = tuple(s.index_select(1, order) for s in states)
         data, states = self._run(data, counts, states)
         if packed:
@@ -168,11 +168,11 @@ class RNNBase(Module):
         return input.ndim == 3
 
     def _initial(self, hx: Any, n: int, data: Any, batched: bool) -> tuple:
-        """The state before the first step: [layers * directions, n, features] each."""
+        """The state before the first step: [layers * directions, n, features] each, or [n, features] if all zeros."""
         rows = self.num_layers * (2 if self.bidirectional else 1)
         sizes = [self.proj_size or self.hidden_size] + ([self.hidden_size] if self.mode == "LSTM" else [])
         if hx is None:
-            return tuple(creation.zeros(rows, n, size, dtype=data.dtype, device=data.device) for size in sizes)
+            return tuple(creation.zeros(n, size, dtype=data.dtype, device=data.device) for size in sizes)
         states = tuple(hx) if self.mode == "LSTM" else (hx,)
         for name, state, size in zip(("hidden[0]", "hidden[1]"), states, sizes, strict=False):
             expected = (rows, n, size) if batched else (rows, size)
@@ -186,7 +186,7 @@ class RNNBase(Module):
         for layer in range(self.num_layers):
             outputs = []
             for suffix in self._suffixes(layer):
-                state = tuple(s[len(finals)] for s in states)
+                state = tuple(s if s.ndim == 2 else s[len(finals)] for s in states)
                 reverse = suffix.endswith("reverse")
                 output, *final = _layer(self.mode, data, self._weights(suffix), state, counts, reverse)
                 outputs.append(output)
@@ -194,7 +194,9 @@ class RNNBase(Module):
             data = outputs[0] if len(outputs) == 1 else shaping.cat(outputs, -1)
             if self.dropout and layer + 1 < self.num_layers:
                 data = F.dropout(data, self.dropout, self.training)
-        return data, tuple(shaping.stack([final[k] for final in finals]) for k in range(len(states)))
+        if len(finals) == 1:
+            return data, tuple(shaping.unsqueeze(s, 0) for s in finals[0])
+        return data, tuple(shaping.stack(layers) for layers in zip(*finals, strict=True))
 
     def extra_repr(self) -> str:
         parts = [f"{self.input_size}, {self.hidden_size}"]

@@ -10,7 +10,7 @@ import numpy
 
 from ...autograd.primitive import RAW_NUMPY, primitive, raw_namespace
 from ...runtime.arrays import Array
-from ..kernels import compiled, sources, takes
+from ..kernels import compiled, sources, takes, usable
 from . import multiplying
 from . import pointwise as pw
 
@@ -145,8 +145,8 @@ def _relu_slopes(F: Any, g: tuple, x: Any, h: Any, state: tuple) -> tuple:
     return slopes, slopes, (None,)
 
 
-_LSTM = _Cell(_lstm_step, _lstm_slopes)
 _CELLS = {
+    "LSTM": _Cell(_lstm_step, _lstm_slopes),
     "GRU": _Cell(_gru_step, _gru_slopes),
     "RNN_TANH": _Cell(_tanh_step, _tanh_slopes),
     "RNN_RELU": _Cell(_relu_step, _relu_slopes),
@@ -155,7 +155,7 @@ _CELLS = {
 # -- whole layers ------------------------------------------------------------------------------------------------------
 
 
-@primitive(outputs=("out", "h_n", "c_n"), residuals=("gates", "memory"))
+@primitive(outputs=("out", "h_n", "c_n"), residuals=("kept",))
 def lstm_layer(
     xp,
     input: Array,
@@ -186,8 +186,8 @@ def lstm_layer(
         The hidden state after each step [rows, size], and the state (h, c) at the end.
     """
     weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr
-    out, (h, c), _ = _run(raw_namespace(input), _LSTM, input, weights, (h, c), counts, reverse)
-    return out, h, c, None, None
+    out, state, steps = _run(raw_namespace(input), _CELLS["LSTM"], input, weights, (h, c), counts, reverse)
+    return out, *state, steps
 
 
 @lstm_layer.joint_vjp
@@ -207,11 +207,12 @@ def _lstm_layer(
     reverse: bool,
 ) -> tuple:
     weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr
-    found, state = _gradients(F, _LSTM, g[0], tuple(g[1:]), needs, input, weights, (h, c), counts, reverse)
+    _, _, steps = _run(F, _CELLS["LSTM"], input, weights, (h, c), counts, reverse)
+    found, state = _gradients(F, _CELLS["LSTM"], g, needs, input, weights, steps, counts, reverse)
     return (*found, *state)
 
 
-@primitive(outputs=("out", "h_n"), residuals=("gates", "memory"))
+@primitive(outputs=("out", "h_n"), residuals=("kept",))
 def rnn_layer(
     xp,
     input: Array,
@@ -226,8 +227,8 @@ def rnn_layer(
 ):
     """One layer of "GRU", "RNN_TANH" or "RNN_RELU", which `mode` says, in one direction; the rest as `lstm_layer`."""
     weights = weight_ih, weight_hh, bias_ih, bias_hh, None
-    out, (h,), _ = _run(raw_namespace(input), _CELLS[mode], input, weights, (h,), counts, reverse)
-    return out, h, None, None
+    out, state, steps = _run(raw_namespace(input), _CELLS[mode], input, weights, (h,), counts, reverse)
+    return out, *state, steps
 
 
 @rnn_layer.joint_vjp
@@ -246,7 +247,8 @@ def _rnn_layer(
     reverse: bool,
 ) -> tuple:
     weights = weight_ih, weight_hh, bias_ih, bias_hh, None
-    found, state = _gradients(F, _CELLS[mode], g[0], tuple(g[1:]), needs, input, weights, (h,), counts, reverse)
+    _, _, steps = _run(F, _CELLS[mode], input, weights, (h,), counts, reverse)
+    found, state = _gradients(F, _CELLS[mode], g, needs, input, weights, steps, counts, reverse)
     return (*found[:5], *state)
 
 
@@ -279,6 +281,11 @@ def _replaced(F: Any, states: tuple, new: tuple) -> tuple:
     return tuple(F.cat([x, F.narrow(s, 0, n, total - n)], 0) for x, s in zip(new, states, strict=True))
 
 
+def _joined(F: Any, rows: list) -> Any:
+    """The rows of all steps."""
+    return F.cat(rows, 0) if len(rows) > 1 else rows[0]
+
+
 def _run(
     F: Any, cell: _Cell, input: Any, weights: tuple, state: tuple, counts: tuple, reverse: bool
 ) -> tuple[Any, tuple, list[_Step]]:
@@ -300,12 +307,12 @@ def _run(
 
 
 def _gradients(
-    F: Any, cell: _Cell, g: Any, g_state: tuple, needs: tuple, input: Any, weights: tuple, state: tuple, counts: tuple,
+    F: Any, cell: _Cell, g: tuple, needs: tuple, input: Any, weights: tuple, steps: list[_Step], counts: tuple,
     reverse: bool,
 ) -> tuple[tuple, tuple]:  # fmt: skip
     """Backward through time: the gradients of the input and the weights, and those of the state at the beginning."""
     weight_ih, weight_hh, _, _, weight_hr = weights
-    _, _, steps = _run(F, cell, input, weights, state, counts, reverse)
+    g, g_state = g[0], tuple(g[1:])
     of_input: list = [None] * len(counts)
     of_hidden: list = [None] * len(counts)
     of_output: list = [None] * len(counts)
@@ -318,14 +325,14 @@ def _gradients(
         back = F.matmul_nd(of_hidden[t], weight_hh)
         before = (back if before[0] is None else before[0] + back, *before[1:])
         g_state = _replaced(F, g_state, before)
-    hidden = F.cat([step.state[0] for step in steps], 0)
-    of_x = F.cat(of_input, 0)
-    of_h = of_x if of_hidden[0] is of_input[0] else F.cat(of_hidden, 0)
+    hidden = _joined(F, [step.state[0] for step in steps])
+    of_x = _joined(F, of_input)
+    of_h = of_x if of_hidden[0] is of_input[0] else _joined(F, of_hidden)
     found = _of_weights(F, F.matmul_nd, needs, of_x, of_h, input, hidden, weight_ih)
     of_projection = None
     if weight_hr is not None:
-        unprojected = F.cat([step.unprojected for step in steps], 0)
-        of_projection = F.matmul_nd(F.transpose(F.cat(of_output, 0), 0, 1), unprojected)
+        unprojected = _joined(F, [step.unprojected for step in steps])
+        of_projection = F.matmul_nd(F.transpose(_joined(F, of_output), 0, 1), unprojected)
     return (*found, of_projection), g_state
 
 
@@ -361,7 +368,7 @@ def _gates(input: Array, weight_ih: Array, *rest: Any) -> int:
 
 
 def _forward(mode: str, input: Array, weights: tuple, state: tuple, counts: tuple, reverse: bool) -> Any:
-    """The output, the state at the end, and what backward needs: the gates after activation and `memory`."""
+    """The output, the state at the end, and for backward the gates after activation and `memory`."""
     weight_ih, weight_hh, bias_ih, bias_hh = weights
     if len(counts) < 2 or not _dense(input.dtype, *weights, *state):
         return NotImplemented
@@ -373,16 +380,19 @@ def _forward(mode: str, input: Array, weights: tuple, state: tuple, counts: tupl
     kernel = sources.recurrent.forward(gates.dtype)
     kind = getattr(sources.recurrent, mode)
     kernel(kind, weight_hh, *_places(counts), reverse, bias, gates, state[0], state[-1], out, memory)
-    return out, state, (gates, memory)
+    return out, *state, (gates, memory)
 
 
 def _backward(
-    mode: str, g: tuple, needs: tuple, input: Array, weights: tuple, state: tuple, out: Array, gates: Any, memory: Any,
+    mode: str, g: tuple, needs: tuple, input: Array, weights: tuple, state: tuple, out: Array, kept: Any,
     counts: tuple, reverse: bool,
 ) -> Any:  # fmt: skip
-    """Gradients of the input, the weights and the state."""
-    if gates is None:
+    """The gradients of the input and the weights, and of the state at the beginning, from what forward has kept."""
+    if isinstance(kept, list):
+        return _gradients(raw_namespace(input), _CELLS[mode], g, needs, input, weights, kept, counts, reverse)
+    if not usable():
         return NotImplemented
+    gates, memory = kept
     g = tuple(map(numpy.ascontiguousarray, g))
     weight_ih, weight_hh = weights[:2]
     hidden = _before(state[0], out, counts, reverse)
@@ -395,7 +405,7 @@ def _backward(
         getattr(sources.recurrent, mode), weight_hh, *_places(counts), reverse, g[0], gates, memory, before,
         g_state[0], g_state[-1], slopes, from_input,
     )  # fmt: skip
-    return _of_weights(RAW_NUMPY, _product, needs, from_input, slopes, input, hidden, weight_ih), g_state
+    return _of_weights(RAW_NUMPY, _product, needs, from_input, slopes, input, hidden, weight_ih) + (None,), g_state
 
 
 def _product(a: Array, b: Array, bias: Any = None) -> Array:
@@ -435,21 +445,18 @@ def _compiled_lstm_layer(
 ) -> Any:  # fmt: skip
     if weight_hr is not None:
         return NotImplemented
-    found = _forward("LSTM", input, (weight_ih, weight_hh, bias_ih, bias_hh), (h, c), counts, reverse)
-    if found is NotImplemented:
-        return found
-    out, state, kept = found
-    return out, *state, *kept
+    return _forward("LSTM", input, (weight_ih, weight_hh, bias_ih, bias_hh), (h, c), counts, reverse)
 
 
-@lstm_layer.fused_vjp("cpu", lambda g: takes(g[0], 4 * _GATE_WORK))
-def _compiled_lstm_layer_vjp(
+@lstm_layer.fused_vjp("cpu")
+@lstm_layer.fused_vjp("cuda")
+def _kept_lstm_layer_vjp(
     xp: Any, g: tuple, needs: tuple, input: Array, weight_ih: Array, weight_hh: Array, bias_ih: Any, bias_hh: Any,
-    h: Array, c: Array, out: Array, gates: Any, memory: Any, counts: tuple, reverse: bool,
+    weight_hr: Any, h: Array, c: Array, out: Array, kept: Any, counts: tuple, reverse: bool,
 ) -> Any:  # fmt: skip
-    weights = weight_ih, weight_hh, bias_ih, bias_hh
-    found = _backward("LSTM", g, needs, input, weights, (h, c), out, gates, memory, counts, reverse)
-    return found if found is NotImplemented else (*found[0], None, *found[1])
+    weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr
+    found = _backward("LSTM", g, needs, input, weights, (h, c), out, kept, counts, reverse)
+    return found if found is NotImplemented else (*found[0], *found[1])
 
 
 @compiled(rnn_layer, _GATE_WORK, _gates)
@@ -457,18 +464,15 @@ def _compiled_rnn_layer(
     input: Array, weight_ih: Array, weight_hh: Array, bias_ih: Any, bias_hh: Any, h: Array, mode: str, counts: tuple,
     reverse: bool = False,
 ) -> Any:  # fmt: skip
-    found = _forward(mode, input, (weight_ih, weight_hh, bias_ih, bias_hh), (h,), counts, reverse)
-    if found is NotImplemented:
-        return found
-    out, state, kept = found
-    return out, *state, *kept
+    return _forward(mode, input, (weight_ih, weight_hh, bias_ih, bias_hh), (h,), counts, reverse)
 
 
-@rnn_layer.fused_vjp("cpu", lambda g: takes(g[0], 4 * _GATE_WORK))
-def _compiled_rnn_layer_vjp(
+@rnn_layer.fused_vjp("cpu")
+@rnn_layer.fused_vjp("cuda")
+def _kept_rnn_layer_vjp(
     xp: Any, g: tuple, needs: tuple, input: Array, weight_ih: Array, weight_hh: Array, bias_ih: Any, bias_hh: Any,
-    h: Array, out: Array, gates: Any, memory: Any, mode: str, counts: tuple, reverse: bool,
+    h: Array, out: Array, kept: Any, mode: str, counts: tuple, reverse: bool,
 ) -> Any:  # fmt: skip
-    weights = weight_ih, weight_hh, bias_ih, bias_hh
-    found = _backward(mode, g, needs, input, weights, (h,), out, gates, memory, counts, reverse)
-    return found if found is NotImplemented else (*found[0], *found[1])
+    weights = weight_ih, weight_hh, bias_ih, bias_hh, None
+    found = _backward(mode, g, needs, input, weights, (h,), out, kept, counts, reverse)
+    return found if found is NotImplemented else (*found[0][:5], *found[1])
