@@ -191,7 +191,7 @@ def test_cuda_arrays_travel_through_the_host_where_nccl_cannot(reason, stand_in,
         world_comm().all_reduce(array)
         return array.tolist()
 
-    with pytest.warns(RuntimeWarning, match=re.escape(f"arrays on GPUs travel through host memory: {reason}")):
+    with pytest.warns(UserWarning, match=re.escape(f"arrays on GPUs travel through host memory: {reason}")):
         assert run_threads(2, body, timeout=30) == [[3.0] * 3] * 2
 
 

@@ -19,6 +19,7 @@ from .work import Work, seconds_of
 if TYPE_CHECKING:
     from .base import Comm
 
+_HIGH_PRIORITY = -5  # CUDA takes the nearest one that the device has
 _POLL_SECONDS = 1e-3
 _LOOK_SECONDS = 0.25
 # A call that takes longer on the device is shown by the flight recorder as one that this rank is still in.
@@ -45,7 +46,7 @@ class DeviceCalls:
         self._cuda = cuda
         self._device = device
         with device:
-            self._stream = cuda.Stream(non_blocking=True)
+            self._stream = cuda.Stream(non_blocking=True, priority=_HIGH_PRIORITY)
         self._mover: Mover | None = None
         self._under_way: deque[Launched] = deque()
         self._lock = threading.Lock()  # of what is under way

@@ -67,7 +67,7 @@ def connect(host: Comm) -> Mover:
             why = f"there is no NCCL on ranks {missing}: pip install nvidia-nccl-cu13 (or -cu12)"
             if not missing:
                 why = f"several ranks use the same GPU ({', '.join(shared)}): see torch.cuda.set_device()"
-            warnings.warn(f"arrays on GPUs travel through host memory: {why}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"arrays on GPUs travel through host memory: {why}", stacklevel=2)
         return host
     unique_id = np.zeros(128, np.uint8)
     if host.rank == 0:
