@@ -20,6 +20,7 @@ from .supervisor import Job
 from .timeline import timeline as show_timeline
 from .worker import LOG_FOLDER
 
+_SIZE_HELP = "Number of ranks; as many as the machines take, else 1."
 _TIMEOUT_HELP = f"End the job when a rank waits so long in a collective [{watchdog.DEFAULT_TIMEOUT:g}]."
 
 
@@ -30,12 +31,12 @@ def cli() -> None:
 
 
 @cli.command(context_settings={"allow_interspersed_args": False})
-@click.option("-n", "size", type=click.IntRange(min=1), help="Number of ranks; as many as the machines take, else 1.")
+@click.option("-n", "size", type=click.IntRange(min=1), metavar="N", help=_SIZE_HELP)
 @click.option("-m", "as_module", is_flag=True, help="PROGRAM is a module, as in `python -m`.")
 @click.option("--hosts", default="", metavar="A:8,B:8", help="Machines, and how many ranks each takes.")
 @click.option("--hostfile", default="", metavar="FILE", help="The same from a file, a line `A:8` or `A slots=8` each.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help=_TIMEOUT_HELP)
-@click.option("--max-restarts", type=click.IntRange(min=0), default=0, help="Start again after so many failures.")
+@click.option("--max-restarts", type=click.IntRange(min=0), default=0, metavar="N", help="Start again up to N times.")
 @click.option("--timeline", default="", metavar="FILE", help="Write a trace of all ranks for Chrome or Perfetto.")
 @click.option("--log-dir", default="", metavar="DIR", help="Write each rank's output to DIR/rank-R.out and .err too.")
 @click.argument("program")

@@ -15,9 +15,10 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 
-from ..runtime import world
+from ..runtime.world import read_world
 from .hosts import allocation
 from .mpi import LaunchError, Mpiexec, find_mpiexec
+from .plan import without_rank
 
 CHECK_SECONDS = 60
 CPU_QUOTA = "/sys/fs/cgroup/cpu.max"
@@ -70,7 +71,7 @@ import sys
 from paceline.tensor import kernels
 if not kernels.usable():
     sys.exit(print("missing"))
-threads = "OpenMP threads" if kernels.sources.compiler.jit.keywords["parallel"] else "one thread, as there is no OpenMP"
+threads = "OpenMP threads" if kernels.sources.compiler.THREADED else "one thread, as there is no OpenMP"
 print(f"{threads}; {kernels.sources.cache.contents()}")
 """
 
@@ -231,8 +232,9 @@ def _shared_memory() -> Check:
 def _machines() -> Check:
     """Where `paceline run` starts ranks if it is not told."""
     try:
+        read_world(os.environ)
         hosts = allocation(os.environ)
-    except LaunchError as error:
+    except (LaunchError, RuntimeError) as error:
         return Check("Machines", "broken", *str(error).split(": ", 1))
     listed = ", ".join(f"{host.name}:{host.slots}" for host in hosts)
     return Check("Machines", "ok", f"those of the batch job: {listed}" if hosts else "this one (no batch job here)")
@@ -287,7 +289,7 @@ def _probe(name: str, program: str, advice: str) -> Check:
 
 def _run(command: list[str], variables: dict[str, str]) -> tuple[int, str]:
     """Exit code and output of a command that has a limited time."""
-    environment = {key: value for key, value in os.environ.items() if key not in (world.RANK_PID, world.EXPECTED_SIZE)}
+    environment = without_rank(os.environ)
     process = subprocess.Popen(
         command,
         env=environment | variables,

@@ -53,12 +53,17 @@ class Plan:
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The variables of the ranks."""
-        variables = {name: text for name, text in environ.items() if not name.startswith(_OF_ONE_PROCESS)}
-        variables.pop(world.RANK_PID, None)  # a job started from inside a rank is a job of its own
+        variables = without_rank(environ)
         variables[world.EXPECTED_SIZE] = str(self.size)
         threads = variables.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // self.per_host))
         variables = dict.fromkeys(world.THREAD_VARIABLES, threads) | variables
         return variables if self.mpiexec is None else self.mpiexec.environment(self.per_host) | variables
+
+
+def without_rank(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables but those that make a process a rank: a job started from inside a rank is a job of its own."""
+    own = (world.RANK_PID, world.EXPECTED_SIZE)
+    return {name: text for name, text in environ.items() if not name.startswith(_OF_ONE_PROCESS) and name not in own}
 
 
 def make_plan(size: int | None, hosts: str, hostfile: str, environ: Mapping[str, str]) -> Plan:
@@ -85,7 +90,10 @@ def make_plan(size: int | None, hosts: str, hostfile: str, environ: Mapping[str,
 
 def _refuse_inner_launch(environ: Mapping[str, str]) -> None:
     """`mpiexec -n 4 paceline run -n 4 train.py` would be four jobs."""
-    outer = world.read_world({name: text for name, text in environ.items() if name != world.EXPECTED_SIZE})
+    try:
+        outer = world.read_world({name: text for name, text in environ.items() if name != world.EXPECTED_SIZE})
+    except RuntimeError as error:
+        raise LaunchError(str(error)) from error
     if outer.size > 1:
         raise LaunchError(
             f"{outer.launcher} has started this command as process {outer.rank} of {outer.size}; either start the "

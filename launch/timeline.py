@@ -25,10 +25,11 @@ _COLORS = {
 @click.option("--plot", "plot_path", metavar="FILE", help="Draw the steps into FILE, an SVG picture.")
 @click.option("--steps", type=click.IntRange(min=1), default=2, show_default=True, help="How many to draw.")
 def timeline(trace: str, plot_path: str | None, steps: int) -> None:
-    """Show how the ranks of TRACE, a file of `paceline run --timeline`, have spent their time.
+    """Show how ranks have spent their time.
 
-    Communication that is hidden goes on while the program computes; the table has what the program waits for. The
-    picture shows steps from the middle of the run; Perfetto (ui.perfetto.dev) shows all of TRACE.
+    TRACE is a file of `paceline run --timeline`. Communication that is hidden goes on while the program computes; the
+    table has what the program waits for. The picture shows steps from the middle of the run; Perfetto
+    (ui.perfetto.dev) shows all of TRACE.
     """
     check_writable(plot_path, "--plot")
     tracks = read_trace(trace)

@@ -101,6 +101,11 @@ def get_world() -> World:
     return world
 
 
+def is_command() -> bool:
+    """Whether this process runs the `paceline` command, and not a program that uses the package."""
+    return sys.orig_argv[1:3] == ["-m", "paceline"] or os.path.basename(sys.argv[0]) == "paceline"
+
+
 def read_world(environ: Mapping[str, str]) -> World:
     """The world that these environment variables describe, for this process."""
     if environ.get(RANK_PID, str(os.getpid())) != str(os.getpid()):

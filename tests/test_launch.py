@@ -266,6 +266,28 @@ def test_variables_of_a_job_that_is_no_more_are_refused():
     assert "PMI_RANK=0 and PMI_SIZE=4 say" in done.stderr.splitlines()[-1]
 
 
+STALE = {
+    "PMI": ({"PMI_RANK": "0", "PMI_SIZE": "4"}, "PMI_RANK=0 and PMI_SIZE=4 say"),
+    "srun": ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}, "use `srun --mpi=pmix` or"),
+    "Open MPI": ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "4"}, "did not say its local size"),
+}
+
+
+@pytest.mark.parametrize(("variables", "words"), STALE.values(), ids=STALE)
+def test_the_command_says_so_in_one_line(script, variables, words):
+    done = finish_job([*RUN, "-n", "2", script("print('started')")], env=os.environ | variables)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("paceline: ") and words in done.stderr
+
+
+def test_doctor_runs_where_variables_are_left_over():
+    done = finish_job([*PACELINE, "doctor", "--json"], timeout=120, env=os.environ | STALE["PMI"][0])
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert done.returncode == 1
+    assert checks["Machines"]["state"] == "broken" and "unset them" in checks["Machines"]["advice"]
+    assert checks["NumPy"]["state"] == "ok"
+
+
 def test_the_command_imports_nothing_heavy():
     program = "import sys, paceline.launch.cli; print([m for m in ('mpi4py', 'numba', 'cupy') if m in sys.modules])"
     assert finish_job([sys.executable, "-c", program]).stdout == "[]\n"
@@ -275,6 +297,7 @@ def test_doctor():
     done = finish_job([*PACELINE, "doctor", "--json"], timeout=120)
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert checks["Python"]["state"] == checks["NumPy"]["state"] == "ok"
+    assert checks["Kernels"]["state"] == checks["Numba"]["state"], checks["Kernels"]
     assert done.returncode == any(check["state"] == "broken" for check in checks.values())
     for check in checks.values():
         assert check["state"] in ("ok", "missing", "broken")

@@ -56,10 +56,11 @@ def _dispatcher(function: FunctionType, signature: Any, options: dict[str, Any])
     return dispatcher
 
 
+THREADED = _threads_may_share()
 # For functions that kernels call, and for loops that are not worth a second thread.
 serial = functools.partial(_njit, nogil=True, error_model="numpy", fastmath=_FREEDOM, no_cfunc_wrapper=True)
 # A reduction over `prange` would depend on the number of threads: kernels cut their work into chunks by size instead.
-jit = functools.partial(serial, pipeline_class=ThreadedKernel if _threads_may_share() else Kernel)
+jit = functools.partial(serial, pipeline_class=ThreadedKernel if THREADED else Kernel)
 
 
 class _Told(threading.local):
