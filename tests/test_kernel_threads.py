@@ -71,3 +71,21 @@ def test_a_thread_without_memory_is_heard_of(threads):
     assert out.tolist() == [0, 1, 2, 3]
     with pytest.raises(MemoryError):
         fill_on_request(np.array([1, 1, 1, 1 << 60]), out)
+
+
+@kernel
+def add_rows(rows, out):
+    for i in prange(out.size):
+        out[i] += rows[0, i] + rows[1:][0, i]
+
+
+def test_bodies_are_vectorized_and_count_no_references():
+    """Either is lost without a wrong result, and costs a factor of ten."""
+    rows, out = np.arange(20.0).reshape(2, 10), np.zeros(10)
+    add_rows(rows, out)
+    assert (out == rows.sum(0)).all()
+    (code,) = add_rows.inspect_llvm().values()
+    (share,) = [text for text in code.split("\ndefine ")[1:] if ".share(" in text.splitlines()[0]]
+    body = share.split("\n}")[0]
+    assert "x double>" in body
+    assert "NRT_incref" not in body

@@ -5,11 +5,12 @@ each such loop is cut out of the source of its kernel, as a function of its own 
 becomes a call that runs a part on each of Numba's threads:
 
     def twice(x, out):                       def part(start, stop, out, x):
-        for i in prange(x.size):                 for i in range(start, stop):
-            out[i] = x[i] + x[i]                     out[i] = x[i] + x[i]
+        for i in prange(x.size):                 for index in range(start, stop):
+            out[i] = x[i] + x[i]                     i = counted(index)
+                                                     out[i] = x[i] + x[i]
 
                                              def twice(x, out):
-                                                 on_threads(x.size, (out, x))
+                                                 on_threads(part, x.size, (out, x))
 
 Variables that a body assigns are its own: it can hand on nothing, and has to assign them before it reads them.
 """
@@ -41,7 +42,7 @@ def split(function: FunctionType, flags: Flags) -> FunctionType:
     cutter = _Cutter(definition)
     cutter.visit(definition)
     # What the function has from functions around it are arguments of another function around it and its parts.
-    names = ", ".join(["part_of", "on_threads", *function.__code__.co_freevars])
+    names = ", ".join(["part_of", "counted", "on_threads", *function.__code__.co_freevars])
     whole = _written(f"def make({names}): return {definition.name}", definition)
     whole.body[:0] = [*cutter.parts, definition]
     made: dict[str, Any] = {}
@@ -49,7 +50,7 @@ def split(function: FunctionType, flags: Flags) -> FunctionType:
     exec(code, function.__globals__, made)
     options = {"error_model": flags.error_model, "fastmath": flags.fastmath.flags, "pipeline_class": _Part}
     part_of = functools.partial(numba.njit, no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)
-    return made["make"](part_of, on_threads, *(cell.cell_contents for cell in function.__closure__ or ()))
+    return made["make"](part_of, counted, on_threads, *(cell.cell_contents for cell in function.__closure__ or ()))
 
 
 class _Cutter(ast.NodeTransformer):
@@ -66,10 +67,11 @@ class _Cutter(ast.NodeTransformer):
         known = {argument.arg for argument in self.definition.args.args} | _names(self.definition, ast.Store)
         used = sorted(_names(node, ast.Load) & known - own)
         name = f"{self.definition.name}_{len(self.parts)}"
-        header = f"@part_of\ndef {name}({', '.join(['_start', '_stop', *used])}):\n for _ in range(_start, _stop): pass"
-        part = _written(header, node)
+        header = f"@part_of\ndef {name}({', '.join(['_start', '_stop', *used])}):"
+        loop = f" for _index in range(_start, _stop): {ast.unparse(node.target)} = counted(_index)"
+        part = _written(f"{header}\n{loop}", node)
         call = _written(f"on_threads({name}, 0, ({''.join(f'{each}, ' for each in used)}))", node)
-        part.body[0].target, part.body[0].body = node.target, node.body
+        part.body[0].body += node.body
         call.value.args[1] = node.iter.args[0]  # type: ignore[attr-defined]  # the argument of prange
         self.parts.append(part)
         return call
@@ -93,6 +95,19 @@ class _Part(Compiler):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.state.flags.noalias = True  # kernels write to no array that they read by another name
+
+
+@intrinsic
+def counted(typing_context, index):  # type: ignore[no-untyped-def]
+    """The index, and a word to the optimizer that it is not negative: Numba lets indices count from the end, and what
+    may have to does not vectorize."""
+
+    def write(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        assume = _function(builder, "llvm.assume", ir.VoidType(), ir.IntType(1))
+        builder.call(assume, [builder.icmp_signed(">=", args[0], args[0].type(0))])
+        return args[0]
+
+    return index(index), write
 
 
 @intrinsic
@@ -138,11 +153,22 @@ def _write_share(context: Any, share: Any, part: Any, call_type: Any) -> None:
     first = builder.ptrtoint(builder.load(places), count.type)
     last = builder.add(first, builder.load(counts))
     start, stop = (builder.sdiv(builder.mul(n, count), threads) for n in (first, last))
-    values = [start, stop, *cgutils.unpack_tuple(builder, arguments)]
+    kinds_and_values = zip(part.signature.args[2:], cgutils.unpack_tuple(builder, arguments), strict=True)
+    values = [start, stop, *(_borrowed(context, builder, kind, value) for kind, value in kinds_and_values)]
     status, _ = context.call_internal_no_propagate(builder, part.fndesc, part.signature, values)
     with builder.if_then(status.is_error, likely=False):
         builder.store(ir.IntType(8)(1), failed)
     builder.ret_void()
+
+
+def _borrowed(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    """An array without its reference count, which the caller keeps up, so that views of it are not counted either:
+    threads that count in one place take its cache line from each other with every view."""
+    if not isinstance(kind, types.Array):
+        return value
+    array = context.make_array(kind)(context, builder, value)
+    array.meminfo = array.meminfo.type(None)
+    return array._getvalue()
 
 
 def _function(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
