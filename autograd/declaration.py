@@ -279,9 +279,8 @@ def stop_recording() -> None:
 
 def as_array(value: Any) -> Array:
     """NumPy returns scalars where it should return 0-d arrays."""
-    # indexing a number with an ellipsis gives the array, in half the time of asarray()
     if isinstance(value, numpy.generic):
-        return value[...]  # type: ignore[index]
+        return numpy.asarray(value)
     return arrays.module_of(value).asarray(value)
 
 
