@@ -16,7 +16,8 @@ from numba import types
 
 from .approximations import exp, log
 from .compiler import jit, prange, serial
-from .products import lanes_of, product
+from .products import product
+from .tiles import VECTOR_BYTES
 
 QUERIES = 64  # of a tile: a multiple of every vector's length
 KEYS = 128  # of a block
@@ -152,7 +153,7 @@ def _backward_head(g, q, k, v, mask, masked, causal, scale, out, sums, dq, dk, d
     length, features = q.shape[2:]
     keys, width = v.shape[2:]
     kind, dtype = q.dtype.type, q.dtype
-    lanes = lanes_of(q)
+    lanes = VECTOR_BYTES // q.itemsize
     features_padded, width_padded = -(-features // lanes) * lanes, -(-width // lanes) * lanes
     queries, gs = np.empty(features * QUERIES, dtype), np.empty(width * QUERIES, dtype)
     query_rows, g_rows = np.empty(features_padded * QUERIES, dtype), np.empty(width_padded * QUERIES, dtype)

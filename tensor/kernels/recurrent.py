@@ -14,7 +14,8 @@ from numba import types
 from . import compiler
 from .approximations import sigmoid, tanh
 from .compiler import prange
-from .products import TILE_ROWS, lanes_of, pack_panels, product_tile
+from .products import pack_panels
+from .tiles import PRODUCT_ROWS, VECTOR_BYTES, product_tile
 
 jit = functools.partial(compiler.jit, fastmath={"contract"})
 serial = functools.partial(compiler.serial, fastmath={"contract"})
@@ -182,11 +183,11 @@ def _multiply(x, depth, rows, panels, width, start, out, columns):
     """out[r] = start[r] + x[r] @ panels for `rows` rows, and for some more where that is quicker."""
     for c in range(0, columns, width):
         if rows > 2:
-            for r in range(0, rows, TILE_ROWS):
+            for r in range(0, rows, PRODUCT_ROWS):
                 at = r * columns + c
                 product_tile(
                     x, r * depth, depth, 1, depth, panels, c * depth, width,
-                    start, at, columns, out, at, columns, TILE_ROWS, 2,
+                    start, at, columns, out, at, columns, PRODUCT_ROWS, 2,
                 )  # fmt: skip
         else:
             for r in range(rows):
@@ -242,7 +243,7 @@ def _forward(cell, weight, counts, starts, reverse, bias, gates, h, c, out, memo
     weight [parts * size, size] and bias [parts * size], or empty, are the hidden state's.
     """
     size = h.shape[1]
-    parts, width = gates.shape[1] // size, 2 * lanes_of(weight)
+    parts, width = gates.shape[1] // size, 2 * VECTOR_BYTES // weight.itemsize
     padded = (size + width - 1) // width * width
     panels, start = np.empty(parts * padded * size, h.dtype), np.zeros(parts * padded, h.dtype)
     for part in prange(parts):
@@ -292,7 +293,7 @@ def _backward(cell, weight, counts, starts, reverse, g, gates, memory, before, d
     the gradients of the state after become those of the state before.
     """
     size = g.shape[1]
-    parts, width = gates.shape[1] // size, 2 * lanes_of(weight)
+    parts, width = gates.shape[1] // size, 2 * VECTOR_BYTES // weight.itemsize
     padded = (size + width - 1) // width * width
     panels = np.zeros(parts * padded * padded, g.dtype)
     for part in prange(parts):

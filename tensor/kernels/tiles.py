@@ -1,16 +1,16 @@
-"""Vector instructions for matrix products whose operands lie in place: small tiles of the result, held in registers.
+"""Vector instructions for matrix products: small tiles of the result, held in registers, and copies of rows.
 
 Numba's loops leave the choice of registers to LLVM, which spills them. These intrinsics write the vector instructions
 down: a tile of rows x vectors accumulators stays in registers for the whole depth of the product, so that for every
 value loaded several products are added (Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication,
-2008). The rows of one operand are found through a table of offsets: the columns of a convolution are never copied
+2008). For convolutions the rows of one operand are found through a table of offsets: the columns are never copied
 together.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from llvmlite import binding, ir
@@ -28,6 +28,9 @@ TILE_ROWS = (4, 2, 1) if _SIXTEEN_REGISTERS else (8, 4, 2, 1)
 TILE_VECTORS = (3, 2, 1)
 DOT_ROWS = (2, 1) if _SIXTEEN_REGISTERS else (4, 2, 1)
 DOT_COLUMNS = (6, 3, 1)
+# The tile of matrices that are packed for it. At their edges it is computed whole, so it is not as wide as could be.
+PRODUCT_ROWS = 8 if VECTOR_BYTES == 64 else 4
+PRODUCT_VECTORS = 2
 
 
 class _Writer:
@@ -54,6 +57,10 @@ class _Writer:
     def steps(self, pointer: Any, step: Any, count: int) -> list:
         """The addresses pointer, pointer + step, ..."""
         return [self.builder.gep(pointer, [self.builder.mul(step, self.number(i))]) for i in range(count)]
+
+    def through(self, pointer: Any, table: Any, index: Any) -> Any:
+        """The address of the element that an entry of a table names."""
+        return self.builder.gep(pointer, [self.builder.load(self.builder.gep(table, [index]))])
 
     def number(self, value: int) -> Any:
         return ir.Constant(ir.IntType(64), value)
@@ -89,9 +96,25 @@ class _Writer:
         value = self.builder.call(load, [self._vector_at(source, 0), itemsize, chosen, self.zero])
         self.builder.call(store, [value, self._vector_at(target, 0), itemsize, chosen])
 
-    def accumulators(self, starts: list, count: int) -> list[list]:
-        """For each start a row of `count` variables with that value; LLVM keeps them in registers."""
-        return [[cgutils.alloca_once_value(self.builder, start) for _ in range(count)] for start in starts]
+    def variables(self, starts: list) -> list:
+        """Variables with these values to begin with; LLVM keeps them in registers."""
+        return [cgutils.alloca_once_value(self.builder, start) for start in starts]
+
+    def add_products(self, sums: list[list], rows: list, step: Any, line: Callable[[Any], Any], depth: Any) -> None:
+        """Add to the vectors of each row of sums, for all k < depth, element k * step of the row times line(k)."""
+        with cgutils.for_range(self.builder, depth) as loop:
+            place = line(loop.index)
+            values = [self.load(place, v) for v in range(len(sums[0]))]
+            along = self.builder.mul(loop.index, step)
+            for totals, row in zip(sums, rows, strict=True):
+                factor = self.spread(self.builder.gep(row, [along]))
+                for total, value in zip(totals, values, strict=True):
+                    self.add_product(total, factor, value)
+
+    def store_all(self, sums: list[list], rows: list) -> None:
+        for totals, row in zip(sums, rows, strict=True):
+            for v, total in enumerate(totals):
+                self.store(self.builder.load(total), row, v)
 
     def add_product(self, accumulator: Any, a: Any, b: Any) -> None:
         multiply_add = self.function(f"llvm.fmuladd.{self.suffix}", self.vector, self.vector, self.vector, self.vector)
@@ -127,20 +150,34 @@ def multiply_tile(_, a, a0, step, depth, image, i0, offsets, f0, bias, b0, out, 
         bias, out = w.element(kind[8], bias, b0), w.element(kind[10], out, o0)
         for height, width in _choose(builder, list(itertools.product(TILE_ROWS, TILE_VECTORS)), rows, vectors):
             factors = w.steps(a, step, height)
-            sums = w.accumulators([w.spread(p) for p in w.steps(bias, w.number(1), height)], width)
-            with cgutils.for_range(builder, depth) as loop:
-                place = builder.gep(image, [builder.load(builder.gep(table, [loop.index]))])
-                pixels = [w.load(place, v) for v in range(width)]
-                for row, pointer in zip(sums, factors, strict=True):
-                    factor = w.spread(builder.gep(pointer, [loop.index]))
-                    for total, pixel in zip(row, pixels, strict=True):
-                        w.add_product(total, factor, pixel)
-            for row, pointer in zip(sums, w.steps(out, out_step, height), strict=True):
-                for v, total in enumerate(row):
-                    w.store(builder.load(total), pointer, v)
+            sums = [w.variables([w.spread(p)] * width) for p in w.steps(bias, w.number(1), height)]
+            w.add_products(sums, factors, w.number(1), lambda k: w.through(image, table, k), depth)
+            w.store_all(sums, w.steps(out, out_step, height))
         return context.get_dummy_value()
 
     return signature, write
+
+
+@intrinsic(prefer_literal=True)
+def product_tile(_, a, a0, a_row, a_step, depth, b, b0, b_step, start, s0, s_row, out, o0, o_row, rows, vectors):  # type: ignore[no-untyped-def]
+    """out[o0 + r * o_row + q] = start[s0 + r * s_row + q] + sum over k < depth of a[a0 + r * a_row + k * a_step] *
+    b[b0 + k * b_step + q] for r < rows and q < vectors times the elements of a vector."""
+    height, width = rows.literal_value, vectors.literal_value
+
+    def write(context: Any, builder: Any, signature: Any, args: tuple) -> Any:
+        a, a0, a_row, a_step, depth, b, b0, b_step, start, s0, s_row, out, o0, o_row, _, _ = args
+        kind = signature.args
+        w = _Writer(context, builder, kind[5].dtype)
+        a, b = w.element(kind[0], a, a0), w.element(kind[5], b, b0)
+        start, out = w.element(kind[8], start, s0), w.element(kind[11], out, o0)
+        sums = [w.variables([w.load(p, v) for v in range(width)]) for p in w.steps(start, s_row, height)]
+        rows = w.steps(a, a_row, height)
+        w.add_products(sums, rows, a_step, lambda k: builder.gep(b, [builder.mul(k, b_step)]), depth)
+        w.store_all(sums, w.steps(out, o_row, height))
+        return context.get_dummy_value()
+
+    arguments = (a, a0, a_row, a_step, depth, b, b0, b_step, start, s0, s_row, out, o0, o_row, rows, vectors)
+    return types.void(*arguments), write
 
 
 @intrinsic
@@ -162,8 +199,8 @@ def dot_tile(
         out = w.element(kind[11], out, o0)
         for height, width in _choose(builder, list(itertools.product(DOT_ROWS, DOT_COLUMNS)), rows, columns):
             lefts = w.steps(a, step, height)
-            rights = [builder.gep(image, [builder.load(p)]) for p in w.steps(table, w.number(1), width)]
-            sums = w.accumulators([w.zero] * height, width)
+            rights = [w.through(image, table, w.number(j)) for j in range(width)]
+            sums = [w.variables([w.zero] * width) for _ in range(height)]
             with cgutils.for_range(builder, images) as outer:
                 left, right = builder.mul(outer.index, a_image), builder.mul(outer.index, b_image)
                 with cgutils.for_range(builder, length) as loop:
@@ -210,3 +247,25 @@ def copy_row(_, source, s0, source_step, target, t0, target_step, count):  # typ
         return context.get_dummy_value()
 
     return types.void(source, s0, source_step, target, t0, target_step, count), write
+
+
+@intrinsic
+def transpose_square(_, a, a0, a_row, out, o0, o_row):  # type: ignore[no-untyped-def]
+    """out[o0 + j * o_row + i] = a[a0 + i * a_row + j] for i, j < the elements of a vector, by interleaving halves of
+    the rows again and again: a perfect shuffle rotates the bits of an index."""
+
+    def write(context: Any, builder: Any, signature: Any, args: tuple) -> Any:
+        a, a0, a_row, out, o0, o_row = args
+        kind = signature.args
+        w = _Writer(context, builder, kind[0].dtype)
+        rows = [w.load(p) for p in w.steps(w.element(kind[0], a, a0), a_row, w.lanes)]
+        half = w.lanes // 2
+        merged = [[start + n // 2 + w.lanes * (n % 2) for n in range(w.lanes)] for start in (0, half)]
+        masks = [ir.Constant(ir.VectorType(ir.IntType(32), w.lanes), indices) for indices in merged]
+        for _ in range(w.lanes.bit_length() - 1):
+            rows = [builder.shuffle_vector(rows[i], rows[i + half], mask) for i in range(half) for mask in masks]
+        for row, place in zip(rows, w.steps(w.element(kind[3], out, o0), o_row, w.lanes), strict=True):
+            w.store(row, place)
+        return context.get_dummy_value()
+
+    return types.void(a, a0, a_row, out, o0, o_row), write

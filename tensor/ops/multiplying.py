@@ -13,7 +13,7 @@ from ..kernels import sources
 LEAST_WORK = 1 << 22
 BLAS_THREADS = 1 << 18  # from here on BLAS uses several threads, on whose number its bits depend
 
-_EMPTY = {numpy.dtype(kind): numpy.empty(0, kind) for kind in (numpy.float32, numpy.float64)}
+_DTYPES = (numpy.float32, numpy.float64)
 
 
 def product(
@@ -26,12 +26,11 @@ def product(
     The result does not depend on the number of threads, as that of BLAS does.
     """
     dtype, (rows, depth), columns = a.dtype, a.shape, b.shape[1]
-    if dtype not in _EMPTY or b.dtype != dtype or b.shape[0] != depth or not kernels.usable():
+    if dtype not in _DTYPES or b.dtype != dtype or b.shape[0] != depth or not kernels.usable():
         return NotImplemented
     if rows * depth * columns < (LEAST_WORK if least is None else least):
         return NotImplemented
-    bias = _EMPTY[dtype] if bias is None else bias
-    if bias.dtype != dtype or not bias.flags.c_contiguous:
+    if bias is not None and (bias.dtype != dtype or not bias.flags.c_contiguous):
         return NotImplemented
     if out is None or not out.flags.c_contiguous:
         out = numpy.empty((rows, columns), dtype)
