@@ -3,5 +3,5 @@
 import subprocess
 import sys
 
-for name in ("compare", "overhead", "scaling", "startup"):
+for name in ("compare", "compiled", "overhead", "scaling", "startup"):
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

@@ -1,0 +1,103 @@
+"""What compile() gains: steps as they are written and compiled, both beside PyTorch as it is written.
+
+    python -m benchmarks.compiled [--rounds 3]
+
+Prints the table and writes benchmarks/results/compiled.json. A ratio above 1 means that Paceline takes less time.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from . import turns
+from .overhead import microseconds
+
+SIZES = {"1k": 1 << 10, "64k": 1 << 16, "1M": 1 << 20, "16M": 1 << 24}
+
+
+def chain(torch: Any) -> Callable:
+    """Eight operations, of which one takes more than arithmetic."""
+
+    def forward(x: Any, y: Any) -> Any:
+        a = torch.tanh(x * y + x) * y
+        return (a * 0.5 + x) ** 2 + y
+
+    return forward
+
+
+def block(torch: Any, width: int) -> Any:
+    """The feed-forward half of a transformer layer: x + Linear(GELU(Linear(LayerNorm(x))))."""
+    nn = torch.nn
+
+    class Block(nn.Module):  # type: ignore[name-defined,misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.LayerNorm(width)
+            self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+        def forward(self, x: Any) -> Any:
+            return x + self.down(nn.functional.gelu(self.up(self.norm(x)), approximate="tanh"))
+
+    return Block()
+
+
+def layers(torch: Any) -> Any:
+    """64 small layers."""
+    nn = torch.nn
+    return nn.Sequential(*(layer for _ in range(64) for layer in (nn.Linear(16, 16), nn.ReLU())))
+
+
+def costs(torch: Any, compiled: bool) -> dict[str, float]:
+    """Microseconds of each step."""
+    found = {}
+    compile = torch.compile if compiled else lambda function: function
+
+    def training(name: str, function: Callable, inputs: list, weights: list) -> None:
+        function = compile(function)
+        gradient = torch.ones_like(function(*inputs))
+
+        def step() -> None:
+            for x in weights:
+                x.grad = None
+            function(*inputs).backward(gradient)
+
+        found[f"{name}, forward and backward"] = microseconds(step)
+
+    for name, size in SIZES.items():
+        x, y = torch.randn(size), torch.randn(size)
+        function = compile(chain(torch))
+        with torch.no_grad():
+            found[f"8 operations on {name} elements, forward"] = microseconds(lambda f=function, x=x, y=y: f(x, y))
+        leaves = [x.requires_grad_(), y.requires_grad_()]
+        training(f"8 operations on {name} elements", chain(torch), leaves, leaves)
+    for name, module, x in (
+        ("pre-norm MLP block of 1024 x 256", block(torch, 256), torch.randn(1024, 256)),
+        ("64 small layers", layers(torch), torch.randn(8, 16)),
+    ):
+        training(name, module, [x], list(module.parameters()))
+    return found
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--one", hidden=True)
+@click.option("--compiled", is_flag=True, hidden=True)
+def main(rounds: int, one: str | None, compiled: bool) -> None:
+    if one:
+        figures = costs(importlib.import_module(one), compiled and one == turns.OURS)
+        click.echo(json.dumps(figures))
+        return
+    tables = {"as written": (), "compiled": ("--compiled",)}
+    figures = {name: turns.in_turns("benchmarks.compiled", rounds, *options) for name, options in tables.items()}
+    for name, table in figures.items():
+        turns.print_table(f"time of a step {name}", "us", table)
+    turns.write("compiled", figures)
+
+
+if __name__ == "__main__":
+    main()
