@@ -334,7 +334,8 @@ class Backward:
 
     def _pass(self, name: str, edge: Any, value: Value, fresh: bool) -> None:
         if name in self.region.leaves:
-            for i, (other, _, sum_, _) in enumerate(self.passed if self.sums else ()):
+            same = self.region.shape_of(name) == self.trace.shape  # sums of rows are to be added as such
+            for i, (other, _, sum_, _) in enumerate(self.passed if self.sums and same else ()):
                 if other == name:
                     self.summed[name] = None
                     self.passed[i] = (name, edge, sum_ + value, True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy
 
 from ..runtime import dtypes, tree
+from ..runtime.device import get_default_device
 from .declaration import recorders
 from .fusion import Forward
 from .mode import is_grad_enabled, recording_now
@@ -48,7 +49,8 @@ def replay(record: Recording, leaves: tuple, output: Any) -> Callable[..., Any]:
     region = Region(record, outputs)
     text = _text(region, record, leaves, terms, scope)
     scope = {**region.scope, **scope, "structure": structure, "recorders": recorders, "recording_now": recording_now,
-             "default_dtype": dtypes.get_default_dtype, "unflatten": tree.unflatten}
+             "default_dtype": dtypes.get_default_dtype, "default_device": get_default_device,
+             "unflatten": tree.unflatten}
     exec(text, scope)
     run = scope["run"]
     region.forget()
@@ -77,6 +79,9 @@ def _text(region: Region, record: Recording, leaves: tuple, terms: list, scope: 
     grad = is_grad_enabled()
     emit(f"if len(leaves) != {len(leaves)} or node_observers or is_grad_enabled() is not {grad}: return MISSED")
     emit(f"if default_dtype() is not {constant(dtypes.get_default_dtype())}: return MISSED")
+    emit("where = default_device()")
+    device = constant(get_default_device())
+    emit(f"if where is not {device} and where != {device}: return MISSED")
     emit("if recorders and recording_now.get() is not None: return MISSED")
     names: list[str] = []
     places: dict[int, str] = {}  # id of an argument -> its name; functions may ask whether two are the same one

@@ -6,6 +6,7 @@ import copy
 import functools
 import logging
 import random
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,9 @@ class Compiled:
         self.fullgraph = fullgraph
         self.reasons: list[str] = []
         self._modules = _modules_of(function)
+        own = (function, getattr(function, "__self__", None))
+        self._parts = [] if isinstance(own[0], Module) or isinstance(own[1], Module) else [
+            (m, Compiled(types.MethodType(type(m).forward, m), fullgraph=False)) for m in self._modules]  # fmt: skip
         self._records: list[tuple] = []  # (the modules' state, names of named arguments, replay)
         self._current: list[tuple] = []  # those of the modules' present state: (names of named arguments, replay)
         self._version = -1  # of all modules when that was found
@@ -53,7 +57,18 @@ class Compiled:
             return self.function(*args, **kwargs)
         with one_at_a_time:
             result = self._found(args, kwargs, leaves)
-        return self.function(*args, **kwargs) if result is MISSED else result
+        return self._written(args, kwargs) if result is MISSED else result
+
+    def _written(self, args: tuple, kwargs: dict) -> Any:
+        """The call as it is written, but for the modules that a function calls: their calls are replayed."""
+        parts = [(m, part) for m, part in self._parts if "forward" not in m.__dict__]
+        for module, part in parts:
+            module.__dict__["forward"] = part  # nobody is to record anything anew for that
+        try:
+            return self.function(*args, **kwargs)
+        finally:
+            for module, _ in parts:
+                module.__dict__.pop("forward", None)
 
     def __deepcopy__(self, memo: dict) -> Compiled:
         return Compiled(copy.deepcopy(self.function, memo), self.fullgraph)

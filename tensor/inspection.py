@@ -6,6 +6,7 @@ from typing import Any
 
 import ml_dtypes
 
+from ..autograd.mode import refuse_if_recording
 from ..autograd.variable import box
 from ..runtime import dtypes
 from ..runtime.arrays import module_of
@@ -13,12 +14,14 @@ from ..runtime.arrays import module_of
 
 def equal(input: Any, other: Any) -> bool:
     """Whether two tensors have the same shape and elements."""
+    refuse_if_recording("it reads the values of a tensor")
     a, b = input.array, other.array
     return a.shape == b.shape and bool((a == b).all())
 
 
 def isclose(input: Any, other: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Any:
     """Whether |input - other| <= atol + rtol * |other|, elementwise."""
+    refuse_if_recording("it reads the values of a tensor")
     xp = module_of(input.array)
     return box(xp.asarray(xp.isclose(input.array, other.array, rtol, atol, equal_nan)))
 

@@ -269,6 +269,46 @@ def test_the_default_dtype_is_noticed():
     assert compiled(x).dtype is torch.float64
 
 
+def test_the_default_device_is_noticed(monkeypatch):
+    compiled = torch.compile(lambda x: x + 1, fullgraph=True)
+    compiled(torch.ones(2))
+    other = torch.device("cuda", 0)
+    with other:
+        compiled(torch.ones(2, device="cpu"))
+    assert len(compiled._records) == 2
+    torch.set_default_device("cpu")
+    compiled(torch.ones(2))
+    assert len(compiled._records) == 2
+
+
+def training_step():
+    torch.manual_seed(0)
+    model, criterion = Residual(), nn.MSELoss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = criterion(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return model, step
+
+
+def test_the_modules_of_a_training_step_are_replayed():
+    found = []
+    for wrap in (lambda step: step, torch.compile):
+        model, step = training_step()
+        run = wrap(step)
+        losses = [run(torch.randn(3, 8), torch.randn(3, 8)) for _ in range(3)]
+        found.append(bits([*losses, *model.parameters()]))
+    assert found[0] == found[1]
+    assert "calls backward" in run.reasons[0]
+    assert [len(part._records) for _, part in run._parts] == [1, 1]
+    assert "forward" not in vars(model)
+
+
 # -- what is left to eager calls ---------------------------------------------------------------------------------------
 
 STATE = nn.Module()
@@ -333,6 +373,7 @@ FUNCTIONS = {
     "backward": (stepped, "backward"),
     "data": (lambda x: x * LAYER.weight.data, ".data"),
     "view": (lambda x: x.view(2, 1), "view"),
+    "equal": (lambda x: x * torch.equal(LAYER.weight, LAYER.weight), "read"),
     "checkpoint": (lambda x: torch.utils.checkpoint.checkpoint(torch.sin, x), "checkpoint"),
     "complex": (lambda x: torch.fft.fft(x).abs(), "complex"),
 }

@@ -5,7 +5,7 @@ import gc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import paceline as torch
@@ -19,7 +19,9 @@ F = torch.nn.functional
 ONE = {
     "tanh": torch.tanh, "sigmoid": torch.sigmoid, "exp": lambda x: torch.exp(torch.clamp(x, -5, 5)), "relu": F.relu,
     "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"), "silu": F.silu, "softplus": F.softplus,
-    "square": torch.square, "power": lambda x: x**2, "neg": torch.neg, "leaky": lambda x: F.leaky_relu(x, 0.2),
+    "square": torch.square, "power": lambda x: x**2,
+    "cube": lambda x: x**3, "square root": lambda x: (x * x + 1) ** 0.5,
+    "neg": torch.neg, "leaky": lambda x: F.leaky_relu(x, 0.2),
     "clamp": lambda x: x.clamp(-1, 0.5), "half": lambda x: x * 0.5, "one minus": lambda x: 1 - x,
     "third": lambda x: x / 3, "over": lambda x: 2 / (x * x + 1), "shifted": lambda x: x + 1, "sin": torch.sin,
     "mish": F.mish, "abs": torch.abs, "root": lambda x: torch.sqrt(x * x + 1),
@@ -104,6 +106,7 @@ GRADIENTS = {
 }
 
 
+@example(program=([(6, 4, 5), (5,)], [("add", (0, 1)), ("div", (1, 2))], [False, True], [], "full", np.float32), seed=0)
 @settings(max_examples=120, deadline=None)
 @given(program=programs(), seed=st.integers(0, 1000))
 def test_any_chain_has_the_bits_of_its_operations(program, seed):
@@ -251,3 +254,10 @@ def test_large_arrays_are_used_again_only_if_nobody_has_them(monkeypatch):
     del kept
     assert buffers.empty((60, 2), float32).shape == (60, 2)
     test_results_of_earlier_calls_do_not_change()
+
+
+@pytest.mark.parametrize("name", ["tanh", "power", "cube", "square root", "neg", "relu", "gelu", "abs", "over"])
+def test_each_operation_is_a_part_of_chains(name, passes):
+    x = torch.randn(20, 8, requires_grad=True)
+    torch.compile(lambda x: 2 * ONE[name](x + 1), fullgraph=True)(x).sum().backward()
+    assert len(passes) == 2

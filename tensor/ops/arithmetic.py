@@ -153,9 +153,6 @@ def _log_of_base(base: Any) -> Any:
 
 
 pow.vjp(input=_pow_input, other=_pow_other)
-pow.declaration.element = lambda inputs, attributes: (
-    ("square", inputs[:1], ()) if type(inputs[1]) in (int, float) and inputs[1] == 2 else None
-)
 
 _POWER_KERNELS = {2: "square", 3: "cube", 0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
 _POWER_BACKWARD = {2: "square_backward", 3: "cube_backward", 0.5: "root_backward"}
@@ -175,6 +172,15 @@ def _pow_backward(xp: Any, g: Any, needs: tuple, input: Any, other: Any) -> Any:
     if isinstance(other, int | float) and other in _POWER_BACKWARD:
         return run(_POWER_BACKWARD[other], (g, input)), None
     return NotImplemented
+
+
+def _power_element(table: dict, arrays: tuple, other: Any) -> tuple | None:
+    name = table.get(other) if isinstance(other, int | float) else None
+    return name and (name, arrays, ())
+
+
+pow.declaration.element = lambda inputs, attributes: _power_element(_POWER_KERNELS, inputs[:1], inputs[1])
+pow.declaration.element_vjp = lambda g, input, other: _power_element(_POWER_BACKWARD, (g, input), other)
 
 
 @numeric

@@ -34,6 +34,9 @@ def _neg_backward(xp: Any, g: Any, needs: tuple) -> Any:
     return (run("negative", (g,)),)
 
 
+neg.declaration.element_vjp = lambda g: ("negative", (g,), ())
+
+
 @primitive(holomorphic=False)
 def abs(xp, input: Array):
     """|input|."""
