@@ -113,7 +113,8 @@ def doctor(as_json: bool) -> None:
 def warmup() -> None:
     """Compile the CPU kernels ahead of time, for float32 and float64, and keep them.
 
-    A training run compiles what it uses when it first uses it, and keeps it. Run this once while a container's image is
+    A training run compiles what it uses when it first uses it, says so where that takes more than a second, and keeps
+    it. Run this once while a container's image is
     built, or a cluster's shared installation: then no run has to wait, and nobody has to be able to write there.
     """
     sys.exit(subprocess.run([sys.executable, "-m", "paceline._warmup"], check=False).returncode)

@@ -7,6 +7,7 @@ a line here if it is that of a function of one or two tensors or of an optimizer
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -124,6 +125,7 @@ def _step(make: Any, options: dict) -> None:
 def main() -> None:
     if not kernels.usable():
         raise SystemExit("paceline warmup: Numba does not load, so there is nothing to compile: pip install numba")
+    logging.getLogger("paceline").setLevel("ERROR")  # that it compiles is no news here
     kernels.LEAST_SIZE = 0
     steps = []
     for dtype in (torch.float32, torch.float64):

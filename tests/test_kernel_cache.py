@@ -41,6 +41,16 @@ def test_what_one_process_compiles_the_next_one_finds(tmp_path):
     assert run(STEP, NUMBA_CACHE_DIR=tmp_path) == ("found", "")
 
 
+@pytest.mark.parametrize(
+    ("before", "lines"), [("", 1), ("import logging; logging.getLogger('paceline').setLevel('ERROR')\n", 0)]
+)
+def test_who_waits_for_the_compiler_is_told_once(tmp_path, before, lines):
+    patience = "from paceline.tensor.kernels import pipeline\npipeline.Kernel.waited = 2.0\n"
+    compiled, told = run(before + patience + STEP + STEP, NUMBA_CACHE_DIR=tmp_path)
+    assert compiled.startswith("compiled") and told.count("paceline warmup") == lines == len(told.splitlines())
+    assert run(patience + STEP, NUMBA_CACHE_DIR=tmp_path) == ("found", "")
+
+
 def test_processes_that_start_together_share_a_cache(tmp_path):
     command = [sys.executable, "-c", STEP]
     variables, pipe = environment(NUMBA_CACHE_DIR=tmp_path), subprocess.PIPE

@@ -7,14 +7,20 @@ and only the last is ever run.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
+import logging
+import time
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 
+from ...runtime.world import get_world
 from .threads import split
+
+_PATIENCE = 1.0  # seconds of compiling before the user is told what takes so long
 
 
 class _Whole(JITCodeLibrary):
@@ -70,10 +76,24 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
+@functools.cache
+def _tell() -> None:
+    if get_world().rank == 0:
+        logging.getLogger("paceline.kernels").warning(
+            "compiling CPU kernels, which are kept for the processes after this one; `paceline warmup` does it ahead "
+            'of time, and logging.getLogger("paceline").setLevel("ERROR") hides this line'
+        )
+
+
 class Kernel(Compiler):
     """Numba's compiler for functions that are called from Python."""
 
+    waited: ClassVar[float] = 0.0  # seconds that this process has compiled kernels for
+
     def _compile_core(self) -> Any:
+        if Kernel.waited > _PATIENCE:
+            _tell()
+        start = time.perf_counter()
         codegen = self.state.targetctx.codegen()
         library = self.state.library = _Whole(codegen, self.state.func_id.func_qualname)
         library.enable_object_caching()
@@ -86,6 +106,7 @@ class Kernel(Compiler):
         for variable in library._final_module.global_variables:
             if variable.name in Part.environments:
                 codegen.set_env(variable.name, Part.environments[variable.name])
+        Kernel.waited += time.perf_counter() - start
         return result
 
 
