@@ -95,7 +95,8 @@ class Shard(LeafGroup):
         if asynchronous:
             for p in self.parameters:
                 vars(p)["shard"] = self
-                p.__class__ = _arriving(type(p))
+                kind: Any = type(p)
+                p.__class__ = _arriving(kind)
         else:
             self.arrive()
 
