@@ -309,3 +309,23 @@ def test_batches_of_cuda_tensors_that_do_not_fit_are_refused(stand_in):
 
     with pytest.raises(CollectiveMismatchError, match=r"rank 0 sent 2 elements of float32, but array has 3 of float32"):
         run_threads(2, body, timeout=30)
+
+
+@needs_device
+@pytest.mark.parametrize(("dtype", "large"), [("float16", 2048.0), ("bfloat16", 256.0)])
+def test_half_precision_between_cuda_devices_is_summed_in_float32(dtype, large, stand_in):
+    """large + 1 is large, and large + 2 is not."""
+
+    def body():
+        comm = world_comm()
+        terms = [large, 1.0, 1.0]
+        results = []
+        for act in (lambda x: comm.all_reduce(x), lambda x: comm.reduce(x, 0)):
+            tensor = torch.full((5,), terms[comm.rank], device="cuda").to(getattr(torch, dtype))
+            act(tensor.array)
+            results.append(tensor.float().tolist())
+        return results
+
+    found = run_threads(3, body, timeout=30)
+    expected = [large + 2] * 5
+    assert found[0] == [expected] * 2 and found[1][0] == expected
