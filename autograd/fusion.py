@@ -237,7 +237,7 @@ def computed_again(fused: Fused, saved: Collection[str], hidden: Callable[[str],
 class FusedBackward(NamedTuple):
     """Steps of a backward that are computed at once."""
 
-    count: int  # of steps
+    steps: list[int]
     chain: Callable
     inputs: list[str]
     outputs: list[str]
@@ -263,7 +263,7 @@ class Backward:
         if not backend or not backend[0].takes(first):
             return None
         self.trace = trace = Trace(first.shape, first.dtype)
-        count = 0
+        done = []
         for k in steps:
             before = list(trace.instructions), list(self.passed), dict(self.totals), dict(self.summed)
             try:
@@ -271,7 +271,7 @@ class Backward:
             except NotElementwise:
                 trace.instructions, self.passed, self.totals, self.summed = before
                 break
-            count += 1
+            done.append(k)
         values = {value.name: None for value in (*(p[2] for p in self.passed), *self.totals.values())}
         outputs = [step.output for step in trace.instructions if step.output in values]
         found = trace.chain(outputs)
@@ -279,7 +279,7 @@ class Backward:
             return None
         passed = [(name, edge, value.name, fresh) for name, edge, value, fresh in self.passed]
         totals = {target: value.name for target, value in self.totals.items()}
-        return FusedBackward(count, *found, outputs, passed, totals, list(self.summed))
+        return FusedBackward(done, *found, outputs, passed, totals, list(self.summed))
 
     def _note(self, k: int) -> None:
         step = self.region.steps[k]

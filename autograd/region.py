@@ -247,23 +247,23 @@ class Region(engine.Compound):
                 self.alone.update(self._needs(self.reached[position]))
                 position += 1
                 continue
-            count, totals = fused.count, fused.totals
-            position += count
+            steps, totals = fused.steps, fused.totals
+            position += len(steps)
             emit("found = None")
-            before = set(known), set(sure)
+            before, sure_before = set(known), set(sure)
             if fused.summed:
                 fresh = " and ".join(f"unreached(run, e_{name})" for name in fused.summed)
                 emit(f"if {fresh}:")
-                self._fused(emit, fused, rest, *map(set, before), last_use)
+                self._fused(emit, fused, set(before), set(sure_before), last_use)
                 fused = Backward(self, known, sure, False).chain(rest)
             if fused is not None:
                 emit("if found is None:")
-                self._fused(emit, fused, rest, *map(set, before), last_use)
+                self._fused(emit, fused, set(before), set(sure_before), last_use)
             emit("if found is None:")
-            needed = [n for k in rest[:count] for n in self._needs(k) if n in self.again]
+            needed = [n for k in steps for n in self._needs(k) if n in self.again]
             for again in {id(self.again[n]): self.again[n] for n in needed}.values():
                 emit(f"{_targets(again.results)} = {self._computing(again)}({', '.join(again.sources)})", 2)
-            for k in rest[:count]:
+            for k in steps:
                 self._step(emit, 2, k, known, sure, last_use)
             known.update(totals)
             sure.update(totals)
@@ -272,7 +272,7 @@ class Region(engine.Compound):
         exec(text, self.scope)
         return self.scope["back"]
 
-    def _fused(self, emit: Any, fused: FusedBackward, steps: list[int], known: set, sure: set, last_use: dict) -> None:
+    def _fused(self, emit: Any, fused: FusedBackward, known: set, sure: set, last_use: dict) -> None:
         """Emit the backward of several steps at once; `found` stays None where it cannot be done."""
         emit(f"found = {self.constant(fused.chain)}({', '.join(fused.inputs)})", 2)
         emit("if found is not None:", 2)
@@ -284,7 +284,7 @@ class Region(engine.Compound):
             emit(f"{_targets(list(fused.totals))} = {_targets(list(fused.totals.values()))}", 3)
         known.update(fused.totals)
         sure.update(fused.totals)
-        dead = [name for k in steps[: fused.count] for name in (f"g{k}", *last_use.get(k, []))]
+        dead = [name for k in fused.steps for name in (f"g{k}", *last_use.get(k, []))]
         emit(" = ".join(["t", *fused.outputs, *dead]) + " = None", 3)
 
     def _step(self, emit: Any, depth: int, k: int, known: set, sure: set, last_use: dict) -> None:

@@ -71,19 +71,21 @@ class Chain:
         dtype, itemsize = self.dtype, self.dtype.itemsize
         if not usable():
             return None
-        ready = []
+        ready: list[numpy.ndarray] = []
         for array, shape in zip(arrays, self.shapes, strict=True):
             if array.dtype is not dtype or array.shape != shape:
                 return None
-            ready.append(array if shape == self.shape and array.flags.c_contiguous else self._laid_out(array))
-            if ready[-1] is None:
+            whole = shape == self.shape and array.flags.c_contiguous
+            laid_out = array if whole else self._laid_out(array)
+            if laid_out is None:
                 return None
+            ready.append(laid_out)
         if self.program is None:
             self.program = self._compile()
         results = [buffers.empty(self.shape, dtype) for _ in range(self.outputs)]
         steps = [itemsize if array.size == results[0].size else 0 for array in ready] + [itemsize] * self.outputs
         memory_of = sources.chains.memory_of
-        places = numpy.array(([memory_of(array.reshape(-1)) for array in (*ready, *results)], steps))
+        places = numpy.array([[memory_of(array.reshape(-1)) for array in (*ready, *results)], steps], numpy.intp)
         sources.chains.run(self.program, places, self.registers, results[0].size, self.tile, itemsize)
         return results
 
