@@ -44,7 +44,7 @@ def _of_two(function, read):
     return loop
 
 
-_kept = []  # the machine code goes with what it was compiled to
+_kept: list = []  # the machine code goes with what it was compiled to
 
 
 @functools.cache
