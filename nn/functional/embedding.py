@@ -8,7 +8,6 @@ from typing import Any
 import numpy
 
 from ...autograd.mode import no_grad
-from ...autograd.recording import Traced
 from ...autograd.variable import box
 from ...runtime import device as devices
 from ...runtime import dtypes
@@ -17,7 +16,7 @@ from ...tensor.ops import arithmetic as ar
 from ...tensor.ops import embedding as table
 from ...tensor.ops import indexing, reduction, shaping
 from ...tensor.ops.distances import renorm
-from ...tensor.ops.indexing import check_range
+from ...tensor.ops.indexing import all_within, check_range
 from ...tensor.ops.ordering import max as largest
 
 
@@ -69,17 +68,10 @@ def _checked(input: Any, weight: Any, padding_idx: int | None, sparse: bool, fun
         if not -count <= padding_idx < count:
             raise AssertionError(f"Padding_idx must be within num_embeddings: got {padding_idx}, there are {count}")
         padding_idx %= count
-    if not all_below(indices, count):
+    if not all_within(indices, count):
         check_range(indices, count, "the embedding table", IndexError)
         raise IndexError(f"index {int(indices.min())} is out of bounds for the embedding table with size {count}")
     return padding_idx
-
-
-def all_below(indices: Array, count: int) -> bool:
-    """Whether all indices are in [0, count), in one pass: read as unsigned numbers, negative ones are huge."""
-    if indices.__class__ is Traced:
-        return indices.promise(all_below, count)
-    return not indices.size or int(indices.view(f"u{indices.dtype.itemsize}").max()) < count
 
 
 def _shorten(weight: Any, input: Any, max_norm: float, norm_type: float) -> None:

@@ -12,7 +12,6 @@ from ...tensor.ops import arithmetic as ar
 from ...tensor.ops import loss as ops
 from ...tensor.ops import pointwise as pw
 from ...tensor.ops.softmax import log_softmax, softmax_cross_entropy
-from .embedding import all_below
 
 _REDUCTIONS = ("none", "mean", "sum")
 
@@ -75,7 +74,8 @@ def cross_entropy(
     if target.is_floating_point():
         return _soft_cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing)
     rows, classes = _by_row("cross_entropy", input, target)
-    if weight is None and not label_smoothing and ignore_index < 0 and all_below(classes, rows.array.shape[1]):
+    plain = weight is None and not label_smoothing and ignore_index < 0
+    if plain and indexing.all_within(classes, rows.array.shape[1]):
         losses = softmax_cross_entropy(rows, box(classes), reduction)
         return _in_shape(losses, target, reduction)
     log_p = log_softmax(rows, 1)
@@ -201,7 +201,7 @@ def _picked(log_p: Any, classes: Array, weight: Any, ignore_index: int) -> tuple
         )
     valid = classes != ignore_index
     safe = xp.where(valid, classes, 0)
-    if not all_below(safe, count):
+    if not indexing.all_within(safe, count):
         wrong = safe[(safe < 0) | (safe >= count)]
         raise IndexError(f"Target {int(wrong[0])} is out of bounds: there are {count} classes")
     factors = valid.astype(log_p.array.dtype)

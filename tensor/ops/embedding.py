@@ -18,7 +18,7 @@ def embedding(xp, weight: Array, indices: Array, padding_idx: int | None, scale_
 
     With scale_grad_by_freq the gradient of a row is divided by how often its index occurs.
     """
-    return xp.take(weight, indices, 0)
+    return weight.take(indices, 0)
 
 
 def _embedding_weight(
@@ -74,7 +74,7 @@ embedding_scatter.vjp(gradient=lambda F, g, indices, padding_idx: F.embedding_ga
 @primitive
 def embedding_gather(xp, table: Array, indices: Array, padding_idx: int | None):
     """The rows of a table by index, zeros for the padding index."""
-    rows = xp.take(table, indices, 0)
+    rows = table.take(indices, 0)
     if padding_idx is not None:
         rows *= (indices != padding_idx)[..., None]
     return rows

@@ -130,9 +130,21 @@ def _consumes(part: Any) -> int:
     return part.ndim if hasattr(part, "dtype") and part.dtype.kind == "b" else 1
 
 
+_UNSIGNED = {n: numpy.dtype(f"u{n}") for n in (1, 2, 4, 8)}
+
+
+def all_within(index: Array, size: int) -> bool:
+    """Whether all indices are in [0, size), in one pass: read as unsigned numbers, negative ones are the largest."""
+    if index.__class__ is Traced:
+        return index.promise(all_within, size)
+    if 0 in index.strides:  # what expand() repeats is looked at once
+        index = index[(..., *(slice(None) if stride else slice(1) for stride in index.strides))]
+    return not index.size or int(index.view(_UNSIGNED[index.itemsize]).max()) < size
+
+
 def check_range(index: Array, size: int, where: str, kind: type[Exception] = RuntimeError) -> None:
     """Refuse index arrays with elements outside [-size, size)."""
-    if index.size:
+    if index.size and (index.__class__ is Traced or not all_within(index, size)):
         low, high = int(index.min()), int(index.max())
         if low < -size or high >= size:
             bad = low if low < -size else high
@@ -163,6 +175,12 @@ def _with_ellipsis(index: tuple) -> tuple:
 
 def getitem(input: Any, index: Any) -> Any:
     """input[index]: a view for integers and slices, a copy for index tensors and masks."""
+    if isinstance(index, Variable):  # the usual case, by fewer steps
+        places, array = index.array, input.array
+        on_host = places.__class__ is array.__class__ is numpy.ndarray
+        if on_host and places.dtype.kind == "i" and places.ndim and array.ndim:
+            check_range(places, array.shape[0], "dimension 0", IndexError)
+            return take_index(input, (places,))
     part, arrays = split_index(input, index)
     return part if arrays is None else take_index(part, arrays)
 
@@ -252,7 +270,7 @@ scatter_zeros.vjp(input=lambda F, g, index, dim: F.gather_along(g, index, dim))
 @primitive
 def index_select_rows(xp, input: Array, index: Array, dim: int):
     """The slices of a dimension that a vector of indices names."""
-    return xp.take(input, index, dim)
+    return input.take(index, dim)  # xp.take() looks first for other classes of arrays
 
 
 index_select_rows.vjp(
@@ -287,17 +305,9 @@ def check_index(
         raise TypeError(f"{function}(): argument 'index' must be a tensor, got {type(index).__name__}")
     if index.array.dtype.kind not in "iu":
         raise RuntimeError(f"{function}(): Expected dtype int64 for index, got {index.array.dtype.name}")
-    if sized and index.array.size and not _all_within(index.array, size):
+    if sized and not all_within(index.array, size):
         check_range(index.array, size, f"dimension {dim}", kind)
         raise kind(f"{function}(): index {int(index.array.min())} is out of bounds for dimension {dim}")
-
-
-def _all_within(index: Array, size: int) -> bool:
-    """Whether all indices are in [0, size); in one pass, as negative numbers without their sign are the largest."""
-    if index.__class__ is Traced:
-        return index.promise(_all_within, size)
-    once = index[(..., *(slice(None) if stride else 0 for stride in index.strides))]  # what expand() repeats
-    return int(once.view(f"u{once.itemsize}").max()) < size
 
 
 @takes_out
@@ -319,13 +329,18 @@ def gather(input: Any, dim: int, index: Any) -> Any:
     shape = index.array.shape
     if not index.array.size:  # of any shape
         return reshape(narrow(reshape(input, (-1,)), 0, 0, 0), shape)
-    input, index = (reshape(x, (1,)) if x.array.ndim == 0 else x for x in (input, index))
+    if not (shape and input.array.ndim):
+        input, index = (reshape(x, (1,)) if x.array.ndim == 0 else x for x in (input, index))
     check_fits(index.array.shape, input.array.shape, dim, "gather", "input")
-    return reshape(gather_along(input, index, dim), shape)
+    out = gather_along(input, index, dim)
+    return out if shape else reshape(out, shape)
 
 
 def check_fits(index: tuple, other: tuple, dim: int, function: str, name: str) -> None:
-    if len(index) != len(other) or any(i > n for d, (i, n) in enumerate(zip(index, other, strict=True)) if d != dim):
+    fits = len(index) == len(other)
+    for d in range(len(index) if fits else 0):
+        fits = fits and (index[d] <= other[d] or d == dim)
+    if not fits:
         raise RuntimeError(
             f"{function}(): Size does not match at dimension {dim}: expected index {list(index)} to be no larger than "
             f"{name} {list(other)} apart from dimension {dim}"
