@@ -424,8 +424,8 @@ def _dense(dtype: Any, *arrays: Any) -> bool:
 
 def _places(counts: tuple) -> tuple[Array, Array]:
     """The number of rows of each step, and the first of them."""
-    counts = numpy.array(counts)
-    return counts, numpy.cumsum(counts) - counts
+    rows = numpy.array(counts)
+    return rows, numpy.cumsum(rows) - rows
 
 
 def _before(first: Array, rows: Array, counts: tuple, reverse: bool) -> Array:
