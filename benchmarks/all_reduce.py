@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import os
 import socket
 
@@ -33,7 +34,7 @@ def main() -> None:
         print("     size   paceline        MPI       gloo  MPI/paceline  gloo/paceline")
     for nbytes in Sizes().convert(options.sizes, None, None):
         tensor = torch.zeros(nbytes // 4)
-        calls = calls_on(comm, nbytes) | {"gloo": lambda tensor=tensor: gloo.all_reduce(tensor)}
+        calls = calls_on(comm, nbytes) | {"gloo": functools.partial(gloo.all_reduce, tensor)}
         seconds = measure(comm, calls, options.seconds)
         own, mpi, peer = seconds["paceline"], min(seconds["mpi"], seconds["mpi_in_place"]), seconds["gloo"]
         if comm.rank == 0:

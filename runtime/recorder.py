@@ -212,22 +212,25 @@ class Recorder:
     def _place(self, frame: FrameType) -> int:
         """The text of the innermost line outside this package, from this frame on."""
         while True:
-            code = frame.f_code
             # Line numbers and names of files are slow to look up: once for each place in the bytecode.
-            place = (id(code), frame.f_lasti)
-            if found := self._places.get(place):
+            found = self._places.get((id(frame.f_code), frame.f_lasti))
+            if found is None:
+                found = self._add_place(frame)
+            if found or frame.f_back is None:
                 return found
-            if frame.f_back is None or not code.co_filename.startswith(_SKIPPED):
-                return self._add_place(place, code, frame.f_lineno)
             frame = frame.f_back
 
-    def _add_place(self, place: tuple[int, int], code: CodeType, line: int) -> int:
+    def _add_place(self, frame: FrameType) -> int:
+        """The text of a frame's line, to be found from now on; 0 in this package."""
+        code = frame.f_code
         if len(self._places) > 10_000:  # a program that compiles code as it goes
             self._places.clear()
             self._codes.clear()
         self._codes.append(code)
-        self._places[place] = self._add_text(f"{code.co_filename}:{line}")
-        return self._places[place]
+        outside = frame.f_back is None or not code.co_filename.startswith(_SKIPPED)
+        found = self._add_text(f"{code.co_filename}:{frame.f_lineno}") if outside else 0
+        self._places[id(code), frame.f_lasti] = found
+        return found
 
     def _add_text(self, source: object) -> int:
         """Where the text of an object stands in the file, after this."""

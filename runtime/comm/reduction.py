@@ -70,12 +70,11 @@ def divide(array: np.ndarray, count: int) -> None:
         array *= 1 / count
 
 
-def combiner(op: ReduceOp, dtype: np.dtype, count: int) -> Callable[[Sequence[np.ndarray], np.ndarray], object]:
-    """`combine` for `count` arrays of this dtype."""
-    if count == 2 and op is not _AVG and not is_half(dtype):
-        fold = _FOLDS[op]
-        return lambda sources, out: fold(sources[0], sources[1], out)
-    return functools.partial(combine, op)
+def combiner(op: ReduceOp, sources: Sequence[np.ndarray]) -> Callable[[np.ndarray], object]:
+    """`combine` as a function of `out`, for sources whose arrays stay the same."""
+    if len(sources) == 2 and op is not _AVG and not is_half(sources[0].dtype):
+        return functools.partial(_FOLDS[op], *sources)
+    return functools.partial(combine, op, sources)
 
 
 def combine(op: ReduceOp, sources: Sequence[np.ndarray], out: np.ndarray) -> None:

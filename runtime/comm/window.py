@@ -44,8 +44,8 @@ _PATIENCE_SECONDS = 0.05  # afterwards a waiting rank sleeps, since it waits for
 _SLEEP_SECONDS = 1e-4
 _LOOK_SECONDS = 0.25
 
-Show = Callable[[int, np.ndarray], int]
-SumUp = Callable[[int, np.ndarray], bool]
+Show = Callable[[int, np.ndarray], None]
+SumUp = Callable[[np.ndarray], bool]
 Wait = Callable[[memoryview, int, int], bool]
 
 
@@ -121,7 +121,8 @@ class Window:
         """
         if across is None and self.takes_whole(flat.dtype, flat.shape):
             show, sum_up = self._prepared(flat.dtype, flat.shape, op, self.wait)
-            return sum_up(show(tag, flat), flat)
+            show(tag, flat)
+            return sum_up(flat)
         return self._reduce_by_slices(tag, flat, op, across)
 
     def takes_whole(self, dtype: np.dtype, shape: tuple) -> bool:
@@ -129,38 +130,40 @@ class Window:
         return math.prod(shape) * dtype.itemsize * self.size <= 2 * WHOLE_BYTES
 
     def prepare(self, dtype: np.dtype, shape: tuple, op: ReduceOp, wait: Wait) -> tuple[Show, SumUp]:
-        """The two halves of all_reduce for small arrays: `show(tag, array)`, and `sum_up(its result, array)`.
+        """The two halves of all_reduce for small arrays: `show(tag, array)`, and then `sum_up(array)`.
 
         What is done between them is done while the others' arrays may be on their way. `wait` is `self.wait`, or what
         does something besides when the wait is more than a moment.
         """
         cells = [
-            (self._words[step % 2], sources[self.rank], sources)
+            (self._words[step % 2], sources[self.rank], combiner(op, sources))
             for step in range(_CELLS)
             for sources in [[each.reshape(shape) for each in self._slots(dtype, math.prod(shape))[step % _SLOTS]]]
         ]
-        combine = combiner(op, dtype, self.size)
         own_word, others, looks = self._own, self._others, range(min(_GLANCES, self._spins))
+        word, (words, _, combine) = 0, cells[0]
 
-        def show(tag: int, array: np.ndarray) -> int:
+        def show(tag: int, array: np.ndarray) -> None:
+            nonlocal word, words, combine
             self._step = step = (self._step + 1) % _STEPS
-            words, own, _ = cells[step % _CELLS]
+            words, own, combine = cells[step % _CELLS]
             own[...] = array
             words[own_word] = word = step << _TAG_BITS | tag & _TAG_MASK
-            return word
 
-        def sum_up(word: int, array: np.ndarray) -> bool:
-            words, _, sources = cells[(word >> _TAG_BITS) % _CELLS]
+        def sum_up(array: np.ndarray) -> bool:
             same = True
             for other in others:
-                for _ in looks:
-                    if words[other] == word:
-                        break
-                else:
-                    same = wait(words, other, word) and same
+                if words[other] != word:
+                    same = come(other) and same
             if same:
-                combine(sources, array)
+                combine(array)
             return same
+
+        def come(other: int) -> bool:
+            for _ in looks:
+                if words[other] == word:
+                    return True
+            return wait(words, other, word)
 
         return show, sum_up
 
