@@ -6,18 +6,16 @@ and only the last is ever run.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import gc
 import logging
 import time
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 
 from ...runtime.world import get_world
+from . import uncollected
 from .threads import split
 
 _PATIENCE = 1.0  # seconds of compiling before the user is told what takes so long
@@ -64,18 +62,6 @@ class _Deferred:
         Part.environments[name] = environment
 
 
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the search for garbage, which finds little in what a compiler makes and takes a sixth of its time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 @functools.cache
 def _tell() -> None:
     if get_world().rank == 0:
@@ -99,7 +85,7 @@ class Kernel(Compiler):
         library.enable_object_caching()
         before, codegen._library_class = codegen._library_class, Part
         try:
-            with _uncollected():
+            with uncollected():
                 result = super()._compile_core()
         finally:
             codegen._library_class = before
