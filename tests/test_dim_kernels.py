@@ -143,3 +143,14 @@ def test_places_out_of_range_are_refused(monkeypatch):
     for call in (lambda: x.gather(0, bad), lambda: x.scatter_add(0, bad, torch.ones(1, 4))):
         with pytest.raises(RuntimeError, match="out of bounds"):
             call()
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_topk_of_equal_elements_and_nan_is_what_sort_gives(largest, dtype):
+    x = torch.from_numpy(np.random.default_rng(6).integers(-9, 9, (90, 130, 3))).to(dtype)
+    x[::5, ::7], x[1::5, ::9], x[2::5, ::4] = np.nan, np.inf, -np.inf
+    for dim, k in ((1, 7), (0, 32), (2, 1)):
+        found, (values, indices) = x.topk(k, dim, largest), x.sort(dim, largest)
+        np.testing.assert_array_equal(found.values.numpy(), values.narrow(dim, 0, k).numpy())
+        np.testing.assert_array_equal(found.indices.numpy(), indices.narrow(dim, 0, k).numpy())

@@ -195,3 +195,15 @@ def test_large_powers_and_choices_equal_numpy(dtype):
         arrays = [v.numpy() if isinstance(v, paceline.Tensor) else dtype(v) for v in (first, second)]
         found = paceline.where(mask, first, second).numpy()
         np.testing.assert_array_equal(found, np.where(x > y, *arrays), strict=True)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("shape", [(300, 500), (70001,)])
+def test_large_mean_squared_error_equals_the_formula(shape, dtype):
+    x, y = np.random.default_rng(0).standard_normal((2, *shape))
+    a, b = (paceline.from_numpy(v.astype(dtype)).requires_grad_() for v in (x, y))
+    loss = paceline.nn.functional.mse_loss(a, b)
+    (loss * 3).backward()
+    np.testing.assert_allclose(loss.item(), ((x - y) ** 2).mean(), rtol=TOLERANCE[dtype])
+    for leaf, expected in ((a, 6 * (x - y) / x.size), (b, 6 * (y - x) / x.size)):
+        np.testing.assert_allclose(leaf.grad.numpy(), expected, rtol=TOLERANCE[dtype], atol=1e-9)

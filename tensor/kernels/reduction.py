@@ -54,6 +54,21 @@ def along_row(x, piece, power, out):
         out[c] = _total(x[c * piece : (c + 1) * piece], power)
 
 
+@serial
+def _squared_distance(x, y):
+    total = x.dtype.type(0)
+    for j in range(x.size):
+        total += (x[j] - y[j]) * (x[j] - y[j])
+    return total
+
+
+@jit
+def squared_distances(x, y, piece, out):
+    """out [pieces]: the sums of (x - y)**2 over pieces of x and y [n]."""
+    for c in prange(out.size):
+        out[c] = _squared_distance(x[c * piece : (c + 1) * piece], y[c * piece : (c + 1) * piece])
+
+
 @jit
 def along_rows(x, piece, power, out):
     """out [rows, pieces] of x [rows, n]: many rows, in parallel."""
@@ -137,6 +152,29 @@ def extremes_of_rows(x, smallest, out):
                 best = max(best, rank(row[j]))
         value = ranked(best)
         out[i] = -value if smallest else value
+
+
+@jit
+def largest_of_rows(x, smallest, places):
+    """places [rows, k]: where the k largest elements of each row of x [rows, n] are, in order; of equal ones the first.
+
+    Few elements are larger than all but k - 1 before them, so that hardly any is put in its place among these.
+    """
+    for i in prange(x.shape[0]):
+        row, where = x[i], places[i]
+        ranks = np.empty(where.size, np.int64)
+        for j in range(row.size):
+            place = rank(row[j])
+            place = ~place if smallest else place
+            if j >= ranks.size and place <= ranks[ranks.size - 1]:
+                continue
+            c = min(j, ranks.size - 1)
+            while c > 0 and place > ranks[c - 1]:
+                ranks[c] = ranks[c - 1]
+                where[c] = where[c - 1]
+                c -= 1
+            ranks[c] = place
+            where[c] = j
 
 
 @jit

@@ -102,6 +102,29 @@ def columns(x, logarithm, out):
 
 
 @jit
+def columns_backward(g, out, logarithm, gradient):
+    before, classes, after = g.shape
+    blocks = (after + _SIDE - 1) // _SIDE
+    for job in prange(before * blocks):
+        b, first = job // blocks, job % blocks * _SIDE
+        width = min(_SIDE, after - first)
+        total = np.zeros(width, g.dtype)
+        for c in range(classes):
+            slope, row = g[b, c, first : first + width], out[b, c, first : first + width]
+            for j in range(width):
+                total[j] += slope[j] if logarithm else slope[j] * row[j]
+        for c in range(classes):
+            slope, row = g[b, c, first : first + width], out[b, c, first : first + width]
+            result = gradient[b, c, first : first + width]
+            if logarithm:
+                for j in range(width):
+                    result[j] = slope[j] - exp(row[j]) * total[j]
+            else:
+                for j in range(width):
+                    result[j] = row[j] * (slope[j] - total[j])
+
+
+@jit
 def cross_entropy(x, target, losses, peaks, totals):
     """For logits [rows, classes]: each row's loss, its largest element and the sum of exp(row - that)."""
     count, classes = x.shape

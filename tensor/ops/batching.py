@@ -181,7 +181,7 @@ def _attention(function: Callable, values: tuple, batched: tuple, attributes: tu
 
 _RULES: dict[Rule, str] = {
     _along_dims(): "sum mean amax amin all any logsumexp euclidean variance deviation softmax log_softmax cumsum "
-    "cumprod logcumsumexp cummax cummin sort flip",
+    "cumprod logcumsumexp cummax cummin sort first_in_order flip",
     _along_dims(1): "power_norm",
     _of_all_or_one: "prod argmax argmin",
     _sizes: "reshape expand",

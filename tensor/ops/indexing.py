@@ -481,8 +481,11 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Any:
         raise RuntimeError(f"one_hot is only applicable to index tensor, got {indices.dtype.name}")
     if indices.size and int(indices.min()) < 0:
         raise RuntimeError("Class values must be non-negative.")
-    count = num_classes if num_classes != -1 else int(indices.max()) + 1
-    if indices.size and int(indices.max()) >= count:
-        raise RuntimeError(f"Class values must be smaller than num_classes ({count}), got {int(indices.max())}.")
+    largest = int(indices.max()) if indices.size or num_classes == -1 else -1
+    count = num_classes if num_classes != -1 else largest + 1
+    if largest >= count:
+        raise RuntimeError(f"Class values must be smaller than num_classes ({count}), got {largest}.")
     xp = module_of(indices)
-    return box((indices[..., None] == xp.arange(count)).astype(xp.int64))
+    out = xp.zeros((indices.size, count), xp.int64)
+    out[xp.arange(indices.size), indices.reshape(-1)] = 1
+    return box(out.reshape(*indices.shape, count))

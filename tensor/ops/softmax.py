@@ -9,9 +9,11 @@ import numpy
 
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
-from ..kernels import compiled, compiled_vjp, sources
+from ..kernels import compiled, compiled_vjp, sources, takes
 from .cast import accepts_dtype
 from .shaping import one_dim
+
+_WORK = 8  # that of an exponential function
 
 
 def largest(xp: Any, input: Array, dim: int) -> Array:
@@ -56,30 +58,33 @@ def _compiled_softmax(input: numpy.ndarray, dim: int, logarithm: bool) -> Any:
 
 
 def _compiled_softmax_input(g: numpy.ndarray, out: numpy.ndarray, dim: int, logarithm: bool) -> Any:
-    if math.prod(g.shape[one_dim(dim, g.ndim) + 1 :]) != 1 or g.dtype is not out.dtype:
+    if not g.size or g.dtype is not out.dtype:
         return NotImplemented
-    shape, gradient = (-1, g.shape[dim]), numpy.empty(g.shape, g.dtype)
+    dim, gradient = one_dim(dim, g.ndim), numpy.empty(g.shape, g.dtype)
+    after = math.prod(g.shape[dim + 1 :])
+    shape = (-1, g.shape[dim]) if after == 1 else (-1, g.shape[dim], after)
+    kernel = sources.softmax.rows_backward if after == 1 else sources.softmax.columns_backward
     g, out = (numpy.ascontiguousarray(x).reshape(shape) for x in (g, out))
-    sources.softmax.rows_backward(g, out, logarithm, gradient.reshape(shape))
+    kernel(g, out, logarithm, gradient.reshape(shape))
     return (gradient,)
 
 
-@compiled(softmax)
+@compiled(softmax, _WORK, light=True)
 def _compiled_plain(input: numpy.ndarray, dim: int) -> Any:
     return _compiled_softmax(input, dim, False)
 
 
-@compiled(log_softmax)
+@compiled(log_softmax, _WORK, light=True)
 def _compiled_logarithm(input: numpy.ndarray, dim: int) -> Any:
     return _compiled_softmax(input, dim, True)
 
 
-@compiled_vjp(softmax)
+@compiled_vjp(softmax, _WORK, light=True)
 def _compiled_plain_input(xp: Any, g: numpy.ndarray, needs: tuple, out: numpy.ndarray, dim: int) -> Any:
     return _compiled_softmax_input(g, out, dim, False)
 
 
-@compiled_vjp(log_softmax)
+@compiled_vjp(log_softmax, _WORK, light=True)
 def _compiled_logarithm_input(xp: Any, g: numpy.ndarray, needs: tuple, out: numpy.ndarray, dim: int) -> Any:
     return _compiled_softmax_input(g, out, dim, True)
 
@@ -117,7 +122,7 @@ def _softmax_cross_entropy_input(F: Any, g: Any, input: Any, target: Any, reduct
 softmax_cross_entropy.vjp(input=_softmax_cross_entropy_input)
 
 
-@compiled(softmax_cross_entropy)
+@compiled(softmax_cross_entropy, _WORK, light=True)
 def _compiled_cross_entropy(input: numpy.ndarray, target: numpy.ndarray, reduction: str = "none") -> Any:
     """Keeps largest elements and totals of the rows; backward computes the exponentials anew."""
     if input.ndim != 2 or target.ndim != 1 or not input.size:
@@ -136,7 +141,7 @@ def _fused_input(
     """softmax(input) - one_hot(target) from what the forward pass computed, times the gradient."""
     rows = len(target)
     g = g / _divisor(rows, reduction)
-    if exponentials is None:
+    if exponentials is None and takes(input, _WORK, light=True):
         gradient = numpy.empty(input.shape, input.dtype)
         factors = numpy.array(numpy.broadcast_to(g, rows), input.dtype)
         arrays = (numpy.ascontiguousarray(input), numpy.ascontiguousarray(target, numpy.int64), *totals)

@@ -80,6 +80,13 @@ def sum_of_squares(x: Array) -> Array:
     return _sum_middle(x.reshape(1, -1, 1), SQUARE).reshape(())
 
 
+def squared_distance(x: Array, y: Array) -> Array:
+    """The sum of (x - y)**2 over two contiguous float arrays of one shape and dtype."""
+    parts = numpy.empty(-(-x.size // _PIECE), x.dtype)
+    sources.reduction.squared_distances(x.reshape(-1), y.reshape(-1), _PIECE, parts)
+    return _sum_middle(parts.reshape(1, -1, 1), VALUE).reshape(())
+
+
 def _groups(shape: tuple[int, ...], dims: tuple[int, ...]) -> list[tuple[int, int, int]]:
     """(size before, length, size after) of each group of neighbouring dims to sum along, the last first."""
     groups = []

@@ -16,6 +16,11 @@ def internal(name, samples, reference, **options):
     return Op(name, samples, reference, internal=True, **options)
 
 
+def _first_in_order(x, dim, count, descending):
+    order = np.argsort(-x if descending else x, dim)
+    return tuple(v.take(range(count), dim) for v in (np.take_along_axis(x, order, dim), order))
+
+
 def _embed(x, size, index):
     out = np.zeros(size, x.dtype)
     np.add.at(out, index, x)
@@ -184,6 +189,12 @@ BLOCKS = [
     ),
     internal(
         "fill_where", [S(rnd(2, 3), mask(2, 3), 0.5), S(rnd(2, 3), mask(3), 1.0)], lambda x, m, v: np.where(m, v, x)
+    ),
+    internal(
+        "first_in_order",
+        [S(spread(2, 3), 1, 2, True), S(spread(5, 3), 0, 3, False), S(spread(3), 0, 0, True)],
+        _first_in_order,
+        emulated=False,
     ),
     internal("sort", [S(spread(2, 3), 1)], lambda x, dim: (np.sort(x, dim), np.argsort(x, dim)), emulated=False),
 ]
