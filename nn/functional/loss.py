@@ -336,10 +336,12 @@ def binary_cross_entropy_with_logits(
         tensor(0.6931)
     """
     _check_same_size("binary_cross_entropy_with_logits", input, target)
-    log_p = activation.logsigmoid(input)  # log(1 - p) is log_p - input
-    negative = ar.mul(ar.sub(1, target), input)
-    factor = None if pos_weight is None else ar.add(ar.mul(ar.sub(pos_weight, 1), target), 1)
-    losses = ar.sub(negative, log_p if factor is None else ar.mul(log_p, factor))
+    if pos_weight is None:
+        losses = ops.logistic_cross_entropy(input, target)
+    else:
+        factor = ar.add(ar.mul(ar.sub(pos_weight, 1), target), 1)
+        log_p = activation.logsigmoid(input)  # log(1 - p) is log_p - input
+        losses = ar.sub(ar.mul(ar.sub(1, target), input), ar.mul(log_p, factor))
     return _reduced(losses if weight is None else ar.mul(losses, weight), reduction)
 
 

@@ -155,6 +155,16 @@ def logsigmoid_backward(g, x):
 
 
 @element
+def logistic_cross_entropy(x, target):
+    return (like(1, x) - target) * x - logsigmoid(x)
+
+
+@element
+def logistic_cross_entropy_backward(g, x, target):
+    return g * (sigmoid(x) - target)
+
+
+@element
 def relu(x):
     return like(0, x) if x <= 0 else x
 

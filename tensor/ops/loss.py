@@ -10,6 +10,7 @@ import numpy
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
 from .. import kernels
+from ..kernels import compiled, compiled_vjp
 from . import summing
 from .one_pass import run
 
@@ -29,6 +30,29 @@ bernoulli_cross_entropy.vjp(
     input=lambda F, g, input, target: g * (input - target) / F.clamp(input * (1 - input), 1e-12),
     target=lambda F, g, input: g * (F.clamp(F.log(1 - input), -100) - F.clamp(F.log(input), -100)),
 )
+
+
+@primitive(promote="float")
+def logistic_cross_entropy(xp, input: Array, target: Array):
+    """-(target * log(p) + (1 - target) * log(1 - p)) for p = sigmoid(input), without overflow."""
+    return (1 - target) * input + xp.logaddexp(-input, xp.zeros_like(input))
+
+
+logistic_cross_entropy.vjp(
+    input=lambda F, g, input, target: g * (F.sigmoid(input) - target),
+    target=lambda F, g, input: -g * input,
+)
+
+
+@compiled(logistic_cross_entropy, work=16, light=True)
+def _logistic_cross_entropy(input: numpy.ndarray, target: numpy.ndarray) -> Any:
+    return run("logistic_cross_entropy", (input, target))
+
+
+@compiled_vjp(logistic_cross_entropy, work=8, light=True)
+def _logistic_cross_entropy_gradients(xp: Any, g: Any, needs: tuple, input: Any, target: Any) -> Any:
+    gradient = run("logistic_cross_entropy_backward", (g, input, target))
+    return gradient if gradient is NotImplemented else (gradient, -g * input if needs[1] else None)
 
 
 @primitive(promote="float")
