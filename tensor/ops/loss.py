@@ -67,7 +67,7 @@ def _mean_squared_error(input: numpy.ndarray, other: numpy.ndarray) -> Any:
     """For few elements one inner product is much quicker than two passes, and as exact."""
     if _takes(input, other):
         total = summing.squared_distance(*map(numpy.ascontiguousarray, (input, other)))
-        return total / input.dtype.type(input.size)
+        return numpy.asarray(total / input.dtype.type(input.size))
     difference = (input - other).ravel()
     size = difference.size
     if not 0 < size <= 4096 or difference.itemsize < 4:
