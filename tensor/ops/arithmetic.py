@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cmath
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -112,7 +113,7 @@ def pow(xp, input: Array, other: Array):
 
 
 # as PyTorch computes them; many times quicker than a power, which is right for any exponent
-_POWERS = {
+_POWERS: dict[Any, Callable] = {
     3: lambda xp, x: x * x * x,
     0.5: lambda xp, x: xp.sqrt(x),
     -0.5: lambda xp, x: 1 / xp.sqrt(x),
