@@ -113,7 +113,7 @@ def compiled(
 
         def choose(*args: Any, **named: Any) -> Any:
             # as `takes` has it; small inputs are spared the call
-            amount = (sized_by(*args) if counted else args[sized_by].size) * work
+            amount = (sized_by(*args) if counted else args[sized_by].size) * work  # type: ignore[operator,index]
             if amount >= LEAST_SIZE and args[0].dtype in _FLOATS and usable(light and amount < _ALONE):
                 result = function(*args, **named)
                 if result is not NotImplemented:
