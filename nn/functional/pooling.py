@@ -6,7 +6,7 @@ import functools
 import math
 from typing import Any
 
-from ...tensor.ops import activation, shaping
+from ...tensor.ops import activation, ordering, shaping
 from ...tensor.ops import arithmetic as ar
 from ...tensor.ops import pointwise as pw
 from ...tensor.ops import pooling as ops
@@ -65,8 +65,12 @@ def _max_pool(
     images = with_batch(function, spatial, input)
     geometry = map(hashable, (kernel_size, stride, padding, dilation))
     windows = _windows(function, images.array.shape, *geometry, ceil_mode)
-    out = ops.max_pool(images, windows)
-    results = (out, ops.max_pool_indices(images, windows)) if return_indices else (out,)
+    if windows.is_one_over(images.array.shape[2:]) and not return_indices:  # of several nans it names another one
+        largest, _ = ordering.max(shaping.flatten(images, 2), 2)
+        results = (shaping.reshape(largest, (*largest.array.shape, *windows.out)),)
+    else:
+        out = ops.max_pool(images, windows)
+        results = (out, ops.max_pool_indices(images, windows)) if return_indices else (out,)
     if images is not input:
         results = tuple(shaping.squeeze(x, 0) for x in results)
     return results if return_indices else results[0]

@@ -40,6 +40,10 @@ class Windows(NamedTuple):
             end.append(max(0, (count - 1) * s + reach - n - p))
         return cls(kernel, stride, padding, dilation, tuple(out), tuple(end))
 
+    def is_one_over(self, image: tuple) -> bool:
+        """Whether there is one window, and it is the whole image."""
+        return self.kernel == image and max(self.out) == 1 and not any(self.padding) and not any(self.end)
+
     def padded(self, xp: Any, images: Array, value: float) -> Array:
         """The images with the padding that the windows need; themselves if none."""
         if not any(self.padding) and not any(self.end):
