@@ -197,7 +197,7 @@ class _Backward:
             self.reports.setdefault(last[group], []).append(group)
             group.begin()
 
-    def run(self, ahead: Node | None, coming: Any) -> None:
+    def run(self, ahead: Any, coming: Any) -> None:
         """Go back from `ahead` with its complete gradient `coming`, and from all nodes that wait in the heap.
 
         `ahead` is the node that comes next where that is known, so that chains of operations never enter the heap.
@@ -502,7 +502,7 @@ def _free_slot(leaf: Variable) -> Variable | None:
         or getrefcount(slot) + getrefcount(slot.array) + getrefcount(slot.counter) != _UNSHARED
     ):
         return None
-    arena, index = leaf.home
+    arena, index = leaf.home  # type: ignore[misc]  # whoever has a slot lives in an arena
     return slot if arena.views[index] is leaf.array else None
 
 

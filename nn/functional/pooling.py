@@ -67,7 +67,7 @@ def _max_pool(
     windows = _windows(function, images.array.shape, *geometry, ceil_mode)
     if windows.is_one_over(images.array.shape[2:]) and not return_indices:  # of several nans it names another one
         largest, _ = ordering.max(shaping.flatten(images, 2), 2)
-        results = (shaping.reshape(largest, (*largest.array.shape, *windows.out)),)
+        results: tuple = (shaping.reshape(largest, (*largest.array.shape, *windows.out)),)
     else:
         out = ops.max_pool(images, windows)
         results = (out, ops.max_pool_indices(images, windows)) if return_indices else (out,)
