@@ -21,14 +21,7 @@ from .threads import split
 _PATIENCE = 1.0  # seconds of compiling before the user is told what takes so long
 
 
-class _Whole(JITCodeLibrary):
-    """A kernel with all that it calls: optimized as one, and not function by function before that."""
-
-    def _optimize_functions(self, module: Any) -> None:
-        module.data_layout = self._codegen._data_layout  # all that is needed of what is overridden
-
-
-class Part(_Whole):
+class Part(JITCodeLibrary):
     """What is linked into a kernel and gets no machine code of its own."""
 
     environments: ClassVar[dict[str, Any]] = {}  # what would have been written into that code
@@ -81,7 +74,7 @@ class Kernel(Compiler):
             _tell()
         start = time.perf_counter()
         codegen = self.state.targetctx.codegen()
-        library = self.state.library = _Whole(codegen, self.state.func_id.func_qualname)
+        library = self.state.library = JITCodeLibrary(codegen, self.state.func_id.func_qualname)
         library.enable_object_caching()
         before, codegen._library_class = codegen._library_class, Part
         try:

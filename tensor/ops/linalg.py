@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy
 
+from ...autograd.declaration import LARGE
 from ...autograd.out import takes_out, write_into
 from ...autograd.primitive import primitive
 from ...runtime import dtypes
 from ...runtime.arrays import Array
-from .. import kernels
 from ..kernels import compiled
 from . import arithmetic as ar
 from . import multiplying, reduction, shaping, summing
@@ -205,6 +205,8 @@ def sum_rows(xp, input: Array):
 
 @compiled(sum_rows)
 def _sum_rows(input: Array) -> Any:
+    if input.size < LARGE:  # NumPy adds rows as quickly
+        return NotImplemented
     return summing.sum_along(input, (0,), False)
 
 
@@ -230,7 +232,7 @@ def _linear_weight(F: Any, g: Any, input: Any, *, into: Array | None = None) -> 
 def _linear_bias(F: Any, g: Any, *, into: Array | None = None) -> Any:
     if g.ndim != 2:
         g = _rows(g)
-    if into is None or into.dtype is not g.dtype or g.size >= kernels.LEAST_SIZE:
+    if into is None or into.dtype is not g.dtype or g.size >= LARGE:
         return F.sum_rows(g)
     return F.xp.add.reduce(g, 0, None, into)
 

@@ -14,6 +14,7 @@ from .cast import accepts_dtype
 from .shaping import one_dim
 
 _WORK = 8  # that of an exponential function
+_LOSS_WORK = 2  # a kernel spares a loss of few classes some microseconds, and takes a second to compile
 
 
 def largest(xp: Any, input: Array, dim: int) -> Array:
@@ -122,7 +123,7 @@ def _softmax_cross_entropy_input(F: Any, g: Any, input: Any, target: Any, reduct
 softmax_cross_entropy.vjp(input=_softmax_cross_entropy_input)
 
 
-@compiled(softmax_cross_entropy, _WORK, light=True)
+@compiled(softmax_cross_entropy, _LOSS_WORK, light=True)
 def _compiled_cross_entropy(input: numpy.ndarray, target: numpy.ndarray, reduction: str = "none") -> Any:
     """Keeps largest elements and totals of the rows; backward computes the exponentials anew."""
     if input.ndim != 2 or target.ndim != 1 or not input.size:
@@ -141,7 +142,7 @@ def _fused_input(
     """softmax(input) - one_hot(target) from what the forward pass computed, times the gradient."""
     rows = len(target)
     g = g / _divisor(rows, reduction)
-    if exponentials is None and takes(input, _WORK, light=True):
+    if exponentials is None and takes(input, _LOSS_WORK, light=True):
         gradient = numpy.empty(input.shape, input.dtype)
         factors = numpy.array(numpy.broadcast_to(g, rows), input.dtype)
         arrays = (numpy.ascontiguousarray(input), numpy.ascontiguousarray(target, numpy.int64), *totals)
