@@ -63,15 +63,18 @@ def interpolate(
 
 
 def _rounded(input: Any, new: tuple, scales: tuple, mode: str, align_corners: bool, antialias: bool) -> Any:
-    """Images of bytes: along the width, then the height, each time rounded and limited to a byte, as in PyTorch."""
+    """Images of bytes: along the width, then the height, by factors in whole steps, each time rounded and limited to a
+    byte, as in PyTorch (and Pillow)."""
     if input.array.dtype.name != "uint8" or mode not in ("bilinear", "bicubic"):
         raise NotImplementedError(
             f"interpolate(): mode {mode!r} is not implemented for {input.dtype!r}; convert the input with .float()"
         )
-    x, height = input.float(), input.array.shape[2]
-    for size, factors in (((height, new[1]), (1.0, scales[1])), (new, (scales[0], 1.0))):
-        size, factors = (size, None) if scales[0] is None else (None, factors)  # type: ignore[assignment]
-        x = interpolate(x, size, factors, mode, align_corners, None, antialias).add(0.5).floor().clamp(0, 255)
+    x = input.double()
+    for dim in (3, 2):
+        n, m = x.array.shape[dim], new[dim - 2]
+        if n != m:
+            taps = _taps(n, m, scales[dim - 2], mode, align_corners, antialias, "float64")
+            x = resample(x, dim, _in_steps(taps)).add(0.5).floor().clamp(0, 255)
     return x.to(input.dtype)
 
 
@@ -143,6 +146,18 @@ def _taps(n: int, m: int, scale: float | None, mode: str, align_corners: bool, a
     first = numpy.minimum(place.astype(int), n - 1)
     away = (place - first).astype(float).clip(0, 1)
     return Taps(n, numpy.stack([first, numpy.minimum(first + 1, n - 1)], 1), numpy.stack([1 - away, away], 1))
+
+
+def _in_steps(taps: Taps) -> Taps:
+    """Factors as 16-bit numbers over the largest power of two that leaves room for them, one for each element."""
+    same = taps.index[:, :, None] == taps.index[:, None, :]
+    is_first = same.argmax(2) == numpy.arange(same.shape[2])
+    weight = numpy.where(is_first, (same * taps.weight[:, None, :]).sum(2), 0.0)  # type: ignore[index]
+    digits = 22
+    while digits and math.floor(weight.max() * 2.0**digits + 0.5) >= 1 << 15:
+        digits -= 1
+    weight *= 2.0**digits
+    return Taps(taps.size, taps.index, numpy.trunc(weight + numpy.copysign(0.5, weight)) / 2.0**digits)
 
 
 def _cubic(x: numpy.ndarray, a: float = -0.75) -> numpy.ndarray:
