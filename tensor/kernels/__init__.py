@@ -79,7 +79,7 @@ def _loaded() -> bool:
 _ALONE = 1 << 17
 
 
-def takes(array: Any, work: int = 1, size: int | None = None, light: bool = False) -> bool:
+def takes(array: Any, work: float = 1, size: int | None = None, light: bool = False) -> bool:
     """Whether a compiled kernel shall compute on an array: a large one of float32 or float64.
 
     Args:
@@ -93,7 +93,7 @@ def takes(array: Any, work: int = 1, size: int | None = None, light: bool = Fals
 
 
 def compiled(
-    primitive: Any, work: int = 1, sized_by: int | Callable[..., int] = 0, light: bool = False
+    primitive: Any, work: float = 1, sized_by: int | Callable[..., int] = 0, light: bool = False
 ) -> Callable[[Callable], Callable]:
     """Register the decorated function as the primitive's CPU kernel for large inputs.
 
