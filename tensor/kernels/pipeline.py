@@ -11,6 +11,7 @@ import logging
 import time
 from typing import Any, ClassVar
 
+from llvmlite.binding import Linkage
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 
@@ -19,6 +20,20 @@ from . import uncollected
 from .threads import split
 
 _PATIENCE = 1.0  # seconds of compiling before the user is told what takes so long
+
+
+class _Whole(JITCodeLibrary):
+    """A kernel with all that it calls.
+
+    Functions that are linked into it are its own: Numba numbers names anew in each process, so that another kernel,
+    kept by another process, may have another function of the same name.
+    """
+
+    def _optimize_final_module(self) -> None:
+        for function in self._final_module.functions:
+            if function.linkage == Linkage.linkonce_odr:
+                function.linkage = Linkage.internal
+        super()._optimize_final_module()
 
 
 class Part(JITCodeLibrary):
@@ -74,7 +89,7 @@ class Kernel(Compiler):
             _tell()
         start = time.perf_counter()
         codegen = self.state.targetctx.codegen()
-        library = self.state.library = JITCodeLibrary(codegen, self.state.func_id.func_qualname)
+        library = self.state.library = _Whole(codegen, self.state.func_id.func_qualname)
         library.enable_object_caching()
         before, codegen._library_class = codegen._library_class, Part
         try:
