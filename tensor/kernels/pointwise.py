@@ -324,12 +324,6 @@ def divide_into(x, y):
 
 
 @element
-def quotient_backward(g, out, y):
-    """Of x / y, for y."""
-    return -g * out / y
-
-
-@element
 def where(condition, x, y):
     return x if condition else y
 
