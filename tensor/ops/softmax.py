@@ -138,11 +138,13 @@ def _compiled_cross_entropy(input: numpy.ndarray, target: numpy.ndarray, reducti
 
 def _fused_input(
     xp: Any, g: Any, needs: tuple, input: Any, target: Any, reduction: str, exponentials: Any, totals: Any
-) -> tuple[Array, None]:
+) -> Any:
     """softmax(input) - one_hot(target) from what the forward pass computed, times the gradient."""
     rows = len(target)
     g = g / _divisor(rows, reduction)
-    if exponentials is None and takes(input, _LOSS_WORK, light=True):
+    if exponentials is None:
+        if not takes(input, _LOSS_WORK, light=True):
+            return NotImplemented  # the process was forked since
         gradient = numpy.empty(input.shape, input.dtype)
         factors = numpy.array(numpy.broadcast_to(g, rows), input.dtype)
         arrays = (numpy.ascontiguousarray(input), numpy.ascontiguousarray(target, numpy.int64), *totals)
