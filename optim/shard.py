@@ -10,11 +10,11 @@ from typing import Any
 import numpy
 
 from ..autograd.engine import accumulate
-from ..autograd.variable import LEAF, LeafGroup, Variable, box, changed
+from ..autograd.variable import LeafGroup, Variable, box, changed
 from ..runtime.arrays import Array, module_of
 from ..runtime.comm import Comm, ReduceOp
 from ..runtime.comm.work import Work
-from ..tensor.arena import ALIGNMENT, Arena, home_of
+from ..tensor.arena import ALIGNMENT, Arena
 
 
 class Shard(LeafGroup):
@@ -26,7 +26,7 @@ class Shard(LeafGroup):
 
     Attributes:
         parts: (number of a parameter, start, stop, piece) for those parameters of which elements start .. stop - 1 are
-            this rank's; the piece is a leaf tensor with a copy of them, which the rank's own optimizer updates.
+            this rank's; the piece is a leaf tensor over their memory, which the rank's own optimizer updates.
         used: which parameters had a gradient on this rank when gradients were reduced.
         pending: whether the backward pass under way will still add to the gradients.
         on_begin, on_complete: called with the shard when backward begins and when its gradients are complete.
@@ -35,10 +35,12 @@ class Shard(LeafGroup):
     def __init__(self, parameters: Sequence[Variable], comm: Comm) -> None:
         self.parameters = parameters
         self._comm = comm
-        homes = [home for p in parameters if (home := home_of(p)) is not None]
-        self._arena: Arena = homes[0][0]
-        self._ranges = [self._arena.ranges[index] for _, index in homes]
-        self._views = [self._arena.views[index] for _, index in homes]
+        self._arena: Arena
+        self._arena, first = parameters[0].home  # type: ignore[misc]
+        here = slice(first, first + len(parameters))
+        self._ranges = self._arena.ranges[here]
+        self._views = self._arena.views[here]
+        self._slots = self._arena.slots[here]
         self._first, last = self._ranges[0][0], self._ranges[-1][1]
         unit = max(1, ALIGNMENT // parameters[0].array.itemsize)
         width = (last - self._first) // (comm.size * unit) * unit
@@ -55,12 +57,9 @@ class Shard(LeafGroup):
         self.on_complete: Callable[[Shard], None] = _ignore
         self._works: list[Work | None] = []
         self.parts: list[tuple[int, int, int, Variable]] = []
-        for number, (start, stop) in enumerate(self._ranges):
-            a, b = max(start, lo), min(stop, hi)
-            if a < b:
-                piece = box(self._arena.data[a:b].copy())
-                piece.node = LEAF
-                self.parts.append((number, a - start, b - start, piece))
+        for index, piece in self._arena.section(lo, hi).items():
+            start, stop = self._arena.ranges[index]
+            self.parts.append((index - first, max(lo - start, 0), min(hi, stop) - start, piece))
 
     def begin(self) -> None:
         self.on_begin(self)
@@ -71,21 +70,19 @@ class Shard(LeafGroup):
     # -- parameters ----------------------------------------------------------------------------------------------------
 
     def load_parameters(self) -> None:
-        """Copy this rank's elements into its pieces: somebody may have loaded other values."""
+        """Let the pieces have the parameters' values."""
         self.arrive()
-        for number, start, stop, piece in self.parts:
-            piece.array[...] = self.parameters[number].array.reshape(-1)[start:stop]
+        for p, view in zip(self.parameters, self._views, strict=True):
+            if p.array is not view:  # the user has given it other memory
+                view[...] = p.array
 
     def hand_round(self, asynchronous: bool) -> None:
-        """Write the updated pieces back and take over those of the other ranks.
+        """Take over the updated pieces of the other ranks.
 
         Args:
             asynchronous: return at once; who reads one of the parameters waits until all of them are there.
         """
         data = self._arena.data
-        for number, start, stop, piece in self.parts:
-            offset = self._ranges[number][0]
-            data[offset + start : offset + stop] = piece.array
         if self._own_body.start < self._own_body.stop:
             self._works.append(self._comm.all_gather(data[self._body], data[self._own_body], asynchronous))
         if self._tail.start < self._tail.stop:
@@ -110,7 +107,7 @@ class Shard(LeafGroup):
             if work is not None:
                 work.wait()
         for p, view in zip(self.parameters, self._views if works else (), strict=bool(works)):
-            if p.array is not view:  # the user has given it other memory
+            if p.array is not view:
                 p.array[...] = view
 
     # -- gradients -----------------------------------------------------------------------------------------------------
@@ -125,12 +122,15 @@ class Shard(LeafGroup):
         """Give the pieces their gradients, which are averaged already."""
         for number, start, stop, piece in self.parts:
             gradient = self.parameters[number].gradient
-            piece.gradient = None
-            if gradient is not None:
-                accumulate(piece, gradient.array.reshape(-1)[start:stop], False, False)
+            if gradient is None:
+                piece.gradient = None
+            elif gradient.array is self._slots[number]():
+                piece.gradient = piece.grad_slot
+            else:
+                piece.gradient = box(gradient.array.reshape(-1)[start:stop])
 
     def reduce_gradients(self) -> None:
-        """Add to the gradients of the pieces the means over the ranks of the parameters' gradients."""
+        """Add to the gradients of the pieces the means over the ranks of the parameters' gradients, which are gone."""
         flat = self._flat_gradients()
         mean = module_of(flat).empty(self._own.stop - self._own.start, flat.dtype)
         width = self._own_body.stop - self._own_body.start
@@ -144,6 +144,8 @@ class Shard(LeafGroup):
         for number, start, stop, piece in self.parts:
             offset = self._ranges[number][0] - self._own.start
             accumulate(piece, mean[offset + start : offset + stop], False, False)
+        for p in self.parameters:
+            p.gradient = None
 
     def _flat_gradients(self) -> Array:
         """The parameters' gradients as in the arena, missing ones as zeros; in the arena, unless they have no place."""
@@ -157,7 +159,7 @@ class Shard(LeafGroup):
                 place[...] = 0
                 continue
             self.used[i] = 1
-            if p.gradient is not p.grad_slot:
+            if p.gradient.array is not self._slots[i]():
                 place[...] = p.gradient.array.reshape(-1)
         return flat
 

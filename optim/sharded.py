@@ -11,7 +11,7 @@ import numpy
 
 from ..autograd.engine import queue_callback
 from ..autograd.variable import Variable, box
-from ..runtime.arrays import module_of
+from ..runtime.arrays import Array, module_of
 from ..runtime.comm import Comm, ReduceOp, world_comm
 from ..runtime.world import has_spare_cores
 from ..tensor.arena import Arena
@@ -28,17 +28,17 @@ class ZeroRedundancyOptimizer(Optimizer):
 
     Parameters live in arenas. Neighbours there of about 25 MiB form a shard, of which each of the N ranks owns one
     contiguous N-th, wherever parameters begin and end: the parts are equal, also where one embedding is most of the
-    model. With Adam a rank needs the memory of 2 + 4 / N values per parameter (parameter and gradient; two states, and
-    both again for its part) instead of 4. Where there are cores to spare the updated parameters travel while the next
+    model. With Adam a rank needs the memory of 2 + 2 / N values per parameter (parameter and gradient; two states for
+    its part) instead of 4. Where there are cores to spare the updated parameters travel while the next
     forward runs, and the first to read one of them waits.
 
     Usually a `DistributedDataParallel` has averaged the gradients. With `reduce_gradients=True` the optimizer does so
     itself, by a reduce-scatter that sends half the bytes of an all-reduce: wrap the model in nothing, or compute all
     its gradients under `no_sync()`. Each rank then has the averaged gradients of its own part only, so clip with
-    `clip_grad_norm_` of this class.
+    `clip_grad_norm_` of this class. `p.grad` is None after the step, as after `zero_grad()`.
 
     With `shard_gradients=True` (ZeRO-2) each shard's gradients are reduced as soon as backward has completed them, and
-    a rank keeps those of its own part: with Adam 1 + 4 / N values per parameter. `p.grad` is None after backward; it
+    a rank keeps those of its own part: with Adam 1 + 3 / N values per parameter. `p.grad` is None after backward; it
     takes `zero_grad()` of this optimizer to forget the gradients. Wrap the model in nothing.
 
     Args:
@@ -171,18 +171,13 @@ class ZeroRedundancyOptimizer(Optimizer):
         """Reduce what can be reduced, in the order that all ranks keep: from the last shard to the first."""
         shard.pending = False
         while self._queue and not self._queue[-1].pending:
-            self._reduce(self._queue.pop())
+            self._queue.pop().reduce_gradients()
 
     def _finish(self) -> None:
         """At the end of backward: reduce what is left."""
         while self._queue:
-            self._reduce(self._queue.pop())
+            self._queue.pop().reduce_gradients()
         self._in_backward = False
-
-    def _reduce(self, shard: Shard) -> None:
-        shard.reduce_gradients()
-        for p in shard.parameters:
-            p.gradient = None
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update this rank's part of the parameters and take over the others'."""
@@ -201,14 +196,14 @@ class ZeroRedundancyOptimizer(Optimizer):
 
     def _collect(self) -> None:
         """Let the pieces have their gradients; those of parameters that no rank has used have none."""
-        if self._collected:
-            return
-        self._collected = True
         shards = list(itertools.chain(*self._shards))
         if not (self._reduces or self._divides):
             for shard in shards:
                 shard.load_gradients()
             return
+        if self._collected:
+            return
+        self._collected = True
         if not self._divides:
             for shard in shards:
                 shard.forget_gradients()
@@ -232,14 +227,14 @@ class ZeroRedundancyOptimizer(Optimizer):
         The squares are added up in float64: over each rank's part, then over the ranks in rank order.
         """
         self._collect()
-        own = [p.grad.array for shards in self._shards for p in _pieces(shards) if p.grad is not None]
+        own = _gradients(piece for shards in self._shards for piece in _pieces(shards))
         squares = numpy.zeros((self._comm.size, 1))
         mine = math.fsum(float((g.astype(numpy.float64) ** 2).sum()) for g in own)
         self._comm.all_gather(squares, numpy.array([mine]))
         norm = math.sqrt(math.fsum(squares[:, 0]))
         scale = float(max_norm) / (norm + 1e-6)
         if scale < 1:
-            for gradient in own:
+            for gradient in own if self._reduces or self._divides else _gradients(self._parameters()):
                 gradient *= gradient.dtype.type(scale)
         return norm
 
@@ -306,6 +301,10 @@ class ZeroRedundancyOptimizer(Optimizer):
 
 def _pieces(shards: list[Shard]) -> list[Variable]:
     return [piece for shard in shards for _, _, _, piece in shard.parts]
+
+
+def _gradients(leaves: Iterable[Variable]) -> list[Array]:
+    return [leaf.gradient.array for leaf in leaves if leaf.gradient is not None]
 
 
 def _options(group: dict[str, Any]) -> dict[str, Any]:

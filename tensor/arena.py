@@ -75,25 +75,54 @@ class Arena:
         with devices.using(where) as xp:
             self.data = _aligned_zeros(xp, stop, dtype)
             self.grad = _aligned_zeros(xp, stop, dtype)
-            for p in parameters:
-                self._take(p)
+            for p, (start, stop) in zip(parameters, self.ranges, strict=True):
+                view = self.data[start:stop].reshape(p.array.shape)
+                view[...] = p.array
+                p.array = view
+                self._house(p)
+                gradient = p.gradient
+                if gradient is not None and gradient.node is None:  # one made under create_graph is part of a graph
+                    p.grad_slot.array[...] = gradient.array  # type: ignore[union-attr]
+                    p.gradient = p.grad_slot
 
-    def _take(self, p: Variable) -> None:
+    def _house(self, p: Variable) -> None:
+        """Let a leaf, whose array is a view of `data`, live here."""
         index = len(self.views)
         start, stop = self.ranges[index]
-        view = self.data[start:stop].reshape(p.array.shape)
-        view[...] = p.array
         slot = box(self.grad[start:stop].reshape(p.array.shape))
         counter_of(slot)
-        self.views.append(view)
+        self.views.append(p.array)
         self.slots.append(weakref.ref(slot.array))
         slot.home = p.home = (self, index)
-        p.array = view
         p.grad_slot = slot
-        gradient = p.gradient
-        if gradient is not None and gradient.node is None:  # one made under create_graph is part of a graph
-            slot.array[...] = gradient.array
-            p.gradient = slot
+
+    def section(self, start: int, stop: int) -> dict[int, Variable]:
+        """Leaves over the elements start .. stop - 1 and their gradients, for who works on them and nothing else.
+
+        Their memory is that of the parameters, of each of which there may be all or a part. They live in an arena of
+        their own, which is a slice of this one.
+
+        Returns:
+            A flat leaf by the number of each parameter that has elements there.
+
+        Example:
+            >>> import paceline as torch
+            >>> a, b = torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)
+            >>> Arena([a, b]).section(1, 18)
+            {0: tensor([1.], requires_grad=True), 1: tensor([1., 1.], requires_grad=True)}
+        """
+        section = object.__new__(Arena)
+        section.data, section.grad = self.data[start:stop], self.grad[start:stop]
+        section.ranges, section.views, section.slots = [], [], []
+        leaves = {}
+        for number, (first, last) in enumerate(self.ranges):
+            first, last = max(first, start) - start, min(last, stop) - start
+            if first < last:
+                section.ranges.append((first, last))
+                leaf = leaves[number] = box(section.data[first:last])
+                leaf.node = LEAF
+                section._house(leaf)
+        return leaves
 
     @classmethod
     def of(cls, parameters: Iterable[Variable]) -> Arena:
