@@ -18,7 +18,7 @@ from typing import Any
 import numpy
 
 from ..runtime import arrays, timeline
-from .mode import anomaly, grad_recorded, refuse_if_recording
+from .mode import anomaly, grad_recorded, recording_now, refuse_if_recording
 from .plan import Pick, Plan
 from .primitive import RAW_NUMPY, RECORDED, raw_namespace
 from .variable import LEAF, LeafGroup, Node, Variable, box, changed, counter_of, fresh_node
@@ -31,6 +31,12 @@ _callbacks: ContextVar[list | None] = ContextVar("callbacks at the end of the ru
 def backward(roots: Sequence[Variable], gradients: Sequence[Variable | None], retain_graph: bool, create_graph: bool,
              inputs: Sequence[Variable] | None = None) -> None:  # fmt: skip
     """Add the gradients of the roots to `.grad` of the leaves they depend on, or only of `inputs` if given."""
+    recording = recording_now.get()
+    if recording is not None:
+        if len(roots) > 1 or gradients[0] is not None or create_graph or inputs is not None:
+            recording.refuse("it calls backward of more than one loss")
+        recording.backward(_backward_of, roots[0], retain_graph)
+        return
     run = _Backward(retain_graph, create_graph, inputs)
     run.start(roots, gradients)
     if inputs is None:
@@ -44,10 +50,15 @@ def backward(roots: Sequence[Variable], gradients: Sequence[Variable | None], re
 def gradients_of(roots: Sequence[Variable], gradients: Sequence[Variable | None], inputs: Sequence[Variable],
                  retain_graph: bool, create_graph: bool) -> list:  # fmt: skip
     """The gradients of the roots with respect to `inputs`, as tensors, or None where there is no path."""
+    refuse_if_recording("it calls autograd.grad")
     run = _Backward(retain_graph, create_graph, inputs)
     run.start(roots, gradients)
     found = [run.found.get(_target(x)) for x in inputs]
     return [g if g is None or create_graph else box(_as_array(g)) for g in found]
+
+
+def _backward_of(loss: Variable, retain_graph: bool) -> None:
+    backward((loss,), (None,), retain_graph, False)
 
 
 def queue_callback(callback: Callable[[], None]) -> None:
@@ -106,7 +117,6 @@ class _Backward:
     held: dict[Variable, tuple]
 
     def __init__(self, retain_graph: bool, create_graph: bool, inputs: Iterable[Variable] | None) -> None:
-        refuse_if_recording("it calls backward")
         self.retain_graph = retain_graph or create_graph
         self.create_graph = create_graph
         self.targets: set | None = None

@@ -84,6 +84,20 @@ def refuse_if_recording(reason: str) -> None:
         recording.refuse(reason)
 
 
+def later(function: Callable) -> Callable:
+    """Decorator of functions that change something outside and are no part of the tape: a recording notes their calls,
+    and replays make them after the operations."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        recording = recording_now.get()
+        if recording is None:
+            return function(*args, **kwargs)
+        return recording.later(functools.partial(function, **kwargs), *args)
+
+    return call
+
+
 class no_grad(_Switch):
     """Do not record operations: results do not require gradients.
 

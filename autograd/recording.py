@@ -3,6 +3,9 @@
 While a thread records, every operation in it, also of plain host arrays, comes to its Recording, which runs it for real
 and answers with a tensor whose array is a Traced: it has a shape and a dtype, and refuses everything else. Whatever
 reads values or writes into memory therefore ends the recording, and the function is run again as it is.
+
+Until then nothing outside has changed: calls that change something (backward, an optimizer's step) are noted by
+`Recording.later` instead of made, and a replay makes them after the operations.
 """
 
 from __future__ import annotations
@@ -11,16 +14,16 @@ import contextlib
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
 import numpy
 
-from ..runtime import arrays, rng
+from ..runtime import arrays, rng, tree
 from . import declaration as declarations
 from .declaration import LARGE, Declaration
 from .mode import recording_now
-from .variable import Node, Variable, box, next_number
+from .variable import Node, Variable, box, counter_of, next_number
 
 
 class Unrecordable(Exception):  # not a RuntimeError: nobody on the way may take it for an error of the user's
@@ -37,6 +40,7 @@ class Traced(arrays.StandIn):
         array = real.array
         self.shape, self.ndim, self.dtype = array.shape, array.ndim, array.dtype
         self.size, self.itemsize, self.nbytes = array.size, array.itemsize, array.nbytes
+        self.flags, self.strides = array.flags, array.strides
 
     @property
     def real_array(self) -> Any:
@@ -55,6 +59,42 @@ class Traced(arrays.StandIn):
 
     def __getattr__(self, name: str) -> NoReturn:
         self.recording.refuse(f"the values or the memory of a tensor are looked at ({name})")
+
+
+class Unknown:
+    """What the recorded function sees in place of what only a replay knows: it can be returned, and nothing else.
+
+    One that the function keeps is what it stands for as soon as the call has ended.
+    """
+
+    def __init__(self, recording: Recording, text: str) -> None:
+        self._recording = recording
+        self._text = text
+
+    def __getattr__(self, name: str) -> Any:
+        if "_value" not in self.__dict__:
+            self._recording.refuse("the values of a tensor are read")
+        return getattr(self._value, name)
+
+
+def _asking(name: str) -> Callable:
+    return lambda self, *others: self.__getattr__(name)(*others)
+
+
+for _name in (
+    "add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow neg pos abs round lt le gt ge eq "
+    "ne bool int float index str repr format array getitem"
+).split():
+    setattr(Unknown, f"__{_name}__", _asking(f"__{_name}__"))
+Unknown.__hash__ = object.__hash__  # type: ignore[method-assign]
+
+
+class Later(NamedTuple):
+    """A call that changes something outside, to be made after the operations."""
+
+    function: Callable
+    arguments: tuple
+    result: str  # its name in the replay
 
 
 class Step(NamedTuple):
@@ -87,6 +127,11 @@ class Recording:
         self.constants: dict[str, Any] = {}
         self.checks: list[tuple[Callable, str, tuple]] = []  # what the function made sure of its arguments' values
         self.made: list[weakref.ref] = []  # tensors that stand for results
+        self.unknown: list[weakref.ref] = []  # what stands for other results
+        self.later_calls: list[Later] = []
+        self.roots: list[Variable] = []  # those of the calls of backward
+        self.needed: list[str] = []  # results that are used by something else than operations
+        self.changing: dict[int, list] = {}  # counters of the memory that later calls change
         self.reason: str | None = None
         self.mark = 0
 
@@ -104,7 +149,7 @@ class Recording:
         twin = object.__new__(type(tensor))
         twin.array = Traced(tensor, name, self)
         twin.node = tensor.node
-        twin.view_of = twin.counter = None
+        twin.view_of, twin.counter = None, counter_of(tensor)
         self.twins[id(twin)] = name
         self.stand_ins.append((tensor, twin))
         return twin
@@ -113,6 +158,50 @@ class Recording:
         name = f"c{len(self.constants)}"
         self.constants[name] = value
         return name
+
+    def later(self, function: Callable, *arguments: Any, changes: Iterable[Variable] = ()) -> Unknown:
+        """Note a call that changes something outside: memory of these tensors, gradients. What it returns can only be
+        returned."""
+        for x in arguments:
+            if isinstance(x, Variable):
+                if x.array.__class__ is Traced:
+                    self.needed.append(x.array.name)
+            elif any(y.__class__ is Unknown or type(getattr(y, "array", None)) is Traced for y in tree.flatten(x)[0]):
+                self.refuse("it changes something outside by lists of tensors or by numbers that it computed")
+        self.changing.update((id(counter_of(x)), counter_of(x)) for x in changes)
+        self.later_calls.append(Later(function, arguments, f"l{len(self.later_calls)}"))
+        return self._unknown(self.later_calls[-1].result)
+
+    def backward(self, function: Callable, root: Variable, retain_graph: bool) -> None:
+        """Note a call of backward."""
+        if root.array.__class__ is not Traced or root.array.name[0] != "v":
+            self.refuse("it calls backward on a tensor that it did not compute")
+        if self.roots:
+            if len(self.steps) > self.steps_before_backward:  # eagerly these follow when memory is free again
+                self.refuse("it computes another loss after backward")
+            # The graph of the other loss will be a part of the same node.
+            self.later_calls = [call if call.function is not function else call._replace(
+                arguments=(call.arguments[0], True)) for call in self.later_calls]  # fmt: skip
+        self.roots.append(root)
+        self.steps_before_backward = len(self.steps)
+        self.later(function, root, retain_graph)
+
+    def number(self, x: Variable) -> Unknown:
+        """What stands for the only element of a result."""
+        if x.array.__class__ is not Traced or x.array.name[0] != "v" or x.array.size != 1:
+            self.refuse("it reads the values of a tensor")
+        self.needed.append(x.array.name)
+        return self._unknown(f"{x.array.name}.item()")
+
+    def _unknown(self, text: str) -> Unknown:
+        found = Unknown(self, text)
+        self.unknown.append(weakref.ref(found))
+        return found
+
+    def check_unchanged(self, x: Variable) -> None:
+        """An operation uses a tensor: refuse one whose memory will have been changed."""
+        if id(x.counter) in self.changing:
+            self.refuse("it uses a tensor after it changes it (a parameter after the optimizer's step)")
 
     def external(self, x: Variable) -> str:
         if id(x) not in self.externals:
@@ -124,11 +213,14 @@ class Recording:
     def real_of(self, x: Variable) -> Variable:
         """The tensor that was computed, off the tape if the function took it off."""
         real = x.array.real
+        self.check_unchanged(real)
         if x.node is real.node:
             return real
         if x.node is not None:
             self.refuse("a tensor within it was given another place on the tape (autograd.Function, requires_grad_)")
-        return box(real.array)
+        detached = box(real.array)
+        detached.counter = x.counter
+        return detached
 
     def call(self, declaration: Declaration, inputs: tuple, attributes: tuple) -> Any:
         names, real = [], []
@@ -142,6 +234,7 @@ class Recording:
                 names.append(x.array.name)
                 real.append(self.real_of(x))
             elif x.array.__class__ is numpy.ndarray:
+                self.check_unchanged(x)
                 names.append(self.external(x))
                 real.append(x)
             else:
@@ -179,7 +272,7 @@ class Recording:
 
     def twin(self, real: Variable, name: str) -> Any:
         twin = box(Traced(real, name, self))  # type: ignore[arg-type]
-        twin.node = real.node
+        twin.node, twin.counter = real.node, counter_of(real)
         self.made.append(weakref.ref(twin))
         return twin
 
@@ -193,14 +286,20 @@ class Recording:
                 if twin is not None:
                     twin.array = twin.array.real.array
 
-    def settle(self, outputs: list) -> None:
-        """Give the results that the function keeps elsewhere their arrays; refuse to replay such a function."""
+    def kept_unknown(self, outputs: list) -> list[Unknown]:
+        """What the function keeps elsewhere of what only a replay knows."""
+        returned = {id(x) for x in outputs}
+        return [x for x in (reference() for reference in self.unknown) if x is not None and id(x) not in returned]
+
+    def settle(self, outputs: list) -> bool:
+        """Give results that the function keeps elsewhere their arrays; whether there are any, which replays lack."""
+        self.roots.clear()
+        self.later_calls.clear()
         returned = {id(x) for x in outputs}
         kept = [twin for twin in (reference() for reference in self.made) if twin is not None]
         for twin in kept:
             twin.array = twin.array.real.array
-        if any(id(twin) not in returned for twin in kept):
-            self.refuse("it keeps a tensor that it does not return")
+        return any(id(twin) not in returned for twin in kept) or bool(self.kept_unknown(outputs))
 
 
 def _plain(value: Any) -> bool:

@@ -137,6 +137,7 @@ class Region(engine.Compound):
     def _choose_again(self) -> None:
         """Find what backward computes again, and keep what it is computed from instead."""
         returned = {name for name, _ in self.outputs}
+        returned.update(self.record.needed)
         forward = Forward(self.record, self.leaves, {*self.saved, *returned})
         outside = [tensor.array for tensor in (*self.leaves.values(), *(real for _, real in self.outputs))]
 

@@ -12,9 +12,9 @@ from ..runtime.device import get_default_device
 from .declaration import recorders
 from .fusion import Forward
 from .mode import is_grad_enabled, recording_now
-from .recording import Recording, Traced, Unrecordable
+from .recording import Recording, Traced, Unknown, Unrecordable
 from .region import Region
-from .variable import Variable, counter_of
+from .variable import Variable, box, counter_of
 
 
 def replay(record: Recording, leaves: tuple, output: Any) -> Callable[..., Any]:
@@ -30,7 +30,9 @@ def replay(record: Recording, leaves: tuple, output: Any) -> Callable[..., Any]:
     terms: list[str] = []
     scope: dict[str, Any] = {}
     for item in items:
-        if not isinstance(item, Variable):
+        if isinstance(item, Unknown):
+            terms.append(item._text)
+        elif not isinstance(item, Variable):
             if not isinstance(item, int | float | bool | str | type(None)):
                 raise Unrecordable(f"it returns a {type(item).__name__}")
             scope[f"o{len(terms)}"] = item
@@ -46,11 +48,15 @@ def replay(record: Recording, leaves: tuple, output: Any) -> Callable[..., Any]:
             terms.append(f"R{ids[id(item)]}")
     scope["bare"] = structure is tree.LEAF
     _refuse_shared_memory(record, outputs)
+    for root in record.roots:
+        if id(root) not in ids:
+            ids[id(root)] = len(outputs)
+            outputs.append((root.array.name, record.real_of(root)))
     region = Region(record, outputs)
-    text = _text(region, record, leaves, terms, scope)
+    text = _text(region, record, leaves, items, terms, ids, scope)
     scope = {**region.scope, **scope, "structure": structure, "recorders": recorders, "recording_now": recording_now,
              "default_dtype": dtypes.get_default_dtype, "default_device": get_default_device,
-             "unflatten": tree.unflatten}
+             "unflatten": tree.unflatten, "box": box}
     exec(text, scope)
     run = scope["run"]
     region.forget()
@@ -65,7 +71,8 @@ def _refuse_shared_memory(record: Recording, outputs: list) -> None:
             raise Unrecordable("it returns a view of another tensor's memory")
 
 
-def _text(region: Region, record: Recording, leaves: tuple, terms: list, scope: dict) -> str:
+def _text(region: Region, record: Recording, leaves: tuple, items: list, terms: list, ids: dict,
+          scope: dict) -> str:  # fmt: skip
     lines = ["def run(leaves):"]
 
     def emit(text: str, depth: int = 1) -> None:
@@ -119,6 +126,9 @@ def _text(region: Region, record: Recording, leaves: tuple, terms: list, scope: 
             emit(f"if n_{name} {wants} None: return MISSED")
     _body(region, record, emit, constant)
     _results(region, record, emit, constant)
+    _later_calls(record, ids, emit, constant)
+    for unknown in record.kept_unknown(items):
+        emit(f"{constant(unknown)}._value = {unknown._text}")
     if scope.get("bare"):
         emit(f"return {terms[0]}")
     else:
@@ -128,7 +138,7 @@ def _text(region: Region, record: Recording, leaves: tuple, terms: list, scope: 
 
 
 def _body(region: Region, record: Recording, emit: Callable, constant: Callable) -> None:
-    keep = {*region.saved, *(name for name, _ in region.outputs)}
+    keep = {*region.saved, *record.needed, *(name for name, _ in region.outputs)}
     last: dict[str, int] = {}
     for k, step in enumerate(record.steps):
         for name in (*step.inputs, *step.outputs, *step.residuals):
@@ -228,3 +238,15 @@ def _results(region: Region, record: Recording, emit: Callable, constant: Callab
     emit(f"node.shape = {constant(shapes)}")
     for j, i in enumerate(region.differentiable):
         emit(f"R{i}.node = Node(Pick(region.title, {j}), (node,), (), {region.outputs[i][0]}.shape, ())")
+
+
+def _later_calls(record: Recording, ids: dict, emit: Callable, constant: Callable) -> None:
+    def text(x: Any) -> str:
+        if not isinstance(x, Variable) or x.array.__class__ is not Traced:
+            return constant(x)
+        if id(x) in ids:
+            return f"R{ids[id(x)]}"
+        return f"box({x.array.name})" if x.array.name[0] == "v" else f"X{x.array.name}"
+
+    for call in record.later_calls:
+        emit(f"{call.result} = {constant(call.function)}({', '.join(map(text, call.arguments))})")

@@ -20,6 +20,8 @@ from ..autograd.variable import Variable
 from ..runtime import tree
 from . import structure
 from .module import Module
+from .names import Names, modules_of
+from .parameter import Parameter
 
 _log = logging.getLogger("paceline.compile")
 _LIMIT = 8  # recordings of one function; PyTorch's limit of recompilations
@@ -36,23 +38,26 @@ class Compiled:
         self.function = function
         self.fullgraph = fullgraph
         self.reasons: list[str] = []
-        self._modules = _modules_of(function)
-        own = (function, getattr(function, "__self__", None))
-        self._parts = [] if isinstance(own[0], Module) or isinstance(own[1], Module) else [
-            (m, Compiled(types.MethodType(type(m).forward, m), fullgraph=False)) for m in self._modules]  # fmt: skip
-        self._records: list[tuple] = []  # (the modules' state, names of named arguments, replay)
-        self._current: list[tuple] = []  # those of the modules' present state: (names of named arguments, replay)
-        self._version = -1  # of all modules when that was found
-        self._refused: set = set()
+        self._names = Names(function)
+        self._strict = False  # whether it uses parameters of modules that were not found
+        self._modules: list[Module] = []
+        self._parts: list[tuple[Module, Compiled]] = []  # replays of the modules, for calls that have none
+        self._records: list[tuple] = []  # (state, names of named arguments, replay)
+        self._refused: list[tuple] = []  # (state, signature)
+        self._version = -1  # of all modules when the present state was found, with what belongs to it:
+        self._current: list[tuple] = []  # (names of named arguments, replay)
+        self._eager: set[tuple] = set()  # signatures
         if not isinstance(function, Module):
             functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves = (*args, *kwargs.values()) if kwargs else args
-        if self._version == structure.version[0]:
+        if self._version == structure.version[0] and self._names.unchanged():
             result = self._replayed(leaves, kwargs)
             if result is not MISSED:
                 return result
+            if self._eager and _signature(leaves, kwargs) in self._eager:
+                return self._written(args, kwargs)
         if recording_now.get() is not None:  # a part of what somebody else records
             return self.function(*args, **kwargs)
         with one_at_a_time:
@@ -89,19 +94,24 @@ class Compiled:
         version = structure.version[0]
         state = self._state()
         self._current = [(names, run) for known, names, run in self._records if known == state]
+        self._eager = {signature for known, signature in self._refused if known == state}
         self._version = version
         result = self._replayed(leaves, kwargs)  # another thread may have recorded it meanwhile
-        signature = (state, is_grad_enabled(), tuple(kwargs), tuple(map(_signature, leaves)))
-        if result is not MISSED or node_observers or signature in self._refused:
+        signature = _signature(leaves, kwargs)
+        if result is not MISSED or node_observers or signature in self._eager:
             return result
         try:
             self._check(leaves)
-            run, result = self._recorded(args, kwargs, leaves)
+            run, result, again = self._recorded(args, kwargs, leaves)
         except Unrecordable as error:
-            self._refuse(signature, str(error))
+            self._refuse(state, signature, str(error))
             return MISSED
-        self._records.append((state, tuple(kwargs), run))
-        self._current.append((tuple(kwargs), run))
+        if again:
+            state = self._state() if self._strict else state
+            self._records.append((state, tuple(kwargs), run))
+            self._current.append((tuple(kwargs), run))
+        else:  # this call is done; it has kept something in the user's list, say, and is not to be made a second time
+            self._refuse(state, signature, "it keeps a tensor, or a number, that it does not return")
         return result
 
     def _check(self, leaves: tuple) -> None:
@@ -115,7 +125,7 @@ class Compiled:
             raise Unrecordable("a module has hooks")
 
     def _recorded(self, args: tuple, kwargs: dict, leaves: tuple) -> tuple:
-        """A replay, and its result of these arguments."""
+        """A replay, its result of these arguments, and whether it is right for other calls."""
         before = random.getstate(), numpy.random.get_state()
         with recording() as record:
             twins = [record.stand_in(x) if isinstance(x, Variable) else x for x in leaves]
@@ -133,16 +143,19 @@ class Compiled:
         if record.reason is not None:  # the function caught the exception that told so
             raise Unrecordable(record.reason)
         run = replay(record, leaves, output)
-        record.settle(tree.flatten(output)[0])
+        known = {x for module in self._modules for x in module.parameters()}
+        self._strict |= not all(x in known for _, x in record.externals.values() if isinstance(x, Parameter))
+        kept = record.settle(tree.flatten(output)[0])
         result = run(leaves)
         if result is MISSED:
             raise Unrecordable("its replay does not take the call that was recorded")
-        return run, result
+        return run, result, not kept
 
-    def _refuse(self, signature: tuple, reason: str) -> None:
+    def _refuse(self, state: tuple, signature: tuple, reason: str) -> None:
         if self.fullgraph:
             raise RuntimeError(f"compile(fullgraph=True): the call cannot be replayed: {reason}")
-        self._refused.add(signature)
+        self._refused.append((state, signature))
+        self._eager.add(signature)
         if reason not in self.reasons:
             self.reasons.append(reason)
             _log.info("%s is run as it is written: %s", getattr(self, "__name__", type(self.function).__name__), reason)
@@ -152,10 +165,22 @@ class Compiled:
         return [module for root in self._modules for _, module in root.named_modules(seen)]
 
     def _state(self) -> tuple:
-        """All attributes of all modules; of a function without modules at hand, the version of all there are."""
-        if not self._modules:
-            return (structure.version[0],)
-        return tuple((_Same(m), type(m), tuple((n, _identity(v)) for n, v in m.__dict__.items())) for m in self._tree())
+        """What the function's names stand for, and all attributes of all its modules; where those are not all known,
+        the version of all there are."""
+        names = tuple(map(_identity, self._names.refresh()))
+        self._find_modules()
+        if self._strict or not self._modules:
+            return names, structure.version[0]
+        return names, tuple((_Same(m), type(m), tuple((n, _identity(v)) for n, v in m.__dict__.items()))
+                            for m in self._tree())  # fmt: skip
+
+    def _find_modules(self) -> None:
+        modules = modules_of(self.function)
+        if modules != self._modules:
+            self._modules = modules
+            own = self.function, getattr(self.function, "__self__", None)
+            self._parts = [(m, Compiled(types.MethodType(type(m).forward, m), fullgraph=False))
+                           for m in modules if m not in own]  # fmt: skip
 
 
 def _draws(before: tuple) -> bool:
@@ -213,22 +238,15 @@ class _Same:
         return id(self.value)
 
 
-def _signature(x: Any) -> Any:
+def _signature(leaves: tuple, kwargs: dict) -> tuple:
+    """What replays of calls that were refused would differ by."""
+    return is_grad_enabled(), tuple(kwargs), tuple(map(_kind, leaves))
+
+
+def _kind(x: Any) -> Any:
     if isinstance(x, Variable):
         return x.array.shape, x.array.dtype, type(x.array), x.node is None
     return type(x), x if x.__hash__ else None
-
-
-def _modules_of(function: Any) -> list[Module]:
-    found = [function, getattr(function, "__self__", None)]
-    inner = getattr(function, "__func__", function)
-    code = getattr(inner, "__code__", None)
-    if code is not None:
-        for cell in inner.__closure__ or ():
-            found.append(cell.cell_contents)
-        found += [inner.__globals__.get(name) for name in code.co_names]
-        found += list(inner.__defaults__ or ())
-    return [x for x in found if isinstance(x, Module)]
 
 
 def compile(

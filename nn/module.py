@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Self
 
-from ..autograd.mode import no_grad
+from ..autograd.mode import later, no_grad
 from ..runtime import device as devices
 from ..runtime import dtypes, timeline
 from ..tensor import Tensor
@@ -440,6 +440,7 @@ class Module(Hooks):
             parameter.requires_grad_(requires_grad)
         return self
 
+    @later
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or set them to 0 if set_to_none is False."""
         for parameter in self.parameters():

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy
 
-from ..autograd.mode import enable_grad
+from ..autograd.mode import enable_grad, recording_now
 from ..autograd.variable import HookHandle, Variable, box, changed
 from ..runtime import device as devices
 from ..runtime import dtypes, timeline
@@ -152,11 +152,17 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or make them zero with set_to_none=False."""
-        if set_to_none:
+        recording = recording_now.get()
+        if recording is not None:
+            recording.later(type(self).zero_grad, self, set_to_none)
+        elif set_to_none:
             for group in self.param_groups:
                 for p in group["params"]:
                     p.gradient = None
-            return
+        else:
+            self._make_zero()
+
+    def _make_zero(self) -> None:
         gradients = [p.gradient for group in self.param_groups for p in group["params"] if p.gradient is not None]
         for array in flat_gradients(gradients):
             array.fill(0)
@@ -282,6 +288,12 @@ def _with_hooks(step: Callable) -> Callable:
     @timeline.traced("optimizer", lambda self, *args, **kwargs: type(self).__name__)
     @functools.wraps(step)
     def wrapped(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        recording = recording_now.get()
+        if recording is not None:
+            if args or kwargs:
+                recording.refuse("it gives arguments to an optimizer's step")
+            recording.later(wrapped, self, changes=chain(*(group["params"] for group in self.param_groups)))
+            return None
         self.stepped = True
         if Variable.any_groups and not self.announced:
             self._announce()

@@ -10,7 +10,7 @@ import numpy
 from numpy import ndarray
 
 from ..autograd import api
-from ..autograd.mode import refuse_if_recording
+from ..autograd.mode import recording_now, refuse_if_recording
 from ..autograd.plan import FLOATING
 from ..autograd.variable import LEAF, HookHandle, Node, Variable, box, counter_of, fresh_node
 from ..runtime import device as devices
@@ -176,10 +176,12 @@ class TensorBase(Variable):
     @property
     def grad(self) -> Any:
         """The gradient that backward has accumulated, None before."""
+        refuse_if_recording("it takes the gradient of a tensor")
         return self.gradient
 
     @grad.setter
     def grad(self, value: Any) -> None:
+        refuse_if_recording("it sets the gradient of a tensor")
         if value is not None:
             if not isinstance(value, TensorBase):
                 kind = type(value).__name__
@@ -197,7 +199,7 @@ class TensorBase(Variable):
 
     @grad.deleter
     def grad(self) -> None:
-        self.gradient = None
+        self.grad = None
 
     @property
     def grad_fn(self) -> Node | None:
@@ -308,7 +310,9 @@ class TensorBase(Variable):
 
     def item(self) -> Any:
         """The value of a one-element tensor as a Python number."""
-        refuse_if_recording("it reads the values of a tensor")
+        recording = recording_now.get()
+        if recording is not None:
+            return recording.number(self)
         if self.array.size != 1:
             raise RuntimeError(f"a Tensor with {self.array.size} elements cannot be converted to Scalar")
         return self.array.item()

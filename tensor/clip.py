@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from ..autograd.mode import recording_now
 from ..autograd.variable import Variable, box, changed
 from ..runtime import device as devices
 from ..runtime.arrays import Array, module_of
@@ -120,6 +121,9 @@ def clip_grad_norm_(
         (tensor(5.), tensor([0.6000, 0.8000]))
     """
     parameters = _as_list(parameters)
+    recording = recording_now.get()
+    if recording is not None:
+        return recording.later(clip_grad_norm_, parameters, max_norm, norm_type, error_if_nonfinite)
     gradients = [p.gradient for p in parameters if p.gradient is not None]
     norm = get_total_norm(gradients, norm_type, error_if_nonfinite)
     clip_grads_with_norm_(parameters, max_norm, norm)
@@ -142,8 +146,13 @@ def clip_grad_value_(parameters: Variable | Iterable[Variable], clip_value: floa
         >>> w.grad
         tensor([ 1.0000, -0.5000])
     """
+    parameters = _as_list(parameters)
+    recording = recording_now.get()
+    if recording is not None:
+        recording.later(clip_grad_value_, parameters, clip_value)
+        return
     limit = float(clip_value)
-    gradients = [p.gradient for p in _as_list(parameters) if p.gradient is not None]
+    gradients = [p.gradient for p in parameters if p.gradient is not None]
     for array in flat_gradients(gradients):
         if _compiled(array):
             sources.optimizer.clamp(array.reshape(-1), array.dtype.type(-limit), array.dtype.type(limit))

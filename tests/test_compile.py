@@ -3,7 +3,9 @@
 import copy
 import gc
 import random
+import sys
 import threading
+import types
 import weakref
 
 import numpy as np
@@ -14,6 +16,7 @@ from paceline.autograd.graph import saved_tensors_hooks
 from paceline.runtime import tree
 
 nn, F = torch.nn, torch.nn.functional
+FACTOR = 1
 
 
 class Residual(nn.Module):
@@ -261,6 +264,68 @@ def test_the_same_tensor_twice_and_other_layouts_are_noticed():
     assert [(1 / signed(torch.ones(1), sign)).item() for sign in (0.0, -0.0)] == [float("inf"), float("-inf")]
 
 
+def hidden(x):
+    return HIDDEN["model"](x)
+
+
+HIDDEN = {"model": nn.Linear(4, 4)}
+
+
+class Trainer:
+    def __init__(self, model):
+        self.model = model
+
+    def through_self(self, x):
+        return self.model(x)
+
+    def nested(self, x):
+        return next(self.model(part) for part in (x,))
+
+
+def test_modules_are_found_through_attributes_and_functions():
+    trainer = Trainer(nn.Linear(4, 4))
+    holder = types.SimpleNamespace(trainer=trainer, models=[trainer.model])
+    functions = (trainer.through_self, trainer.nested, lambda x: trainer.model(x), lambda x: holder.trainer.model(x),
+                 lambda x: holder.models[0](x), lambda x: trainer.through_self(x), lambda x: hidden(x))  # fmt: skip
+    x = torch.randn(2, 4)
+    for function in functions:
+        model = HIDDEN["model"] if function is functions[-1] else trainer.model
+        compiled = torch.compile(function, fullgraph=True)
+        compiled(x)
+        nn.Linear(1, 1).eval()  # a change elsewhere
+        compiled(x)
+        assert len(compiled._records) == 1
+        model.weight = nn.Parameter(torch.randn(4, 4))
+        assert bits([compiled(x)]) == bits([model(x)])
+
+
+def test_names_that_stand_for_something_else_are_noticed(monkeypatch):
+    layer, factor = nn.Linear(2, 2), 1
+
+    def function(x):
+        nonlocal factor
+        return layer(x) * factor * FACTOR
+
+    compiled = torch.compile(function, fullgraph=True)
+    for i in range(3):
+        layer, factor = nn.Linear(2, 2), i
+        monkeypatch.setattr(sys.modules[__name__], "FACTOR", 2 - i)
+        for _ in range(2):
+            assert bits([compiled(torch.ones(2))]) == bits([function(torch.ones(2))])
+    assert len(compiled._records) == 3
+
+
+def test_parameters_of_modules_that_are_not_found_are_watched():
+    layers = {"known": nn.Linear(2, 2), "hidden": [[[[[[nn.Linear(2, 2)]]]]]]}
+    known = layers["known"]
+    compiled = torch.compile(lambda x: known(layers["hidden"][0][0][0][0][0][0](x)), fullgraph=True)
+    other = layers["hidden"][0][0][0][0][0][0]
+    for _ in range(3):
+        other.weight = nn.Parameter(torch.randn(2, 2))
+        for _ in range(2):
+            assert bits([compiled(torch.ones(1, 2))]) == bits([known(other(torch.ones(1, 2)))])
+
+
 def test_the_default_dtype_is_noticed():
     compiled = torch.compile(lambda x: x / 2 + torch.ones(2), fullgraph=True)
     x = torch.tensor([1, 2])
@@ -281,31 +346,155 @@ def test_the_default_device_is_noticed(monkeypatch):
     assert len(compiled._records) == 2
 
 
-def training_step():
-    torch.manual_seed(0)
-    model, criterion = Residual(), nn.MSELoss()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+# -- training steps ----------------------------------------------------------------------------------------------------
 
-    def step(x, y):
-        optimizer.zero_grad()
-        loss = criterion(model(x), y)
+
+class Training:
+    """What steps are made of; `kept` is what a step may do that no replay can."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.model, self.criterion, self.kept = Residual(), nn.MSELoss(), []
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.01)
+        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, 2)
+
+
+def plain(t, x, y):
+    t.optimizer.zero_grad()
+    loss = t.criterion(t.model(x), y)
+    loss.backward()
+    t.optimizer.step()
+    return loss
+
+
+def clipped(t, x, y):
+    prediction = t.model(x)
+    loss = t.criterion(prediction, y)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(t.model.parameters(), 0.1)
+    nn.utils.clip_grad_value_(t.model.parameters(), 0.05)
+    t.optimizer.step()
+    t.schedule.step()
+    t.model.zero_grad()
+    return {"loss": loss.item(), "norm": norm, "error": (prediction - y).abs().max(), "logits": prediction.detach()}
+
+
+def accumulated(t, x, y):
+    t.criterion(t.model(x), y).backward()
+    t.criterion(t.model(x * 2), y).backward()
+    t.optimizer.step()
+    t.optimizer.zero_grad(set_to_none=False)
+
+
+def two_losses(t, x, y):
+    h = t.model(x)
+    first, second = h.sum(), t.criterion(h, y)
+    first.backward(retain_graph=True)
+    torch.autograd.backward(second)
+    t.optimizer.step()
+    return second.detach().item()
+
+
+def two_graphs(t, x, y):
+    losses = [t.criterion(t.model(x * i), y) for i in range(2)]
+    for loss in losses:
         loss.backward()
-        optimizer.step()
+    t.optimizer.step()
+
+
+STEPS = (plain, clipped, two_losses, two_graphs)
+
+
+def reads_a_gradient(t, x, y):
+    t.criterion(t.model(x), y).backward()
+    return t.model.first.weight.grad.sum()
+
+
+def uses_the_new_weights(t, x, y):
+    plain(t, x, y)
+    return t.model.first.weight.sum()
+
+
+def uses_a_view_of_them(t, x, y):
+    weight = t.model.first.weight.t()
+    plain(t, x, y)
+    return weight.sum()
+
+
+def logs(t, x, y):
+    t.kept.append(plain(t, x, y).item())
+
+
+def formats(t, x, y):
+    t.kept.append(f"{plain(t, x, y).item()}")
+
+
+def divides(t, x, y):
+    return plain(t, x, y).item() / 2
+
+
+def gives_a_closure(t, x, y):
+    def closure():
+        loss = t.criterion(t.model(x), y)
+        loss.backward()
         return loss
 
-    return model, step
+    return t.optimizer.step(closure)
 
 
-def test_the_modules_of_a_training_step_are_replayed():
+def sets_a_gradient(t, x, y):
+    for p in t.model.parameters():
+        p.grad = None
+    return plain(t, x, y)
+
+
+REFUSED_STEPS = {
+    accumulated: "after backward", reads_a_gradient: "gradient",
+    uses_the_new_weights: "after it changes", uses_a_view_of_them: "after it changes",
+    logs: "keeps", formats: "read", divides: "read", gives_a_closure: "argument", sets_a_gradient: "gradient",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", [*STEPS, *REFUSED_STEPS], ids=lambda f: f.__name__)
+def test_a_training_step_has_the_bits_of_an_eager_one(step):
     found = []
-    for wrap in (lambda step: step, torch.compile):
-        model, step = training_step()
-        run = wrap(step)
-        losses = [run(torch.randn(3, 8), torch.randn(3, 8)) for _ in range(3)]
-        found.append(bits([*losses, *model.parameters()]))
+    for wrap in (lambda function: function, torch.compile):
+        training = Training()
+        run = wrap(lambda x, y, training=training: step(training, x, y))
+        results = [run(torch.randn(3, 8), torch.randn(3, 8)) for _ in range(5)]
+        tensors = [x for x in tree.flatten(results)[0] if isinstance(x, torch.Tensor)]
+        numbers = [x for x in (*tree.flatten(results)[0], *training.kept) if not isinstance(x, torch.Tensor)]
+        parameters = list(training.model.parameters())
+        found.append((numbers, bits(tensors), bits(parameters), bits([p.grad for p in parameters])))
     assert found[0] == found[1]
-    assert "calls backward" in run.reasons[0]
-    assert [len(part._records) for _, part in run._parts] == [1, 1]
+    assert [reason for reason in run.reasons if REFUSED_STEPS.get(step, "none") not in reason] == []
+    assert bool(run.reasons) == (step in REFUSED_STEPS)
+
+
+def test_an_exception_in_a_step_leaves_it_undone():
+    model = nn.Embedding(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+
+    @torch.compile
+    def step(i):
+        model(i).sum().backward()
+        optimizer.step()
+
+    step(torch.tensor([1]))
+    before = bits([model.weight, model.weight.grad])
+    with pytest.raises(IndexError):
+        step(torch.tensor([4]))
+    assert bits([model.weight, model.weight.grad]) == before
+
+
+def test_the_modules_of_a_step_that_cannot_be_replayed_are():
+    model, log = Residual(), []
+    run = torch.compile(lambda x: log.append(model(x).sum().item()))
+    for _ in range(3):
+        run(torch.ones(3, 8))
+    assert log == log[:1] * 3
+    assert "keeps" in run.reasons[0]
+    assert [len(part._records) for _, part in run._parts] == [1]
     assert "forward" not in vars(model)
 
 
@@ -350,9 +539,8 @@ def caught(x):
         return x
 
 
-def stepped(x):
-    LAYER(x).sum().backward()
-    return x * 2
+def differentiated(x):
+    return x * torch.autograd.grad((x * x).sum(), x)[0]
 
 
 FUNCTIONS = {
@@ -370,7 +558,7 @@ FUNCTIONS = {
     "hook": (with_hook, "hook"),
     "Function": (lambda x: Double.apply(x) + 1, ""),
     "caught": (caught, "read"),
-    "backward": (stepped, "backward"),
+    "grad": (differentiated, "grad"),
     "data": (lambda x: x * LAYER.weight.data, ".data"),
     "view": (lambda x: x.view(2, 1), "view"),
     "equal": (lambda x: x * torch.equal(LAYER.weight, LAYER.weight), "read"),

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ...autograd.mode import no_grad
+from ...autograd.mode import later, no_grad
 from ...autograd.variable import Variable
 from ..optimizer import Optimizer
 
@@ -65,6 +65,7 @@ class LRScheduler:
         """The rates that this schedule has set last, one for each group."""
         return self._last_lr
 
+    @later
     def step(self, epoch: int | None = None) -> None:
         """Go on to the next epoch and set the groups' rates.
 

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
+from ...autograd.mode import later
 from ..optimizer import Optimizer
 from .base import LRScheduler, current_rates, set_rate
 from .plateau import ReduceLROnPlateau
@@ -99,6 +100,7 @@ class SequentialLR(_Composed):
         first._initial_step()
         self._last_lr = first.get_last_lr()
 
+    @later
     def step(self) -> None:  # type: ignore[override]
         """Go on to the next epoch and set the groups' rates."""
         self.last_epoch += 1
@@ -145,6 +147,7 @@ class ChainedScheduler(_Composed):
             schedule._initial_step()
         self._last_lr = current_rates(self.optimizer)
 
+    @later
     def step(self) -> None:  # type: ignore[override]
         """Go on to the next epoch and set the groups' rates."""
         for schedule in self._schedulers:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ...autograd.mode import later
 from ..optimizer import Optimizer
 from .base import LRScheduler, checked, current_rates, per_group, saved_function, set_rate
 
@@ -53,6 +54,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         height = (1 + math.cos(math.pi * self.T_cur / self.T_i)) / 2
         return [self.eta_min + (base - self.eta_min) * height for base in self.base_lrs]
 
+    @later
     def step(self, epoch: float | None = None) -> None:
         """Go on to the next epoch, or to any one, which may be a fraction: `step(epoch + i / batches)`."""
         if epoch is None and self.last_epoch < 0:

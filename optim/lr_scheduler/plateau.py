@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ...autograd.mode import later
 from ..optimizer import Optimizer
 from .base import LRScheduler, checked, current_rates, per_group, set_rate
 
@@ -66,6 +67,7 @@ class ReduceLROnPlateau(LRScheduler):
         self.cooldown_counter = 0
         self._last_lr = current_rates(optimizer)
 
+    @later
     def step(self, metrics: Any, epoch: int | None = None) -> None:  # type: ignore[override]
         """Take note of this epoch's metric, a number or a tensor of one element."""
         current = float(metrics)
