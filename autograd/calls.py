@@ -77,17 +77,19 @@ def _block(text: str, indent: int) -> str:
     return ("\n" + " " * indent).join(line for line in text.strip("\n").splitlines())
 
 
-def _operand(i: int, name: str, optional: bool, promote: str) -> str:
-    """Reading one input: its array must be of the first one's kind and, where that matters, dtype."""
+def _operand(i: int, name: str, optional: bool, promote: str, first: int) -> str:
+    """Reading one input: its array must be of the kind of the first one and, where that matters, of the dtype of the
+    one that has the number `first`, before which promotion leaves all alone."""
     hand_on = "return general(({inputs}), {attributes})"
     lines = [f"x{i} = {name}.array"]
     if i == 0:
         lines += ["kind = type(x0)", "body = bodies[kind]"]
-        lines += ["dtype = x0.dtype"] if promote != "none" else []
-        lines += ["if dtype not in FLOATING:", f"    {hand_on}"] if promote == "float" else []
     else:
-        other = "" if promote == "none" else f" or x{i}.dtype is not dtype"
+        other = "" if promote == "none" or i <= first else f" or x{i}.dtype is not dtype"
         lines += [f"if type(x{i}) is not kind{other}:", f"    {hand_on}"]
+    if i == first:
+        lines += [f"dtype = x{i}.dtype"] if promote != "none" else []
+        lines += ["if dtype not in FLOATING:", f"    {hand_on}"] if promote == "float" else []
     lines += [f"n{i} = {name}.node if {name}.view_of is None else fresh_node({name})"]
     if optional:
         lines = [f"x{i} = n{i} = None", f"if {name} is not None:", *(f"    {line}" for line in lines)]
@@ -165,7 +167,7 @@ else:
 
 
 @functools.cache
-def _maker(names: tuple[str, ...], optional: tuple[bool, ...], attributes: bool, promote: str, view: bool,
+def _maker(names: tuple[str, ...], optional: tuple[bool, ...], attributes: bool, promote: str, kept: int, view: bool,
            residuals: bool) -> Callable:  # fmt: skip
     """Compile the path of all primitives of one form."""
     count = len(names)
@@ -190,7 +192,8 @@ def _maker(names: tuple[str, ...], optional: tuple[bool, ...], attributes: bool,
         operands = _NUMBERS.format(floating=" or dtype not in FLOATING" if promote == "float" else "")
         texts["kept"] = "CONSTANT if x0 is input else input, CONSTANT if x1 is other else other"
     else:
-        operands = "".join(_operand(i, name, optional[i], promote) for i, name in enumerate(names)).format(**texts)
+        operands = "".join(_operand(i, name, optional[i], promote, kept) for i, name in enumerate(names))
+        operands = operands.format(**texts)
     scope: dict[str, Any] = dict(_SCOPE)
     exec(_PATH.format(operands=_block(operands, 12), **texts), scope)
     return scope["make"]
@@ -202,7 +205,7 @@ def quick_path(declaration: Declaration) -> Callable:
     if names not in (("input",), _OPERANDS):
         names = tuple(f"i{i}" for i in range(len(names)))  # no name of a primitive's is then one of the path's own
     optional = tuple(name in declaration.optional for name in declaration.inputs)
-    make = _maker(names, optional, bool(declaration.attributes), declaration.promote, declaration.view,
-                  bool(declaration.residuals))  # fmt: skip
+    make = _maker(names, optional, bool(declaration.attributes), declaration.promote, len(declaration.keep),
+                  declaration.view, bool(declaration.residuals))  # fmt: skip
     return make(declaration, declaration.bodies, declaration.plans, declaration.bind, declaration.call,
                 declaration.arity)  # fmt: skip

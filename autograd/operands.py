@@ -8,25 +8,33 @@ import numpy
 
 from ..runtime import arrays, dtypes
 from ..runtime.device import device_of
-from .plan import FLOATING
+from .plan import FLOATING, WEAK_NUMBERS
 from .variable import Variable, box
 
 _ndarray = numpy.ndarray
 
 
 def uniform(declaration: Any, inputs: tuple) -> bool:
-    """Whether the operands are host tensors of one dtype, so that there is nothing to bring together."""
+    """Whether the operands are host tensors of one dtype, and numbers that take it, so that there is nothing to bring
+    together."""
     dtype = None
-    for x in inputs:
-        if x is None and declaration.optional:
-            continue
-        if not isinstance(x, Variable) or x.array.__class__ is not _ndarray:
-            return False
-        if declaration.promote != "none":
-            dtype = dtype or x.array.dtype
-            if x.array.dtype is not dtype or declaration.keep:
+    promote, kept = declaration.promote, len(declaration.keep)
+    numbers = False
+    for i, x in enumerate(inputs):
+        if isinstance(x, Variable):
+            if x.array.__class__ is not _ndarray:
                 return False
-    return inputs[0] is not None and (declaration.promote != "float" or dtype in FLOATING)
+            if promote != "none" and i >= kept:
+                dtype = dtype or x.array.dtype
+                if x.array.dtype is not dtype:
+                    return False
+        elif type(x) is float or type(x) is int:
+            numbers = True
+        elif x is not None or not declaration.optional:
+            return False
+    if numbers:
+        return dtype in WEAK_NUMBERS
+    return inputs[0] is not None and (promote != "float" or dtype in FLOATING)
 
 
 def harmonize(declaration: Any, inputs: tuple) -> tuple:

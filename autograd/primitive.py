@@ -70,7 +70,7 @@ def primitive(
     Args:
         promote: "numeric" brings the tensor inputs to their common dtype, "float" also makes integers floating,
             "none" passes them as they are.
-        keep: inputs that promotion leaves alone.
+        keep: the first inputs, if promotion leaves them alone.
         outputs: names, if the body returns a tuple of outputs; calls then return a named tuple.
         residuals: names of further values that the body returns after its output, for fused backward kernels.
         view: the output may share the input's memory.
@@ -85,7 +85,7 @@ def primitive(
     declaration = Declaration(body, **options)
     if declaration.name in registry:
         raise TypeError(f"a primitive named {declaration.name!r} is declared already")
-    general = outputs or declaration.variadic or keep or not declaration.inputs
+    general = outputs or declaration.variadic or not declaration.inputs
     function = _any(declaration) if general else quick_path(declaration)
     functools.update_wrapper(function, body)
     parameters = list(inspect.signature(body).parameters.values())[1:]
