@@ -74,11 +74,14 @@ def cross_entropy(
     if target.is_floating_point():
         return _soft_cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing)
     rows, classes = _by_row("cross_entropy", input, target)
-    plain = weight is None and not label_smoothing and ignore_index < 0
-    if plain and indexing.all_within(classes, rows.array.shape[1]):
-        losses = softmax_cross_entropy(rows, box(classes), reduction)
-        return _in_shape(losses, target, reduction)
+    plain = _is_plain(rows, classes, weight, ignore_index)
+    if plain and not label_smoothing:
+        return _in_shape(softmax_cross_entropy(rows, box(classes), reduction), target, reduction)
     log_p = log_softmax(rows, 1)
+    if plain:
+        losses = ops.negative_log_likelihood(log_p, box(classes), reduction) * (1 - label_smoothing)
+        spread = _reduced(_row_sums(log_p), reduction) * (label_smoothing / log_p.array.shape[1])
+        return _in_shape(ar.sub(losses, spread), target, reduction)
     losses, factors = _picked(log_p, classes, weight, ignore_index)
     if label_smoothing:
         smooth = pw.neg(_row_sums(log_p if weight is None else ar.mul(log_p, weight)))
@@ -163,8 +166,15 @@ def nll_loss(input: Any, target: Any, weight: Any = None, *, ignore_index: int =
     """
     _check_reduction(reduction)
     rows, classes = _by_row("nll_loss", input, target)
+    if _is_plain(rows, classes, weight, ignore_index):
+        return _in_shape(ops.negative_log_likelihood(rows, box(classes), reduction), target, reduction)
     losses, factors = _picked(rows, classes, weight, ignore_index)
     return _in_shape(_weighted(losses, factors, reduction), target, reduction)
+
+
+def _is_plain(rows: Any, classes: Array, weight: Any, ignore_index: int) -> bool:
+    """Whether all targets are classes that count as much as each other."""
+    return weight is None and ignore_index < 0 and indexing.all_within(classes, rows.array.shape[1])
 
 
 def _by_row(function: str, input: Any, target: Any) -> tuple[Any, Array]:
@@ -277,20 +287,15 @@ def smooth_l1_loss(input: Any, target: Any, *, reduction: str = "mean", beta: fl
         raise RuntimeError(f"smooth_l1_loss does not support negative values for beta, got {beta}")
     if beta == 0:
         return l1_loss(input, target, reduction=reduction)
-    return _reduced(_huber(input, target, beta) * (1 / beta), reduction)
+    losses = ops.huber(input, target, beta)
+    return _reduced(losses if beta == 1 else losses * (1 / beta), reduction)
 
 
 def huber_loss(input: Any, target: Any, *, reduction: str = "mean", delta: float = 1.0) -> Any:
     """0.5 * d**2 where d = |input - target| <= delta, delta * (d - 0.5 * delta) elsewhere."""
     if delta <= 0:
         raise RuntimeError(f"huber_loss does not support non-positive values for delta, got {delta}")
-    return _reduced(_huber(input, target, delta), reduction)
-
-
-def _huber(input: Any, target: Any, delta: float) -> Any:
-    difference = ar.sub(input, target)
-    size = pw.abs(difference)
-    return ar.where(ar.lt(size, delta), pw.square(difference) * 0.5, (size - 0.5 * delta) * delta)
+    return _reduced(ops.huber(input, target, delta), reduction)
 
 
 # -- probabilities -----------------------------------------------------------------------------------------------------

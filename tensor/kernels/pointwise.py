@@ -165,6 +165,18 @@ def logistic_cross_entropy_backward(g, x, target):
 
 
 @element
+def huber(x, target, delta):
+    size = abs(x - target)
+    bounded = size if size < delta else delta  # of NaN: the other factor is NaN
+    return bounded * (size - bounded * like(0.5, x))
+
+
+@element
+def huber_backward(g, x, target, delta):
+    return g * clamp(x - target, -delta, delta)
+
+
+@element
 def relu(x):
     return like(0, x) if x <= 0 else x
 

@@ -60,6 +60,8 @@ relu_backward.declaration.element = lambda inputs, attributes: ("relu_backward",
 @primitive
 def leaky_relu(xp, input: Array, negative_slope: float = 0.01):
     """The input where positive, negative_slope * input elsewhere."""
+    if 0 < negative_slope <= 1:
+        return xp.maximum(input, input * negative_slope)
     return xp.where(input > 0, input, input * negative_slope)
 
 
@@ -91,12 +93,15 @@ def gelu(xp, input: Array, approximate: str = "none"):
     Source: Hendrycks and Gimpel, Gaussian Error Linear Units, 2016.
     """
     if approximate == "tanh":
-        t = xp.tanh(_GELU * (input + 0.044715 * input * input * input))
+        t = xp.tanh((input * input * (_GELU * 0.044715) + _GELU) * input)
     elif approximate == "none":
         t = pw.erf.declaration.body(xp, input * math.sqrt(0.5))
     else:
         raise ValueError(f"approximate must be 'none' or 'tanh', got {approximate!r}")
-    return (0.5 * input * (1 + t)).astype(input.dtype, copy=False)
+    t += 1
+    t *= input
+    t *= 0.5
+    return t.astype(input.dtype, copy=False)
 
 
 _GELU = math.sqrt(2 / math.pi)

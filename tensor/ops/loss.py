@@ -56,6 +56,72 @@ def _logistic_cross_entropy_gradients(xp: Any, g: Any, needs: tuple, input: Any,
 
 
 @primitive(promote="float")
+def huber(xp, input: Array, target: Array, delta: float):
+    """0.5 * d**2 where d = |input - target| < delta, delta * (d - 0.5 * delta) elsewhere.
+
+    Source: Huber, Robust Estimation of a Location Parameter, 1964.
+    """
+    size = xp.abs(input - target)
+    bounded = xp.minimum(size, size.dtype.type(delta))
+    size -= bounded * 0.5
+    size *= bounded
+    return size
+
+
+huber.vjp(
+    input=lambda F, g, input, target, delta: g * F.clamp(input - target, -delta, delta),
+    target=lambda F, g, input, target, delta: g * F.clamp(target - input, -delta, delta),
+)
+
+
+@compiled(huber, light=True)
+def _huber(input: numpy.ndarray, target: numpy.ndarray, delta: float) -> Any:
+    return run("huber", (input, target), (delta,))
+
+
+@compiled_vjp(huber, light=True)
+def _huber_gradients(xp: Any, g: Any, needs: tuple, input: Any, target: Any, delta: float) -> Any:
+    gradient = run("huber_backward", (g, input, target), (delta,))
+    return gradient if gradient is NotImplemented else (gradient, -gradient if needs[1] else None)
+
+
+@primitive
+def negative_log_likelihood(xp, input: Array, target: Array, reduction: str = "none"):
+    """For log-probabilities [n, classes] and class indices [n]: -input[i, target[i]], [n] or reduced to one."""
+    losses = -input[xp.arange(len(target)), target]
+    return losses if reduction == "none" else losses.sum() / mean_divisor(len(target), reduction)
+
+
+def mean_divisor(rows: int, reduction: str) -> float:
+    """What the sum of all losses is divided by: 0 rows have the mean nan."""
+    return 1 if reduction != "mean" else rows or math.nan
+
+
+def _losses_of(F: Any, g: Any, rows: int, reduction: str) -> Any:
+    """The gradient of the losses of all rows."""
+    return g if reduction == "none" else F.expand(g / mean_divisor(rows, reduction), (rows,))
+
+
+negative_log_likelihood.vjp(
+    input=lambda F, g, input_shape, target, reduction: F.scatter_zeros(
+        -F.unsqueeze(_losses_of(F, g, len(target), reduction), 1), F.unsqueeze(target, 1), input_shape, 1
+    )
+)
+
+
+def _place_by_class(xp: Any, g: Any, needs: tuple, input_shape: tuple, target: Any, reduction: str) -> tuple:
+    """The written rule where each row has one place, so that nothing has to be added."""
+    rows = len(target)
+    gradient = xp.zeros(input_shape, g.dtype)
+    gradient[xp.arange(rows), target] = -g / mean_divisor(rows, reduction)
+    return gradient, None
+
+
+for _device in ("cpu", "cuda"):
+    negative_log_likelihood.fused_vjp(_device)(_place_by_class)
+
+
+@primitive(promote="float")
 def mean_squared_error(xp, input: Array, other: Array):
     """The mean of (input - other)**2 over all elements."""
     difference = input - other

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy
+
 from ...autograd.out import takes_out
 from ...autograd.plan import FLOATING
 from ...autograd.primitive import primitive
@@ -293,6 +295,7 @@ _ERFC = (
     -1.1270822525221733e-13, 3.8108713588528985e-16, 7.106125536922576e-15, -1.5230878975373303e-15,
     -9.464871412184462e-17, 1.218683266906788e-16, -3.0494735135424696e-17,
 )  # fmt: skip
+_FEW = 1024  # elements; for fewer a call of the C library for each takes less time than the steps over all of them
 _ERF_SERIES = [2 / math.sqrt(math.pi) * (-1) ** n / (math.factorial(n) * (2 * n + 1)) for n in range(13)]
 
 
@@ -309,6 +312,8 @@ def _erfc_positive(xp: Any, x: Array) -> Array:
 @floating
 def erf(xp, input: Array):
     """The error function, 2/sqrt(pi) times the integral of exp(-t**2) from 0 to input."""
+    if xp is numpy and input.size < _FEW and input.dtype.kind == "f":
+        return numpy.fromiter(map(math.erf, input.ravel().tolist()), input.dtype, input.size).reshape(input.shape)
     x = xp.abs(input)
     x2 = xp.minimum(x, 0.5) ** 2
     series = xp.zeros_like(x)
@@ -336,8 +341,9 @@ def sigmoid(xp, input: Array):
     """1 / (1 + exp(-input)), without overflow."""
     if input.dtype.kind == "c":
         return 1 / (1 + xp.exp(-input))
-    e = xp.exp(-xp.abs(input))
-    return (xp.where(input >= 0, 1, e) / (1 + e)).astype(input.dtype, copy=False)  # CuPy makes bfloat16 float32
+    larger = xp.exp(-xp.abs(input))
+    larger += 1
+    return (xp.exp(xp.minimum(input, 0)) / larger).astype(input.dtype, copy=False)  # CuPy makes bfloat16 float32
 
 
 sigmoid.vjp(input=lambda F, g, out: g * (out * (1 - out)))

@@ -11,6 +11,7 @@ from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
 from ..kernels import compiled, compiled_vjp, sources, takes
 from .cast import accepts_dtype
+from .loss import mean_divisor
 from .shaping import one_dim
 
 _WORK = 8  # that of an exponential function
@@ -104,19 +105,14 @@ def softmax_cross_entropy(xp, input: Array, target: Array, reduction: str = "non
     losses = xp.log(totals)
     losses -= chosen
     if reduction != "none":
-        losses = losses.sum() / _divisor(len(target), reduction)
+        losses = losses.sum() / mean_divisor(len(target), reduction)
     return losses, exponentials, totals
-
-
-def _divisor(rows: int, reduction: str) -> float:
-    """What the sum of all losses is divided by: 0 rows have the mean nan."""
-    return 1 if reduction != "mean" else rows or math.nan
 
 
 def _softmax_cross_entropy_input(F: Any, g: Any, input: Any, target: Any, reduction: str) -> Any:
     rows = len(target)
     if reduction != "none":
-        g = F.expand(g / _divisor(rows, reduction), (rows,))
+        g = F.expand(g / mean_divisor(rows, reduction), (rows,))
     return F.softmax_cross_entropy_backward(g, input, target)
 
 
@@ -132,7 +128,7 @@ def _compiled_cross_entropy(input: numpy.ndarray, target: numpy.ndarray, reducti
     chosen = numpy.ascontiguousarray(target, numpy.int64)
     sources.softmax.cross_entropy(numpy.ascontiguousarray(input), chosen, losses, peaks, totals)
     if reduction != "none":
-        losses = losses.sum() / input.dtype.type(_divisor(len(target), reduction))
+        losses = losses.sum() / input.dtype.type(mean_divisor(len(target), reduction))
     return losses, None, (peaks, totals)
 
 
@@ -141,7 +137,7 @@ def _fused_input(
 ) -> Any:
     """softmax(input) - one_hot(target) from what the forward pass computed, times the gradient."""
     rows = len(target)
-    g = g / _divisor(rows, reduction)
+    g = g / mean_divisor(rows, reduction)
     if exponentials is None:
         if not takes(input, _LOSS_WORK, light=True):
             return NotImplemented  # the process was forked since
