@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from ...autograd.variable import box
@@ -71,7 +72,7 @@ def cross_entropy(
     _check_reduction(reduction)
     if not 0 <= label_smoothing <= 1:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
-    if target.is_floating_point():
+    if target.is_floating_point() and target.array.ndim == input.array.ndim:
         return _soft_cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing)
     rows, classes = _by_row("cross_entropy", input, target)
     plain = _is_plain(rows, classes, weight, ignore_index)
@@ -183,7 +184,10 @@ def _by_row(function: str, input: Any, target: Any) -> tuple[Any, Array]:
     if len(shape) == 2 and classes.ndim == 1 and shape[0] == classes.shape[0] and classes.dtype.kind in "iu":
         return input, classes
     if classes.dtype.kind not in "iu":
-        raise RuntimeError(f"{function}(): expected target of dtype int64, got {dtypes.of(classes.dtype).name}")
+        raise RuntimeError(
+            f"{function}(): expected class indices as target, of dtype int64, got {dtypes.of(classes.dtype).name} of "
+            f"shape {list(classes.shape)}; target.long() makes them"
+        )
     if not shape or shape[:1] * (len(shape) > 1) + shape[2:] != classes.shape:
         raise ValueError(
             f"{function}(): expected input [n, classes, ...] and target [n, ...], got input {list(shape)} and target "
@@ -256,6 +260,16 @@ def _soft_cross_entropy(
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
 
+def _warn_of_broadcast(function: str, input: Any, target: Any) -> None:
+    """Predictions [n, 1] and targets [n] give n * n differences, and a model that learns the mean."""
+    if input.array.shape != target.array.shape:
+        warnings.warn(
+            f"{function}(): target size {list(target.array.shape)} is not the input size {list(input.array.shape)}, so "
+            "they are broadcast, which is seldom what is meant; reshape one of them",
+            stacklevel=3,
+        )
+
+
 def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
     """(input - target)**2, elementwise and reduced.
 
@@ -268,6 +282,7 @@ def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
         >>> torch.nn.functional.mse_loss(torch.zeros(2), torch.tensor([1.0, 3.0]))
         tensor(5.)
     """
+    _warn_of_broadcast("mse_loss", input, target)
     if reduction == "mean":
         return ops.mean_squared_error(input, target)
     return _reduced(pw.square(ar.sub(input, target)), reduction)
@@ -275,6 +290,7 @@ def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
 
 def l1_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
     """|input - target|, elementwise and reduced as for `mse_loss`."""
+    _warn_of_broadcast("l1_loss", input, target)
     return _reduced(pw.abs(ar.sub(input, target)), reduction)
 
 
@@ -283,16 +299,18 @@ def smooth_l1_loss(input: Any, target: Any, *, reduction: str = "mean", beta: fl
 
     Source: Girshick, Fast R-CNN, 2015.
     """
+    _warn_of_broadcast("smooth_l1_loss", input, target)
     if beta < 0:
         raise RuntimeError(f"smooth_l1_loss does not support negative values for beta, got {beta}")
     if beta == 0:
-        return l1_loss(input, target, reduction=reduction)
+        return _reduced(pw.abs(ar.sub(input, target)), reduction)
     losses = ops.huber(input, target, beta)
     return _reduced(losses if beta == 1 else losses * (1 / beta), reduction)
 
 
 def huber_loss(input: Any, target: Any, *, reduction: str = "mean", delta: float = 1.0) -> Any:
     """0.5 * d**2 where d = |input - target| <= delta, delta * (d - 0.5 * delta) elsewhere."""
+    _warn_of_broadcast("huber_loss", input, target)
     if delta <= 0:
         raise RuntimeError(f"huber_loss does not support non-positive values for delta, got {delta}")
     return _reduced(ops.huber(input, target, delta), reduction)
