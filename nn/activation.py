@@ -288,13 +288,13 @@ class _Along(_Activation):
 
     options = ("dim",)
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int | None = None) -> None:
         super().__init__()
         self.dim = dim
 
 
 class Softmax(_Along):
-    """exp(input) / sum(exp(input)) along dim, which has to be given.
+    """exp(input) / sum(exp(input)) along dim; to leave it out is deprecated.
 
     Example:
         >>> import paceline as torch

@@ -308,6 +308,15 @@ def test_gradient_by_frequency():
     close(layer.weight.grad, [[1.0], [0.0], [1.0]])
 
 
+@pytest.mark.parametrize("shape, dim", [((3,), 0), ((2, 3), 1), ((2, 3, 4), 0), ((2, 3, 4, 5), 1)])
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "softmin"])
+def test_softmax_without_a_dimension_warns_and_takes_pytorchs(name, shape, dim):
+    x = paceline.randn(shape)
+    with pytest.warns(UserWarning, match=rf"{name}\(\): a call without dim is deprecated; dim={dim} is taken"):
+        y = getattr(F, name)(x)
+    assert paceline.equal(y, getattr(F, name)(x, dim))
+
+
 def test_alpha_dropout_keeps_mean_and_variance():
     paceline.manual_seed(0)
     x = paceline.randn(200, 400)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -189,26 +190,33 @@ def glu(input: Any, dim: int = -1) -> Any:
     return ar.mul(a, sigmoid(b))
 
 
-def softmax(input: Any, dim: int, *, dtype: Any = None) -> Any:
+def softmax(input: Any, dim: int | None = None, *, dtype: Any = None) -> Any:
     """exp(input) / sum(exp(input)) along dim.
+
+    Without a dim, which is deprecated, it is 0 for inputs of 0, 1 or 3 dimensions, else 1.
 
     Example:
         >>> import paceline as torch
         >>> torch.nn.functional.softmax(torch.zeros(4), dim=0)
         tensor([0.2500, 0.2500, 0.2500, 0.2500])
     """
-    return _softmax(input if dtype is None else input.to(dtype), _checked_dim(dim, input))
+    return _softmax(input if dtype is None else input.to(dtype), _checked_dim(dim, input, "softmax"))
 
 
-def log_softmax(input: Any, dim: int, *, dtype: Any = None) -> Any:
+def log_softmax(input: Any, dim: int | None = None, *, dtype: Any = None) -> Any:
     """log(softmax(input)) along dim, without overflow."""
-    return _log_softmax(input if dtype is None else input.to(dtype), _checked_dim(dim, input))
+    return _log_softmax(input if dtype is None else input.to(dtype), _checked_dim(dim, input, "log_softmax"))
 
 
-def softmin(input: Any, dim: int, *, dtype: Any = None) -> Any:
+def softmin(input: Any, dim: int | None = None, *, dtype: Any = None) -> Any:
     """softmax(-input) along dim."""
-    return softmax(pw.neg(input), dim, dtype=dtype)
+    x = input if dtype is None else input.to(dtype)
+    return _softmax(pw.neg(x), _checked_dim(dim, input, "softmin"))
 
 
-def _checked_dim(dim: int, input: Any) -> int:
-    return shaping.one_dim(dim, input.array.ndim)
+def _checked_dim(dim: int | None, input: Any, function: str) -> int:
+    ndim = input.array.ndim
+    if dim is None:
+        dim = 0 if ndim in (0, 1, 3) else 1
+        warnings.warn(f"{function}(): a call without dim is deprecated; dim={dim} is taken", stacklevel=3)
+    return shaping.one_dim(dim, ndim)
