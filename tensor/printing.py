@@ -15,20 +15,26 @@ from ..runtime.arrays import to_host
 @dataclass
 class _Options:
     precision: int = 4
-    threshold: int = 1000
+    threshold: float = 1000
     edgeitems: int = 3
     linewidth: int = 80
     sci_mode: bool | None = None
 
 
 _options = _Options()
+_PROFILES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "short": {"precision": 2, "edgeitems": 2},
+    "full": {"threshold": math.inf},
+}
 
 
 def set_printoptions(
     precision: int | None = None,
-    threshold: int | None = None,
+    threshold: float | None = None,
     edgeitems: int | None = None,
     linewidth: int | None = None,
+    profile: str | None = None,
     sci_mode: bool | None = None,
 ) -> None:
     """Choose how tensors are printed.
@@ -38,8 +44,13 @@ def set_printoptions(
         threshold: number of elements from which on only the edges are shown (1000).
         edgeitems: elements shown at each edge (3).
         linewidth: characters of a line (80).
+        profile: "default", "short" or "full" sets all of these anew before the others are considered.
         sci_mode: scientific notation always or never; None decides by the values.
     """
+    if profile is not None:
+        if profile.lower() not in _PROFILES:
+            raise ValueError(f"set_printoptions(): profile should be one of {', '.join(_PROFILES)}, got {profile!r}")
+        vars(_options).update(vars(_Options(**_PROFILES[profile.lower()])))
     given = {"precision": precision, "threshold": threshold, "edgeitems": edgeitems, "linewidth": linewidth}
     for name, value in given.items():
         if value is not None:

@@ -64,7 +64,21 @@ def test_options(name, value, text):
         torch.set_printoptions(**{name: value})
         assert repr(torch.tensor([np.pi], dtype=torch.float32)) == text
     finally:
-        torch.set_printoptions(precision=4, threshold=1000, edgeitems=3, linewidth=80)
+        torch.set_printoptions(profile="default")
+
+
+def test_profiles():
+    numbers = torch.arange(1001) / 8
+    try:
+        torch.set_printoptions(profile="short")
+        assert repr(numbers) == "tensor([  0.00,   0.12,  ..., 124.88, 125.00])"
+        torch.set_printoptions(profile="full")
+        assert "..." not in repr(numbers)
+        torch.set_printoptions(precision=1, profile="default")
+        assert repr(torch.tensor(0.25)) == "tensor(0.2)" and "..." in repr(numbers)
+    finally:
+        torch.set_printoptions(profile="default")
+    assert repr(torch.tensor(0.25)) == "tensor(0.2500)"
 
 
 def test_formatting():
