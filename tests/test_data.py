@@ -245,6 +245,13 @@ def test_concat_and_subset_find_their_samples():
     assert len(Slow(both) + both) == 10
 
 
+def test_stacked_and_chained_datasets():
+    assert data.StackDataset("ab", [1, 2])[-1] == ("b", 2) and len(data.StackDataset("ab", [1, 2])) == 2
+    assert data.StackDataset(x="ab", y=[1, 2])[0] == {"x": "a", "y": 1}
+    assert list(data.ChainDataset([Count(), "ab"])) == [*Count(), "a", "b"] == list(Count() + "ab")
+    assert data.get_worker_info() is None
+
+
 # ---- collating
 
 Pair = collections.namedtuple("Pair", "x y")
@@ -479,6 +486,8 @@ BAD = {
     "lengths": (ValueError, "sum 6", lambda: data.random_split(range(10), [3, 3])),
     "fractions": (ValueError, "fractions", lambda: data.random_split(range(10), [0.5, 0.6])),
     "sizes": (AssertionError, "shapes", lambda: data.TensorDataset(np.zeros(3), np.zeros(4))),
+    "nothing to stack": (ValueError, "either as arguments or by name", lambda: data.StackDataset()),
+    "unequal to stack": (ValueError, r"got lengths \[2, 1\]", lambda: data.StackDataset("ab", "c")),
     "no datasets": (AssertionError, "empty", lambda: data.ConcatDataset([])),
     "concat stream": (AssertionError, "IterableDataset", lambda: data.ConcatDataset([Count()])),
     "concat index": (IndexError, "-4 is out of range", lambda: data.ConcatDataset(["abc"])[-4]),

@@ -2,9 +2,18 @@
 
 from .cifar import CIFAR10, read_cifar10_binary, read_cifar10_python
 from .collate import default_collate, default_convert
-from .dataset import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
+from .dataset import (
+    ChainDataset,
+    ConcatDataset,
+    Dataset,
+    IterableDataset,
+    StackDataset,
+    Subset,
+    TensorDataset,
+    random_split,
+)
 from .lanes import LaneSampler
-from .loader import DataLoader
+from .loader import DataLoader, get_worker_info
 from .mnist import MNIST, read_idx
 from .sampler import (
     BatchSampler,
@@ -20,6 +29,7 @@ __all__ = [
     "CIFAR10",
     "MNIST",
     "BatchSampler",
+    "ChainDataset",
     "ConcatDataset",
     "DataLoader",
     "Dataset",
@@ -29,12 +39,14 @@ __all__ = [
     "RandomSampler",
     "Sampler",
     "SequentialSampler",
+    "StackDataset",
     "Subset",
     "SubsetRandomSampler",
     "TensorDataset",
     "WeightedRandomSampler",
     "default_collate",
     "default_convert",
+    "get_worker_info",
     "random_split",
     "read_cifar10_binary",
     "read_cifar10_python",

@@ -45,6 +45,9 @@ class Dataset:
 class IterableDataset(Dataset):
     """A stream of samples: subclasses write ``__iter__`` instead of ``__getitem__``. It has no order to shuffle."""
 
+    def __add__(self, other: Dataset) -> "ChainDataset":  # type: ignore[override]
+        return ChainDataset([self, other])
+
     def __iter__(self) -> Iterator[Any]:
         raise NotImplementedError(f"{type(self).__name__} must implement __iter__()")
 
@@ -137,7 +140,7 @@ class ConcatDataset(Dataset):
             raise AssertionError("ConcatDataset(): datasets is empty, expected at least one")
         if any(isinstance(dataset, IterableDataset) for dataset in self.datasets):
             raise AssertionError(
-                "ConcatDataset(): an IterableDataset cannot be read by index; chain the iterators instead"
+                "ConcatDataset(): an IterableDataset cannot be read by index; use ChainDataset instead"
             )
         self.cumulative_sizes = list(accumulate(len(dataset) for dataset in self.datasets))
 
@@ -151,6 +154,47 @@ class ConcatDataset(Dataset):
 
     def __len__(self) -> int:
         return self.cumulative_sizes[-1]
+
+
+class ChainDataset(IterableDataset):
+    """The samples of all streams in `datasets`, one stream after the other."""
+
+    def __init__(self, datasets: Iterable[Iterable[Any]]):
+        self.datasets = datasets
+
+    def __iter__(self) -> Iterator[Any]:
+        for dataset in self.datasets:
+            yield from dataset
+
+
+class StackDataset(Dataset):
+    """Sample i is the tuple of the i-th samples of all `datasets`, or the dict of those given by name.
+
+    Raises:
+        ValueError: no datasets, datasets both with and without names, or lengths that differ.
+
+    Example:
+        >>> import paceline.utils.data as data
+        >>> data.StackDataset(image=["a", "b"], label=[0, 1])[1]
+        {'image': 'b', 'label': 1}
+    """
+
+    def __init__(self, *datasets: Any, **named: Any):
+        if bool(datasets) == bool(named):
+            raise ValueError("StackDataset(): expected datasets either as arguments or by name")
+        self.datasets: Any = named or datasets
+        lengths = [len(dataset) for dataset in (named.values() if named else datasets)]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"StackDataset(): expected datasets of one length, got lengths {lengths}")
+        self._length = lengths[0]
+
+    def __getitem__(self, index: int) -> Any:
+        if isinstance(self.datasets, dict):
+            return {name: dataset[index] for name, dataset in self.datasets.items()}
+        return tuple(dataset[index] for dataset in self.datasets)
+
+    def __len__(self) -> int:
+        return self._length
 
 
 def random_split(dataset: Any, lengths: Sequence[int | float], generator: Any = None) -> list[Subset]:

@@ -167,6 +167,10 @@ class DataLoader:
         self._position = None  # nothing is read ahead any more, and a tail that drop_last dropped is passed
 
 
+def get_worker_info() -> None:
+    """None, so that an `IterableDataset` does not divide its stream: one thread reads it, whatever `num_workers` is."""
+
+
 def _resumable(order: Any) -> Any:
     """The sampler that can save its position: `order`, or the sampler a batch sampler draws from, or None."""
     return next((s for s in (order, getattr(order, "sampler", None)) if hasattr(s, "state_dict")), None)

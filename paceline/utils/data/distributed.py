@@ -1,0 +1,5 @@
+"""The sampler of data-parallel training, under the name that it has in PyTorch."""
+
+from ...runtime.data import DistributedSampler
+
+__all__ = ["DistributedSampler"]
