@@ -118,4 +118,4 @@ def explain(declaration: Any, error: Exception, raw: tuple) -> Exception:
         if hasattr(a, "dtype")
     )
     kind = IndexError if isinstance(error, IndexError) else RuntimeError
-    return kind(f"{declaration.name}(): {error} ({operands})")
+    return kind(f"{declaration.name}(): {str(error).rstrip()} ({operands})")

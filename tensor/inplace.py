@@ -16,9 +16,9 @@ from ..runtime import dtypes
 from ..runtime.arrays import StandIn
 
 
-def inplace(function: Callable) -> Callable:
+def inplace(function: Callable, name: str | None = None) -> Callable:
     """The in-place twin of an operation: writes its result into the first argument and returns that."""
-    name = function.__name__ + "_"
+    name = name or function.__name__ + "_"
 
     @functools.wraps(function, assigned=("__doc__",))
     def twin(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -431,7 +431,8 @@ class Tensor(TensorBase, box=True):
 
     # -- in place ----------------------------------------------------------------------------------------------------
 
-    add_, sub_, mul_, div_, true_divide_ = (inplace(f) for f in (add, sub, mul, div, true_divide))
+    add_, sub_ = inplace(add, "add_"), inplace(sub, "sub_")
+    mul_, div_, true_divide_ = (inplace(f) for f in (mul, div, true_divide))
     subtract_, multiply_, divide_ = sub_, mul_, div_
     __iadd__, __isub__, __imul__, __itruediv__ = add_, sub_, mul_, div_
     pow_, remainder_, floor_divide_, lerp_ = (inplace(f) for f in (pow, remainder, floor_divide, lerp))
@@ -460,14 +461,15 @@ class Tensor(TensorBase, box=True):
     tanh_, sigmoid_, relu_ = (inplace(f) for f in (tanh, sigmoid, relu))
     floor_, ceil_, round_, trunc_, frac_ = (inplace(f) for f in (floor, ceil, round, trunc, frac))
     fix_ = trunc_
-    erf_, erfc_, erfinv_, logit_, sinc_, i0_ = (inplace(f) for f in (erf, erfc, erfinv, logit, sinc, i0))
-    lgamma_, digamma_, mvlgamma_, polygamma_ = (inplace(f) for f in (lgamma, digamma, mvlgamma, polygamma))
+    erf_, erfc_, erfinv_, logit_, sinc_ = (inplace(f) for f in (erf, erfc, erfinv, logit, sinc))
+    lgamma_, digamma_, mvlgamma_ = inplace(lgamma), inplace(digamma), inplace(mvlgamma)
+    i0_, polygamma_ = inplace(i0, "i0_"), inplace(polygamma, "polygamma_")
     deg2rad_, rad2deg_, sgn_, conj_physical_ = (inplace(f) for f in (deg2rad, rad2deg, sgn, conj_physical))
     cumsum_, cumprod_ = inplace(cumsum), inplace(cumprod)
-    clamp_ = clip_ = inplace(clamp)
+    clamp_ = clip_ = inplace(clamp, "clamp_")
     nan_to_num_, tril_, triu_ = (inplace(f) for f in (nan_to_num, tril, triu))
     masked_fill_, scatter_, scatter_add_ = (inplace(f) for f in (masked_fill, scatter, scatter_add))
-    index_add_, index_put_ = inplace(index_add), inplace(index_put)
+    index_add_, index_put_ = inplace(index_add), inplace(index_put, "index_put_")
     index_copy_, index_fill_, index_reduce_ = inplace(index_copy), inplace(index_fill), inplace(index_reduce)
     scatter_reduce_, masked_scatter_, put_ = inplace(scatter_reduce), inplace(masked_scatter), inplace(put)
     renorm_ = inplace(renorm)

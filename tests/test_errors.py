@@ -139,6 +139,28 @@ MESSAGES = {
         RuntimeError,
         r"where\(\).*boolean tensor.*float32",
     ),
+    "expand": (
+        lambda: torch.ones(2, 3).expand(4, 3),
+        RuntimeError,
+        r"expand\(\): sizes \[2, 3\] cannot become \[4, 3\]: only size 1 can be repeated",
+    ),
+    "a number in a product": (
+        lambda: torch.matmul(torch.ones(2), 3),
+        TypeError,
+        r"matmul\(\): both arguments must be tensors, got int",
+    ),
+    "what an addition in place may not become": (
+        lambda: torch.ones(2, dtype=torch.int64).add_(1.5),
+        RuntimeError,
+        "add_: result type float32 can't be cast",
+    ),
+    "classes that are floats": (
+        lambda: torch.nn.functional.cross_entropy(torch.ones(3, 4), torch.ones(3)),
+        RuntimeError,
+        r"expected class indices as target, of dtype int64, got float32 of shape \[3\]; target.long\(\)",
+    ),
+    "no sequences": (lambda: torch.nn.utils.rnn.pad_sequence([]), RuntimeError, "empty list of sequences"),
+    "a print profile": (lambda: torch.set_printoptions(profile="tiny"), ValueError, "one of default, short, full"),
     "no limits": (lambda: torch.ones(2).clamp(), RuntimeError, "At least one of 'min' or 'max' must not be None"),
 }
 
@@ -149,6 +171,20 @@ def test_messages(name):
     with pytest.raises(kind, match=message) as caught:
         function()
     assert caught.type is kind
+
+
+@pytest.mark.parametrize("loss", ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"])
+def test_losses_warn_of_targets_that_are_broadcast(loss):
+    function = getattr(torch.nn.functional, loss)
+    with pytest.warns(UserWarning, match=rf"{loss}\(\): target size \[3, 1\] is not the input size \[3\]"):
+        assert function(torch.ones(3), torch.zeros(3, 1), reduction="none").shape == (3, 3)
+    function(torch.ones(3), torch.zeros(3))
+
+
+@pytest.mark.parametrize("name", [n for n in vars(torch.Tensor) if n.endswith("_") and not n.endswith("__")])
+def test_methods_in_place_call_themselves_by_a_name_users_know(name):
+    method = getattr(torch.Tensor, name)
+    assert getattr(torch.Tensor, method.__name__) is method
 
 
 def test_errors_inside_backward_name_the_node():

@@ -149,6 +149,8 @@ def pad_sequence(
     """
     if padding_side not in ("left", "right"):
         raise RuntimeError(f"Expected padding_side to be one of left or right, but got {padding_side}.")
+    if not len(sequences):
+        raise RuntimeError("pad_sequence(): received an empty list of sequences")
     longest = max(len(s) for s in sequences)
     rows = []
     for s in sequences:

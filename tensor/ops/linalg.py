@@ -10,6 +10,7 @@ import numpy
 from ...autograd.declaration import LARGE
 from ...autograd.out import takes_out, write_into
 from ...autograd.primitive import primitive
+from ...autograd.variable import Variable
 from ...runtime import dtypes
 from ...runtime.arrays import Array
 from ..kernels import compiled
@@ -57,7 +58,11 @@ def matmul(input: Any, other: Any, *, out: Any = None) -> Any:
     """
     if out is not None:
         return write_into(out, matmul(input, other), "matmul")
-    a, b = input.array, other.array
+    try:
+        a, b = input.array, other.array
+    except AttributeError:
+        wrong = ", ".join(type(x).__name__ for x in (input, other) if not isinstance(x, Variable))
+        raise TypeError(f"matmul(): both arguments must be tensors, got {wrong}") from None
     if a.ndim == 0 or b.ndim == 0:
         raise RuntimeError(f"both arguments to matmul need to be at least 1D, but they are {a.ndim}D and {b.ndim}D")
     inner = b.shape[-2] if b.ndim > 1 else b.shape[0]

@@ -89,7 +89,10 @@ def expand(xp, input: Array, size: tuple):
     if lead < 0 or any(n == -1 for n in size[:lead]):
         raise ValueError(f"the number of sizes ({len(size)}) must be at least the number of dimensions ({input.ndim})")
     size = tuple(input.shape[i - lead] if n == -1 else n for i, n in enumerate(size))
-    return xp.broadcast_to(input, size)
+    try:
+        return xp.broadcast_to(input, size)
+    except ValueError:
+        raise ValueError(f"sizes {list(input.shape)} cannot become {list(size)}: only size 1 can be repeated") from None
 
 
 expand.vjp(input=lambda F, g, input_shape: F.sum_to_size(g, input_shape))
