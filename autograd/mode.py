@@ -86,14 +86,15 @@ def refuse_if_recording(reason: str) -> None:
 
 def later(function: Callable) -> Callable:
     """Decorator of functions that change something outside and are no part of the tape: a recording notes their calls,
-    and replays make them after the operations."""
+    and replays make them after the operations. Of tensors they change only what their first argument may be."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         recording = recording_now.get()
         if recording is None:
             return function(*args, **kwargs)
-        return recording.later(functools.partial(function, **kwargs), *args)
+        changes = args[:1] if hasattr(args[0], "array") else ()
+        return recording.later(functools.partial(function, **kwargs), *args, changes=changes)
 
     return call
 

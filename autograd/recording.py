@@ -11,6 +11,7 @@ Until then nothing outside has changed: calls that change something (backward, a
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import threading
 import weakref
@@ -22,7 +23,7 @@ import numpy
 from ..runtime import arrays, rng, tree
 from . import declaration as declarations
 from .declaration import LARGE, Declaration
-from .mode import recording_now
+from .mode import is_grad_enabled, no_grad, recording_now
 from .variable import Node, Variable, box, counter_of, next_number
 
 
@@ -160,8 +161,10 @@ class Recording:
         return name
 
     def later(self, function: Callable, *arguments: Any, changes: Iterable[Variable] = ()) -> Unknown:
-        """Note a call that changes something outside: memory of these tensors, gradients. What it returns can only be
-        returned."""
+        """Note a call that changes something outside, among it the memory of the tensors `changes`.
+
+        What it returns can only be returned.
+        """
         for x in arguments:
             if isinstance(x, Variable):
                 if x.array.__class__ is Traced:
@@ -185,6 +188,37 @@ class Recording:
         self.roots.append(root)
         self.steps_before_backward = len(self.steps)
         self.later(function, root, retain_graph)
+
+    def later_in_place(self, function: Callable, tensor: Variable, args: tuple, kwargs: dict) -> bool:
+        """Note a call that changes a tensor from outside, if that is one; it may be no part of the tape."""
+        if tensor.array.__class__ is Traced:
+            return False
+        operands = [x for x in (*args, *kwargs.values()) if isinstance(x, Variable)]
+        if tensor.node is not None or (is_grad_enabled() and any(x.node is not None for x in operands)):
+            self.refuse("it changes a tensor in place that requires a gradient")
+        self.later(no_grad(functools.partial(function, **kwargs)), tensor, *args, changes=(tensor,))
+        return True
+
+    def assign(self, tensor: Variable, value: Any) -> Variable:
+        """Let a result stand for another value, which eagerly is written into its memory."""
+        if tensor.array.__class__ is not Traced or tensor.array.name[0] != "v":
+            self.refuse("it changes an argument, or a tensor from outside, in place")
+        if not isinstance(value, Variable) or value.array.__class__ is not Traced:
+            self.refuse("it writes something into a tensor in place that it did not compute")
+        old, new = tensor.array, value.array
+        if (old.shape, old.dtype) != (new.shape, new.dtype) or self._is_shared(tensor):
+            self.refuse("it changes a tensor in place whose memory is used elsewhere, or to other shapes or dtypes")
+        tensor.array, tensor.node, tensor.counter = new, value.node, value.counter
+        return tensor
+
+    def _is_shared(self, tensor: Variable) -> bool:
+        """Whether the memory of a result is also that of another tensor, or kept for backward."""
+        counter = tensor.counter
+        others = [x for x in (reference() for reference in self.made) if x is not None and x is not tensor]
+        outside = [*self.arguments, *(x for _, x in self.externals.values())]
+        saved = [node for node in (step.node for step in self.steps) if node is not None]
+        return any(x.counter is counter for x in (*others, *outside)) or any(
+            kept is counter for node in saved for kept in node.versions)  # fmt: skip
 
     def number(self, x: Variable) -> Unknown:
         """What stands for the only element of a result."""

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..autograd.mode import is_grad_enabled, refuse_if_recording
+from ..autograd.mode import is_grad_enabled, recording_now, refuse_if_recording
 from ..autograd.variable import LEAF, Node, Variable, View, changed, check_shape_kept, fresh_node, next_number
 from ..runtime import dtypes
 from ..runtime.arrays import StandIn
@@ -22,6 +22,11 @@ def inplace(function: Callable, name: str | None = None) -> Callable:
 
     @functools.wraps(function, assigned=("__doc__",))
     def twin(self: Any, *args: Any, **kwargs: Any) -> Any:
+        recording = recording_now.get()
+        if recording is not None:
+            if recording.later_in_place(twin, self, args, kwargs):
+                return self
+            return recording.assign(self, function(self, *args, **kwargs))
         check_writable(self)
         first = next_number()
         value = function(self, *args, **kwargs)
@@ -82,6 +87,9 @@ def check_writable(tensor: Any) -> None:
 
 def assign(tensor: Any, value: Any, operation: str) -> Any:
     """Write `value` (a tensor that broadcasts to the shape, or a number) into the tensor's memory and place."""
+    recording = recording_now.get()
+    if recording is not None:
+        return recording.assign(tensor, value)
     check_writable(tensor)
     array = tensor.array
     if isinstance(value, Variable):

@@ -77,6 +77,11 @@ def conv():
     return nn.Sequential(*layers).eval()
 
 
+def normalized():
+    layers = nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.InstanceNorm2d(4, track_running_stats=True)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), *layers, nn.Hardtanh(-2, 2, inplace=True))
+
+
 def tokens():
     return torch.randint(0, 11, (2, 5))
 
@@ -91,9 +96,9 @@ MODELS = {
     "encoder": (lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0), lambda: torch.randn(5, 2, 8)),
     "lstm": (lambda: nn.LSTM(8, 4), lambda: torch.randn(5, 2, 8)),
     "dropout": (lambda: nn.Sequential(nn.Linear(8, 4), nn.Dropout(0.5)), lambda: torch.randn(3, 8)),
-    "batch norm": (lambda: nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4)), lambda: torch.randn(3, 8)),
+    "batch norm": (normalized, lambda: torch.randn(2, 3, 8, 8)),
 }
-EAGER = {"dropout": "random numbers", "batch norm": "in place"}
+EAGER = {"dropout": "random numbers"}
 
 
 def bits(tensors):
@@ -521,6 +526,18 @@ def counted(x):
     return x * 1
 
 
+def overwritten(x):
+    y = x * 2
+    y[0] = 1
+    return y
+
+
+def through_a_view(x):
+    y = x * 2
+    y.view(2).add_(1)
+    return y
+
+
 def kept(x):
     KEPT.append(x * 2)
     return KEPT[-1] + 1
@@ -549,8 +566,11 @@ FUNCTIONS = {
     "buffer": (lambda x: x * STATE.count.item(), "read"),
     "numpy": (lambda x: x * float(x.detach().numpy().sum()), "read"),
     "mask": (lambda x: x[x > 0] * 2, ""),
-    "in place": (lambda x: (x * 2).add_(1), "in place"),
-    "buffer in place": (lambda x: x + STATE.count.add_(1), "in place"),
+    "argument in place": (lambda x: x + x.detach().add_(0), "in place"),
+    "view in place": (through_a_view, "in place"),
+    "saved, in place": (lambda x: x + torch.exp(x).detach().add_(1), "in place"),
+    "setitem": (overwritten, "in place"),
+    "buffer in place": (lambda x: x + STATE.count.add_(1), "after it changes"),
     "out": (lambda x: torch.add(x.detach(), 1, out=torch.empty(2)) * x, ""),
     "random": (lambda x: x + torch.rand(2), "random"),
     "attribute": (counted, "attribute"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ...autograd.mode import later
 from ...autograd.variable import changed
 from ...tensor import creation
 from ...tensor.inspection import finfo
@@ -61,15 +62,24 @@ def batch_norm(
     if count == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(shape)}")
     mean, variance = ops.moments(input, dims)
-    _move_towards(running_mean, mean.array, momentum)
-    _move_towards(running_var, variance.array * (count / max(count - 1, 1)), momentum)
+    _track(running_mean, running_var, mean, variance, count, momentum)
     return ops.normalize(input, mean, variance, weight, bias, dims, eps, True)
 
 
-def _move_towards(running: Any, new: Any, momentum: float) -> None:
-    if running is not None:
-        running.array[...] = running.array * (1 - momentum) + new.reshape(-1) * momentum
-        changed(running, "batch_norm")
+def _track(running_mean: Any, running_var: Any, mean: Any, variance: Any, count: int, momentum: float) -> None:
+    """Move running statistics towards those of a batch; by samples, if there are such, they are averaged."""
+    if running_mean is not None:
+        _move_towards(running_mean, mean, 1, momentum)
+    if running_var is not None:
+        _move_towards(running_var, variance, count / max(count - 1, 1), momentum)
+
+
+@later
+def _move_towards(running: Any, new: Any, factor: Any, momentum: float) -> None:
+    """Both are tensors: statistics, and what they move towards divided by the factor."""
+    array = new.array if new.array.size == running.array.size else new.array.mean(0)
+    running.array[...] = running.array * (1 - momentum) + (array * factor).reshape(-1) * momentum
+    changed(running, "batch_norm")
 
 
 def sync_batch_norm(
@@ -89,8 +99,10 @@ def sync_batch_norm(
     deviation = ar.sub(input, mean)
     squares = reduction.sum(ar.mul(deviation, deviation), dims, True)
     variance = ar.true_divide(all_reduce_sum(squares, comm), count)
-    _move_towards(running_mean, mean.array, momentum)
-    _move_towards(running_var, variance.array * (count.array / (count.array - 1)), momentum)
+    if running_mean is not None:
+        _move_towards(running_mean, mean, 1, momentum)
+    if running_var is not None:
+        _move_towards(running_var, variance, count.array / (count.array - 1), momentum)
     weight, bias = (_per_channel(x, len(shape)) for x in (weight, bias))
     return _affine(ar.mul(deviation, pw.rsqrt(ar.add(variance, eps))), weight, bias)
 
@@ -128,9 +140,7 @@ def instance_norm(
     _check_channels("instance_norm", shape, running_mean, running_var, weight, bias)
     if running_mean is not None or running_var is not None:
         mean, variance = ops.moments(input, tuple(range(2, len(shape))))
-        count = math.prod(shape[2:])
-        _move_towards(running_mean, mean.array.mean(0), momentum)
-        _move_towards(running_var, variance.array.mean(0) * (count / max(count - 1, 1)), momentum)
+        _track(running_mean, running_var, mean, variance, math.prod(shape[2:]), momentum)
     return _by_group(input, shape[1], weight, bias, eps)
 
 
