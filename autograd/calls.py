@@ -19,7 +19,7 @@ from .mode import is_grad_enabled, node_observers
 from .operands import explain
 from .out import write_into
 from .plan import CONSTANT, FLOATING, WEAK_NUMBERS
-from .variable import BOX, LEAF, Node, fresh_node, next_number
+from .variable import BOX, LEAF, Node, box, fresh_node, next_number
 
 _SCOPE = {
     "BOX": BOX, "CONSTANT": CONSTANT, "FLOATING": FLOATING, "LARGE": LARGE, "LEAF": LEAF, "Node": Node,
@@ -209,3 +209,36 @@ def quick_path(declaration: Declaration) -> Callable:
                   declaration.view, bool(declaration.residuals))  # fmt: skip
     return make(declaration, declaration.bodies, declaration.plans, declaration.bind, declaration.call,
                 declaration.arity)  # fmt: skip
+
+
+def list_path(declaration: Declaration) -> Callable:
+    """The function that users call for a primitive of one output that takes a list of tensors."""
+    bodies, bind, general = declaration.bodies, declaration.bind, declaration.call
+    alike, floating = declaration.promote != "none", declaration.promote == "float"
+
+    def call(*args: Any, out: Any = None, **named: Any) -> Any:
+        if out is not None:
+            return write_into(out, call(*args, **named), declaration.name)
+        (tensors,), attributes = bind(args, named)
+        if not tensors or type(tensors) not in (list, tuple):
+            return general((tensors,), attributes)
+        try:
+            raw = tuple([x.array for x in tensors])
+            kind, dtype = type(raw[0]), raw[0].dtype
+            body = bodies[kind]
+        except (AttributeError, KeyError):
+            return general((tensors,), attributes)
+        for x in raw:
+            if type(x) is not kind or (alike and x.dtype is not dtype):
+                return general((tensors,), attributes)
+        if floating and dtype not in FLOATING:
+            return general((tensors,), attributes)
+        try:
+            result = box(body(raw, *attributes))
+        except (ValueError, TypeError, IndexError) as error:
+            raise explain(declaration, error, raw) from None
+        if is_grad_enabled():
+            declaration.record([result], (result.array,), tensors, raw, attributes)
+        return result
+
+    return call

@@ -27,7 +27,7 @@ import numpy
 
 from ..runtime import arrays
 from ..runtime.arrays import Array
-from .calls import quick_path
+from .calls import list_path, quick_path
 from .declaration import Declaration, registry
 from .out import with_out, write_into
 
@@ -46,7 +46,7 @@ class Primitive(Protocol):
 
 
 def _any(declaration: Declaration) -> Callable:
-    """The path of lists of tensors, several outputs and the like: binds the arguments and takes the general path."""
+    """The path of primitives with several outputs or no inputs: binds the arguments and takes the general path."""
     bind, call_bound = declaration.bind, declaration.call
 
     def call(*args, out=None, **kwargs):  # type: ignore[no-untyped-def]
@@ -85,8 +85,10 @@ def primitive(
     declaration = Declaration(body, **options)
     if declaration.name in registry:
         raise TypeError(f"a primitive named {declaration.name!r} is declared already")
-    general = outputs or declaration.variadic or not declaration.inputs
-    function = _any(declaration) if general else quick_path(declaration)
+    if outputs or not declaration.inputs:
+        function = _any(declaration)
+    else:
+        function = list_path(declaration) if declaration.variadic else quick_path(declaration)
     functools.update_wrapper(function, body)
     parameters = list(inspect.signature(body).parameters.values())[1:]
     function.__signature__ = with_out(inspect.Signature(parameters))  # type: ignore[attr-defined]

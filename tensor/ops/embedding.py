@@ -8,7 +8,7 @@ import numpy
 
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
-from ..kernels import takes
+from ..kernels import compiled
 from . import placing
 
 
@@ -41,31 +41,21 @@ def occurrences(xp, indices: Array):
 @primitive
 def embedding_scatter(xp, gradient: Array, indices: Array, size: tuple, padding_idx: int | None):
     """A table of a size with each row of the gradient added at its index, except at the padding row."""
-    table = xp.zeros(size, gradient.dtype)
-    xp.add.at(table, indices.reshape(-1), gradient.reshape(-1, size[1]))
-    if padding_idx is not None:
+    rows = gradient.reshape(-1, size[1])
+    return _without(placing.add_rows(xp, xp.zeros(size, gradient.dtype), indices.reshape(-1), rows), padding_idx)
+
+
+@compiled(embedding_scatter)
+def _embedding_scatter(gradient: Array, indices: Array, size: tuple, padding_idx: int | None) -> Any:
+    rows = gradient.reshape(-1, size[1])
+    return _without(placing.add_slices(numpy.zeros(size, rows.dtype), rows, indices.reshape(-1), 0), padding_idx)
+
+
+def _without(table: Any, padding_idx: int | None) -> Any:
+    """The table with zeros in the padding row."""
+    if padding_idx is not None and table is not NotImplemented:
         table[padding_idx] = 0
     return table
-
-
-@embedding_scatter.kernel("cpu")
-def _scatter(gradient: Array, indices: Array, size: tuple, padding_idx: int | None) -> Array:
-    table = numpy.zeros(size, gradient.dtype)
-    rows, places = gradient.reshape(-1, size[1]), indices.reshape(-1)
-    if not takes(gradient) or placing.add_slices(table, rows, places, 0) is NotImplemented:
-        _add_sorted(table, rows, places)
-    if padding_idx is not None:
-        table[padding_idx] = 0
-    return table
-
-
-def _add_sorted(table: Array, rows: Array, places: Array) -> None:
-    """Equal indices side by side, and each run summed at once: several times faster than numpy.add.at."""
-    order = numpy.argsort(places, kind="stable")
-    if order.size:
-        ordered = places[order]
-        starts = numpy.flatnonzero(numpy.concatenate(([True], ordered[1:] != ordered[:-1])))
-        table[ordered[starts]] = numpy.add.reduceat(rows[order], starts, 0)
 
 
 embedding_scatter.vjp(gradient=lambda F, g, indices, padding_idx: F.embedding_gather(g, indices, padding_idx))

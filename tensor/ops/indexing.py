@@ -53,6 +53,8 @@ take_index.vjp(input=lambda F, g, input_shape, index: F.add_at(g, input_shape, i
 def add_at(xp, input: Array, size: tuple, index: tuple):
     """Zeros of a size with the input added at an index; what is hit twice is added twice."""
     out = xp.zeros(size, input.dtype)
+    if len(index) == 1 and index[0].dtype.kind != "b":
+        return placing.add_rows(xp, out, index[0], input)
     xp.add.at(out, index, input)
     return out
 
@@ -253,10 +255,8 @@ gather_along.vjp(input=lambda F, g, input_shape, index, dim: F.scatter_zeros(g, 
 @primitive
 def scatter_zeros(xp, input: Array, index: Array, size: tuple, dim: int):
     """Zeros of a size with the input added at the places that gather_along reads."""
-    out = xp.zeros(size, input.dtype)
-    place = along(xp, index, dim) if index.ndim else index
-    xp.add.at(out, place, input[tuple(slice(n) for n in index.shape)])
-    return out
+    values = input if input.shape == index.shape else input[tuple(map(slice, index.shape))]
+    return placing.add_along(xp, xp.zeros(size, input.dtype), index, values, dim)
 
 
 @compiled(scatter_zeros)
@@ -282,6 +282,8 @@ index_select_rows.vjp(
 def index_add_zeros(xp, input: Array, index: Array, size: tuple, dim: int):
     """Zeros of a size with the input's slices added where a vector of indices says."""
     out = xp.zeros(size, input.dtype)
+    if dim == 0:
+        return placing.add_rows(xp, out, index, input)
     xp.add.at(out, (slice(None),) * dim + (index,), input)
     return out
 

@@ -11,9 +11,10 @@ from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...autograd.variable import Variable, box
 from ...runtime.arrays import Array, module_of
+from .. import kernels
 from ..kernels import compiled, sources
 from . import arithmetic as ar
-from . import cumulative, indexing, reduction, shaping
+from . import cumulative, indexing, placing, reduction, shaping
 from .shaping import one_dim
 
 Found = namedtuple("Found", ("values", "indices"))
@@ -120,9 +121,47 @@ def _reduced_dim(input: Any, dim: int, name: str) -> int:
     return dim
 
 
+@primitive
+def one_along(xp, input: Array, index: Array, dim: int):
+    """The elements that an index names along a dimension, which it and the result do not have."""
+    return input[_one_along(xp, input.shape, index, dim)].reshape(index.shape)
+
+
+def _one_along(xp: Any, shape: tuple, index: Array, dim: int) -> tuple:
+    return indexing.along(xp, index.reshape((*shape[:dim], 1, *shape[dim + 1 :])), dim)
+
+
+@compiled(one_along, sized_by=1)
+def _compiled_one_along(input: Array, index: Array, dim: int) -> Any:
+    kept = index.reshape((*index.shape[:dim], 1, *index.shape[dim:]))
+    found = placing.gather(input, kept, dim)
+    return found if found is NotImplemented else found.reshape(index.shape)
+
+
+one_along.vjp(
+    input=lambda F, g, input_shape, index, dim: F.scatter_zeros(
+        F.unsqueeze(g, dim), F.unsqueeze(index, dim), input_shape, dim
+    )
+)
+
+
+@one_along.fused_vjp("cpu", lambda g: g.size < kernels.LEAST_SIZE)
+def _one_along_input(xp: Any, g: Array, needs: tuple, input_shape: tuple, index: Array, dim: int) -> tuple:
+    """The written rule for few places: none is named twice, so that nothing has to be added."""
+    gradient = numpy.zeros(input_shape, g.dtype)
+    gradient[_one_along(numpy, input_shape, index, dim)] = g.reshape((*g.shape[:dim], 1, *g.shape[dim:]))
+    return gradient, None
+
+
 def _extreme(input: Any, name: str, dim: Any, keepdim: bool) -> Any:
-    dim = _reduced_dim(input, dim, name)
-    return pick(input, dim, getattr(reduction, "arg" + name)(input, dim, True), keepdim)
+    dim, find = _reduced_dim(input, dim, name), getattr(reduction, "arg" + name)
+    if not input.array.ndim:
+        return pick(input, dim, find(input, dim, True), keepdim)
+    index = find(input, dim)
+    values = one_along(input, index, dim)
+    if keepdim:
+        values, index = shaping.unsqueeze(values, dim), shaping.unsqueeze(index, dim)
+    return Found(values, index)
 
 
 @takes_out

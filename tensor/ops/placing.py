@@ -49,6 +49,35 @@ def scatter(out: Array, source: Array, index: Array, dim: int, adding: bool) -> 
     return NotImplemented if wrong else out
 
 
+def add_along(xp: Any, out: Array, index: Array, values: Array, dim: int) -> Array:
+    """out, which is contiguous, with values added at the places that an index array of their shape names along dim."""
+    if not index.size:
+        return out
+    places = index
+    for i, n in enumerate(index.shape):
+        step = math.prod(out.shape[i + 1 :])
+        if i != dim:
+            places = places + xp.arange(0, n * step, step).reshape((n,) + (1,) * (index.ndim - i - 1))
+        elif step != 1:
+            places = places + index * (step - 1)  # index itself is in it already
+    return _add_flat(xp, out, places, values)
+
+
+def add_rows(xp: Any, out: Array, places: Array, rows: Array) -> Array:
+    """out, which is contiguous, with rows [..., *shape of a row] added to those that places [...] name."""
+    if xp is not numpy:
+        xp.add.at(out, places, rows)
+        return out
+    size = math.prod(out.shape[1:])
+    return _add_flat(xp, out, (places % len(out)).reshape(-1, 1) * size + xp.arange(size), rows)
+
+
+def _add_flat(xp: Any, out: Array, places: Array, values: Array) -> Array:
+    """NumPy adds many times as fast at the indices of a vector as at any others."""
+    xp.add.at(out.reshape(-1), places.reshape(-1), values.reshape(-1))
+    return out
+
+
 def running_sums(input: Array, dim: int) -> Array:
     """The sums along dim up to each place."""
     out = numpy.empty(input.shape, input.dtype)

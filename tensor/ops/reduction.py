@@ -46,7 +46,7 @@ def _axes(dim: Any, ndim: int) -> Any:
 
 def restore(F: Any, g: Any, shape: tuple, dim: Dim, keepdim: bool) -> Any:
     """A reduced gradient over its input's shape again."""
-    if not keepdim and shape:
+    if not keepdim and shape and g.shape:
         dims = as_dims(dim, len(shape))
         g = F.reshape(g, tuple(1 if i in dims else n for i, n in enumerate(shape)))
     return F.expand(g, shape)
@@ -198,9 +198,10 @@ def _arg_extreme(name: str, doc: str) -> Any:
     def body(xp, input: Array, dim: int | None = None, keepdim: bool = False):  # type: ignore[no-untyped-def]
         if input.size == 0:
             raise IndexError(f"{name}(): expected a reduction dim with elements, not shape {list(input.shape)}")
-        if dim is not None:
-            (dim,) = as_dims(dim, input.ndim) or (None,)
-        index = getattr(xp, name)(input, dim)
+        if not input.ndim:
+            as_dims(dim, 0)
+            dim = None
+        index = getattr(input, name)(_axes(dim, input.ndim))
         if keepdim:
             index = index.reshape((1,) * input.ndim) if dim is None else xp.expand_dims(index, dim)
         return xp.asarray(index, xp.int64)
@@ -225,7 +226,7 @@ argmin = _arg_extreme("argmin", "The index of the smallest element along dim (of
 
 def _truth(name: str, doc: str) -> Any:
     def body(xp, input: Array, dim: Dim = None, keepdim: bool = False):  # type: ignore[no-untyped-def]
-        found = getattr(xp, name)(input, _axes(dim, input.ndim), keepdims=keepdim)
+        found = getattr(input, name)(_axes(dim, input.ndim), keepdims=keepdim)
         return found.astype(input.dtype) if input.dtype == numpy.uint8 else found  # PyTorch's old boolean type
 
     body.__name__, body.__doc__ = name, doc

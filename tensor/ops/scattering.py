@@ -53,9 +53,7 @@ scatter_write.vjp(
 @primitive
 def scatter_sum(xp, input: Array, src: Array, index: Array, dim: int):
     """A copy of the input with src added at the places that gather_along reads."""
-    out = input.copy()
-    xp.add.at(out, along(xp, index, dim), _corner(src, index.shape))
-    return out
+    return placing.add_along(xp, input.copy(), index, _corner(src, index.shape), dim)
 
 
 @compiled(scatter_sum, sized_by=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from typing import Any
@@ -10,6 +11,7 @@ import numpy
 
 from ...autograd.primitive import primitive
 from ...autograd.variable import Variable, box
+from ...runtime import arrays
 from ...runtime.arrays import Array
 from . import reduction
 
@@ -86,11 +88,12 @@ transpose.vjp(input=lambda F, g, dim0, dim1: F.transpose(g, dim0, dim1))
 def expand(xp, input: Array, size: tuple):
     """A read-only view repeated along dimensions of size 1 and new leading ones; -1 keeps a size."""
     lead = len(size) - input.ndim
-    if lead < 0 or any(n == -1 for n in size[:lead]):
+    if lead < 0 or -1 in size[:lead]:
         raise ValueError(f"the number of sizes ({len(size)}) must be at least the number of dimensions ({input.ndim})")
-    size = tuple(input.shape[i - lead] if n == -1 else n for i, n in enumerate(size))
+    if -1 in size:
+        size = tuple(input.shape[i - lead] if n == -1 else n for i, n in enumerate(size))
     try:
-        return xp.broadcast_to(input, size)
+        return arrays.broadcast_to(input, size)
     except ValueError:
         raise ValueError(f"sizes {list(input.shape)} cannot become {list(size)}: only size 1 can be repeated") from None
 
@@ -120,10 +123,12 @@ squeeze.vjp(input=lambda F, g, input_shape: F.reshape(g, input_shape))
 @primitive(promote="numeric")
 def cat(xp, tensors: list[Array], dim: int = 0):
     """Tensors joined along an existing dimension."""
-    full = [t for t in tensors if t.shape != (0,)] or tensors[:1]  # torch's legacy: shape [0] joins anything
-    if any(t.ndim == 0 for t in full):
+    shapes = [t.shape for t in tensors]
+    if (0,) in shapes:  # torch's legacy: shape [0] joins anything
+        tensors = [t for t in tensors if t.shape != (0,)] or tensors[:1]
+    if () in shapes:
         raise ValueError("zero-dimensional tensors cannot be concatenated; use stack()")
-    return xp.concatenate(full, one_dim(dim, full[0].ndim))
+    return xp.concatenate(tensors, one_dim(dim, tensors[0].ndim))
 
 
 def _cat_tensors(F: Any, g: Any, tensors_shape: list, dim: int) -> list:
@@ -145,7 +150,9 @@ cat.vjp(tensors=_cat_tensors)
 @primitive(promote="numeric")
 def stack(xp, tensors: list[Array], dim: int = 0):
     """Tensors of one shape joined along a new dimension."""
-    return xp.stack(tensors, one_dim(dim, tensors[0].ndim + 1))
+    dim = one_dim(dim, tensors[0].ndim + 1)
+    new = (*(slice(None),) * dim, None)  # quicker than stack()
+    return xp.concatenate([t[new] for t in tensors], dim)
 
 
 stack.vjp(
@@ -238,9 +245,15 @@ tile.vjp(input=_tile_input)
 @primitive
 def pad_constant(xp, input: Array, pad: tuple, value: float = 0):
     """Constants around the tensor: pad holds (before, after) for each dimension; negative numbers crop."""
-    crop = tuple(slice(max(-a, 0), n + min(b, 0)) for (a, b), n in zip(pad, input.shape, strict=True))
-    wide = tuple((max(a, 0), max(b, 0)) for a, b in pad)
-    return xp.pad(input[crop], wide, constant_values=value)
+    source, place, size = [], [], []
+    for (before, after), n in zip(pad, input.shape, strict=True):
+        m = n + before + after
+        size.append(m)
+        source.append(slice(max(-before, 0), min(n, n + after)))
+        place.append(slice(max(before, 0), min(m, m - after)))
+    out = xp.full(size, value, input.dtype) if value else xp.zeros(size, input.dtype)  # many times quicker than pad()
+    out[tuple(place)] = input[tuple(source)]
+    return out
 
 
 pad_constant.vjp(input=lambda F, g, pad: F.pad_constant(g, tuple((-a, -b) for a, b in pad)))
@@ -456,7 +469,7 @@ def split(tensor: Any, split_size_or_sections: int | list[int] | tuple[int, ...]
                 f"split_with_sizes expects split_sizes to sum exactly to {length} (input tensor's size at dimension "
                 f"{dim}), but got split_sizes={sections}"
             )
-    starts = [sum(sections[:i]) for i in range(len(sections))]
+    starts = itertools.accumulate(sections[:-1], initial=0)
     return tuple(narrow(tensor, dim, start, size) for start, size in zip(starts, sections, strict=True))
 
 
