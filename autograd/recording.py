@@ -104,11 +104,22 @@ class Step(NamedTuple):
     declaration: Declaration
     body: Callable
     inputs: tuple[str, ...]
-    attributes: tuple
+    attributes: tuple  # values; a Traced in place of one that is computed
     outputs: tuple[str, ...]
     residuals: tuple[str, ...]
     results: tuple  # the real tensors
     node: Any  # the Node on the tape, or None
+
+    def operands(self) -> tuple[str, ...]:
+        """The names of what it computes with, attributes included."""
+        return *self.inputs, *(a.name for a in self.attributes if a.__class__ is Traced)
+
+
+def draw(xp: Any) -> Any:
+    """Stands in for what draws random numbers, where a step needs a declaration."""
+
+
+_DRAW = Declaration(draw, promote="none", keep=(), outputs=(), residuals=(), view=False, holomorphic=False)
 
 
 one_at_a_time = threading.RLock()
@@ -133,6 +144,7 @@ class Recording:
         self.roots: list[Variable] = []  # those of the calls of backward
         self.needed: list[str] = []  # results that are used by something else than operations
         self.changing: dict[int, list] = {}  # counters of the memory that later calls change
+        self.draws = False  # whether random numbers are drawn
         self.reason: str | None = None
         self.mark = 0
 
@@ -273,14 +285,17 @@ class Recording:
                 real.append(x)
             else:
                 return NotImplemented
-        if not all(map(_plain, attributes)):
+        given_attributes = attributes
+        if any(a.__class__ is Traced for a in attributes):
+            given_attributes = tuple(a.real.array if a.__class__ is Traced else a for a in attributes)
+        elif not all(map(_plain, attributes)):
             self.refuse(f"{declaration.name}() takes an array that is no tensor input")
         if declaration.name == "all_reduce_sum":
             self.refuse("it waits for other processes")
         token = recording_now.set(None)
         try:
             given = (real,) if declaration.variadic else tuple(real)
-            result = declaration.call(given, attributes)
+            result = declaration.call(given, given_attributes)
         finally:
             recording_now.reset(token)
         results = (result,) if declaration.multiple is None else tuple(result)
@@ -303,6 +318,15 @@ class Recording:
         outputs = tuple(f"v{k}_{i}" for i in range(len(results)))
         residuals = tuple(f"r{k}_{i}" for i in range(len(declaration.residuals)))
         self.steps.append(Step(declaration, body, names, attributes, outputs, residuals, results, node))
+
+    def drawn(self, draw: Callable, *args: Any) -> Any:
+        """What stands for a tensor of random numbers, which replays draw."""
+        self.draws = True
+        with rng.rehearsal():
+            real = box(draw(*args))
+        name = f"v{len(self.steps)}_0"
+        self.steps.append(Step(_DRAW, draw, (), args, (name,), (), (real,), None))
+        return self.twin(real, name)
 
     def twin(self, real: Variable, name: str) -> Any:
         twin = box(Traced(real, name, self))  # type: ignore[arg-type]

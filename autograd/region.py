@@ -18,7 +18,7 @@ from .fusion import Again, Backward, Forward, FusedBackward, computed_again
 from .mode import is_grad_enabled, node_observers
 from .plan import Pick, Plan
 from .primitive import RAW_NUMPY
-from .recording import Recording, Step, Unrecordable
+from .recording import Recording, Step, Traced, Unrecordable
 from .variable import BOX, LEAF, Node, counter_of, fresh_node, next_number
 
 MISSED = object()  # what a replay returns for a call it was not recorded for
@@ -172,6 +172,8 @@ class Region(engine.Compound):
             return [step.outputs[d.outputs.index(name)]]
         if name in d.residuals:
             return [step.residuals[d.residuals.index(name)]]
+        if name in d.attributes and (value := step.attributes[d.attributes.index(name)]).__class__ is Traced:
+            return [value.name]
         return []
 
     def saved_text(self, step: Step) -> str:

@@ -9,6 +9,7 @@ import numpy
 
 from ..runtime import dtypes, tree
 from ..runtime.device import get_default_device
+from ..runtime.rng import default_generator
 from .declaration import recorders
 from .fusion import Forward
 from .mode import is_grad_enabled, recording_now
@@ -56,7 +57,7 @@ def replay(record: Recording, leaves: tuple, output: Any) -> Callable[..., Any]:
     text = _text(region, record, leaves, items, terms, ids, scope)
     scope = {**region.scope, **scope, "structure": structure, "recorders": recorders, "recording_now": recording_now,
              "default_dtype": dtypes.get_default_dtype, "default_device": get_default_device,
-             "unflatten": tree.unflatten, "box": box}
+             "unflatten": tree.unflatten, "box": box, "default_generator": default_generator}
     exec(text, scope)
     run = scope["run"]
     region.forget()
@@ -141,32 +142,34 @@ def _body(region: Region, record: Recording, emit: Callable, constant: Callable)
     keep = {*region.saved, *record.needed, *(name for name, _ in region.outputs)}
     last: dict[str, int] = {}
     for k, step in enumerate(record.steps):
-        for name in (*step.inputs, *step.outputs, *step.residuals):
+        for name in (*step.operands(), *step.outputs, *step.residuals):
             last[name] = k
+    if record.draws:
+        emit("stream = default_generator().numpy().bit_generator")
+        emit("before = stream.state")
     emit("try:")
     emit("pass", 2)
 
     def emit_checks(names: Any) -> None:
         for check, name, values in record.checks:
             if name in names:
-                emit(f"if not {constant(check)}({name}, *{constant(values)}): return MISSED", 2)
+                emit(f"if not {constant(check)}({name}, *{constant(values)}): raise ValueError", 2)
 
     emit_checks(region.leaves)
     dead = {}
     for k, step in enumerate(record.steps):
-        names = dict.fromkeys((*step.inputs, *step.outputs, *step.residuals))
+        names = dict.fromkeys((*step.operands(), *step.outputs, *step.residuals))
         dead[k] = [n for n in names if last[n] == k and n not in keep and n[0] in "vr"]
 
     def emit_step(k: int, depth: int) -> None:
         step = record.steps[k]
         d = step.declaration
         body = constant(step.body)
-        given = f"[{', '.join(step.inputs)}]" if d.variadic else ", ".join(step.inputs)
-        attributes = "".join(", " + (repr(a) if type(a) in (int, bool, type(None)) else constant(a))
-                             for a in step.attributes)  # fmt: skip
+        given = [f"[{', '.join(step.inputs)}]"] if d.variadic else list(step.inputs)
+        given += [_attribute(a, constant) for a in step.attributes]
         results = [*step.outputs, *step.residuals]
         target = results[0] if d.multiple is None and not d.residuals else "".join(r + ", " for r in results)
-        emit(f"{target} = {body}({given}{attributes})", depth)
+        emit(f"{target} = {body}({', '.join(given)})", depth)
         for name, real in zip(step.outputs, step.results, strict=True):
             if not real.array.ndim:
                 emit(f"if type({name}) is not kind: {name} = as_array({name})", depth)
@@ -195,7 +198,15 @@ def _body(region: Region, record: Recording, emit: Callable, constant: Callable)
         emit("found = None", 2)
         k = fused.end
     emit("except Exception:")
+    if record.draws:
+        emit("stream.state = before", 2)
     emit("return MISSED", 2)
+
+
+def _attribute(value: Any, constant: Callable) -> str:
+    if value.__class__ is Traced:
+        return value.name
+    return repr(value) if type(value) in (int, bool, type(None)) else constant(value)
 
 
 def _results(region: Region, record: Recording, emit: Callable, constant: Callable) -> None:

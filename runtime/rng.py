@@ -109,6 +109,17 @@ def drawing_from(generator: Generator) -> Iterator[None]:
         _instead.reset(token)
 
 
+@contextlib.contextmanager
+def rehearsal() -> Iterator[None]:
+    """Within the block, in this thread, random numbers may be drawn, but come from no stream that anybody else sees."""
+    token = _refusal.set(None)
+    try:
+        with drawing_from(Generator()):
+            yield
+    finally:
+        _refusal.reset(token)
+
+
 def manual_seed(seed: int) -> Generator:
     """Restart the default stream from a seed.
 

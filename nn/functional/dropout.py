@@ -5,10 +5,12 @@ large input only a key is drawn, from which the mask is made anew wherever it is
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy
 
+from ...autograd.mode import recording_now
 from ...autograd.variable import box
 from ...runtime import device as devices
 from ...tensor.inplace import assign
@@ -25,9 +27,23 @@ def _checked(p: float) -> None:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
 
 
+def _drawn(draw: Callable[..., numpy.ndarray], *args: Any) -> Any:
+    """Random numbers as a tensor; replays of a recorded call draw them anew."""
+    recording = recording_now.get()
+    return box(draw(*args)) if recording is None else recording.drawn(draw, *args)
+
+
 def _kept(shape: tuple, p: float) -> numpy.ndarray:
     """Which elements of a mask are not dropped."""
     return uniform_array(shape, numpy.dtype(numpy.float32)) >= p
+
+
+def _key() -> numpy.ndarray:
+    return numpy.asarray(draw_key(), numpy.uint64)
+
+
+def _mask(shape: tuple, p: float, dtype: numpy.dtype, device: devices.device) -> Any:
+    return devices.move(numpy.asarray(_kept(shape, p) * dtype.type(1 / (1 - p) if p < 1 else 0)), device)
 
 
 def _dropout(input: Any, shape: tuple, p: float, training: bool, inplace: bool) -> Any:
@@ -36,10 +52,9 @@ def _dropout(input: Any, shape: tuple, p: float, training: bool, inplace: bool) 
     if not training or p == 0:
         return input
     if shape == input.array.shape and input.array.size >= _LARGE:
-        value = dropout_by_key(input, draw_key(), p)
+        value = dropout_by_key(input, _drawn(_key).array, p)
     else:
-        mask = numpy.asarray(_kept(shape, p) * input.array.dtype.type(1 / (1 - p) if p < 1 else 0))
-        value = ar.mul(input, box(devices.move(mask, input.device)))
+        value = ar.mul(input, _drawn(_mask, shape, p, input.array.dtype, input.device))
     return assign(input, value, "dropout_") if inplace else value
 
 
