@@ -220,7 +220,7 @@ def list_path(declaration: Declaration) -> Callable:
         if out is not None:
             return write_into(out, call(*args, **named), declaration.name)
         (tensors,), attributes = bind(args, named)
-        if not tensors or type(tensors) not in (list, tuple):
+        if type(tensors) not in (list, tuple) or not tensors:
             return general((tensors,), attributes)
         try:
             raw = tuple([x.array for x in tensors])
