@@ -9,7 +9,7 @@ import numpy
 
 from ..runtime.arrays import module_of
 from . import engine
-from .batching import gradients_per_example, level_of
+from .batching import Batched, gradients_per_example, level_of
 from .mode import is_grad_enabled
 from .plan import FLOATING
 from .variable import Variable, box, fresh_node
@@ -75,7 +75,12 @@ def backward(
         tensor([2., 4.])
     """
     retain = create_graph if retain_graph is None else retain_graph
-    if grad_tensors is None and inputs is None and isinstance(tensors, Variable) and not level_of(tensors):
+    if (
+        grad_tensors is None
+        and inputs is None
+        and isinstance(tensors, Variable)
+        and tensors.array.__class__ is not Batched
+    ):
         _check_root(tensors, None, 0)  # the usual call: a loss
         engine.backward((tensors,), (None,), retain, create_graph)
         return

@@ -53,7 +53,7 @@ def make(declaration, bodies, plans, bind, general, arity):
             mask = {mask}
             plan = plans.get(mask if kind is ndarray else -mask) or declaration.plan(mask, kind is ndarray)
             if plan is not None:
-                node = new(Node)  # its fields are set here to spare a call
+                node = Node()
                 node.number = next_number()
                 node.plan = plan
                 node.edges = ({edges})

@@ -16,7 +16,7 @@ from ..runtime.arrays import Array
 from . import operands
 from .mode import is_grad_enabled
 from .plan import CONSTANT, Plan, Rule, attach_outputs
-from .variable import LEAF, Node, Variable, View, box, counter_of, fresh_node
+from .variable import LEAF, Variable, View, box, counter_of, fresh_node, new_node
 
 _ndarray = numpy.ndarray
 
@@ -241,7 +241,7 @@ class Declaration:
             return
         known = tuple(CONSTANT if x is not None and not isinstance(x, Variable) else x for x in inputs)
         saved, versions = plan.save(known, results[0], *((raw,) if self.variadic else raw), *values, *attributes)
-        node = Node(plan, edges, saved, results[0].array.shape, versions)
+        node = new_node(plan, edges, saved, results[0].array.shape, versions)
         if self.multiple is None:
             results[0].node = node
         else:

@@ -131,26 +131,19 @@ class _Backward:
         self.heap: list[int] = []
 
     def start(self, roots: Sequence[Variable], gradients: Sequence[Variable | None]) -> None:
-        hooks = Variable.any_leaf_hooks
-        if hooks or self.targets is not None:
-            self.explore([node for node in map(fresh_node, roots) if isinstance(node, Node)])
-        if hooks or self.create_graph:
-            self.prepare_for_others()
-        if Variable.any_groups and self.targets is None:
-            self.find_groups([node for node in map(fresh_node, roots) if isinstance(node, Node)])
-        ahead = coming = None
+        if Variable.any_leaf_hooks or Variable.any_groups or self.create_graph or self.targets is not None:
+            self.look_ahead(roots)
         try:
-            for i, root in enumerate(roots):  # zip() takes as long as an addition of two small arrays
-                gradient = gradients[i]
-                g = _one_like(root.array) if gradient is None else gradient.array
-                if self.create_graph:
-                    g = box(g) if gradient is None else gradient
-                target = _target(root)
-                if len(roots) == 1 and target.__class__ is Node:
-                    ahead, coming = target, g
+            if len(roots) == 1:  # the usual call, spared what a loop takes
+                target, g = self.seed(roots[0], gradients[0])
+                if target.__class__ is Node:
+                    self.run(target, g)
                 else:
                     self.pass_to(target, g, False)
-            self.run(ahead, coming)
+            else:
+                for root, gradient in zip(roots, gradients, strict=True):
+                    self.pass_to(*self.seed(root, gradient), False)
+                self.run(None, None)
             if self.completes is not None:  # roots that are leaves themselves
                 for leaf in tuple(self.held):
                     self.finish_leaf(leaf)
@@ -161,6 +154,29 @@ class _Backward:
             if self.tokens is not None:
                 grad_recorded.reset(self.tokens[0])
                 _callbacks.reset(self.tokens[1])
+
+    def look_ahead(self, roots: Sequence[Variable]) -> None:
+        """Before the pass: do what hooks, groups of leaves, chosen targets or a recorded pass demand."""
+        nodes = [node for node in map(fresh_node, roots) if isinstance(node, Node)]
+        if Variable.any_leaf_hooks or self.targets is not None:
+            self.explore(nodes)
+        if Variable.any_leaf_hooks or self.create_graph:
+            self.prepare_for_others()
+        if Variable.any_groups and self.targets is None:
+            self.find_groups(nodes)
+
+    def seed(self, root: Variable, gradient: Variable | None) -> tuple:
+        """What stands for a root in the graph, and its gradient: 1 unless one is given."""
+        array = root.array
+        if gradient is not None:
+            g = gradient if self.create_graph else gradient.array
+        elif array.dtype is _FLOAT32 and not array.ndim and array.__class__ is _ndarray and not self.create_graph:
+            g = _ONE  # the usual case: a loss
+        else:
+            g = arrays.module_of(array).ones(array.shape, array.dtype)
+            g = box(g) if self.create_graph else g
+        node = root.node if root.view_of is None else fresh_node(root)
+        return node if node.__class__ is Node else _target(root), g
 
     def prepare_for_others(self) -> None:
         """Before anything but a primitive's rule runs, which may record operations and queue callbacks: set what such
@@ -451,13 +467,6 @@ def _reachable(roots: list[Node], expand: bool = False) -> set[Node]:
 _FLOAT32 = numpy.dtype(numpy.float32)
 _ONE = numpy.ones((), numpy.float32)
 _ONE.flags.writeable = False
-
-
-def _one_like(array: Any) -> Any:
-    """The gradient of a root with respect to itself."""
-    if array.dtype is _FLOAT32 and not array.ndim and array.__class__ is _ndarray:
-        return _ONE  # the usual case: a loss
-    return arrays.module_of(array).ones(array.shape, array.dtype)
 
 
 def _as_array(g: Any) -> Any:

@@ -15,7 +15,7 @@ from ..runtime.arrays import module_of
 from . import api
 from .batching import batched_everywhere, vmap
 from .mode import enable_grad, is_grad_enabled
-from .variable import LEAF, Node, Variable, box, fresh_node, next_number
+from .variable import LEAF, Node, Variable, box, fresh_node, new_node, next_number
 
 
 class _Mark:
@@ -40,7 +40,7 @@ def _marked(x: Any) -> Any:
     source = fresh_node(x)
     result = box(x.array)
     shape = getattr(x.array, "real_array", x.array).shape
-    result.node = Node(_MARK, (x if source is LEAF else source,), (), shape, ())
+    result.node = new_node(_MARK, (x if source is LEAF else source,), (), shape, ())
     return result
 
 

@@ -10,7 +10,7 @@ from .api import wants_grad
 from .batching import level_of, per_example
 from .mode import is_grad_enabled, no_grad
 from .plan import Pick, attach_outputs
-from .variable import LEAF, Node, Variable, box, changed, counter_of, fresh_node
+from .variable import LEAF, Node, Variable, box, changed, counter_of, fresh_node, new_node
 
 
 class FunctionCtx:
@@ -79,7 +79,7 @@ class FunctionPlan:
             elif tensor is not None and isinstance(place, Node):
                 tensor.node = place
             elif tensor is not None and isinstance(place, int):
-                tensor.node = Node(Pick(self.title, place), (node,), (), array.shape, ())
+                tensor.node = new_node(Pick(self.title, place), (node,), (), array.shape, ())
             tensors.append(tensor)
         return tuple(tensors)
 
@@ -168,7 +168,7 @@ class Function:
         saved = tuple(None if t is None else t.array for t in ctx.to_save)
         counters = tuple(counter_of(t) for t in ctx.to_save if t is not None)
         results = [x for x in outputs if isinstance(x, Variable)]
-        node = Node(FunctionPlan(cls, ctx, places), edges, saved, (), counters)
+        node = new_node(FunctionPlan(cls, ctx, places), edges, saved, (), counters)
         constants = {id(x) for x in ctx.not_differentiable}
         attach_outputs(node, results, [id(x) not in constants for x in results])
         ctx.node, ctx.to_save = node, ()
@@ -196,7 +196,7 @@ def once_differentiable(fn: Callable) -> Callable:
         if is_grad_enabled() and any(map(wants_grad, (*gradients, *ctx.saved_tensors))):
             for r in results if isinstance(results, tuple | list) else (results,):
                 if isinstance(r, Variable):
-                    r.node = Node(_NotTwice(), (None,), (), r.array.shape, ())
+                    r.node = new_node(_NotTwice(), (None,), (), r.array.shape, ())
         return results
 
     return backward

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..runtime import dtypes
-from .variable import Node, Variable, box, counter_of
+from .variable import Node, Variable, box, counter_of, new_node
 
 FLOATING = frozenset(d.numpy for d in dtypes.ALL if d.category >= 2)
 # dtypes that survive beside a Python number; of bfloat16 NumPy makes float32
@@ -67,7 +67,7 @@ class Plan:
                 if not self.multiple:
                     value.node = node
                 elif value.array.dtype in FLOATING:
-                    value.node = Node(Pick(self.title, index), (node,), (), value.array.shape, ())
+                    value.node = new_node(Pick(self.title, index), (node,), (), value.array.shape, ())
             lifted.append(value)
         return tuple(lifted)
 
@@ -174,4 +174,4 @@ def attach_outputs(node: Node, results: list, differentiable: list[bool] | None 
     node.shape = tuple((r.array.shape, r.array.dtype, r.array.__class__) for r in results)
     for i, result in enumerate(results):
         if result.array.dtype in FLOATING and (differentiable is None or differentiable[i]):
-            result.node = Node(Pick(node.plan.title, i), (node,), (), result.array.shape, ())
+            result.node = new_node(Pick(node.plan.title, i), (node,), (), result.array.shape, ())

@@ -19,7 +19,7 @@ from .mode import is_grad_enabled, node_observers
 from .plan import Pick, Plan
 from .primitive import RAW_NUMPY
 from .recording import Recording, Step, Traced, Unrecordable
-from .variable import BOX, LEAF, Node, counter_of, fresh_node, next_number
+from .variable import BOX, LEAF, Node, counter_of, fresh_node, new_node, next_number
 
 MISSED = object()  # what a replay returns for a call it was not recorded for
 
@@ -80,7 +80,8 @@ class Region(engine.Compound):
         self.again: dict[str, Again] = {}  # by the names of the results
         self._choose_again()
         self.scope.update(
-            region=self, Node=Node, Pick=Pick, LEAF=LEAF, BOX=BOX, new=object.__new__, as_array=as_array,
+            region=self, Node=Node, new_node=new_node, Pick=Pick, LEAF=LEAF, BOX=BOX, new=object.__new__,
+            as_array=as_array,
             counter_of=counter_of, fresh_node=fresh_node, is_grad_enabled=is_grad_enabled, MISSED=MISSED,
             node_observers=node_observers, next_number=next_number, fitted=fitted, fill=fill_slot, F=RAW_NUMPY,
             unreached=unreached, kind=type(self.steps[0].results[0].array) if self.steps else None,
@@ -439,7 +440,7 @@ class Region(engine.Compound):
 
 
 def _numbered(number: Any, plan: Any, edges: tuple, saved: tuple, shape: tuple) -> Node:
-    node = Node(plan, edges, saved, shape, ())
+    node = new_node(plan, edges, saved, shape, ())
     node.number = number
     return node
 

@@ -232,7 +232,7 @@ def _results(region: Region, record: Recording, emit: Callable, constant: Callab
             versions.append(f"{own[name]}.counter or counter_of({own[name]})")
     versions = [f"X{n}.counter or counter_of(X{n})" for n in counters] + versions
     several = len(region.differentiable) > 1
-    emit("node = new(Node)")
+    emit("node = Node()")
     emit("node.number = next_number()")
     emit("node.plan = region")
     emit(f"node.edges = ({''.join(f'X{n} if n_{n} is LEAF else n_{n}, ' for n in region.edge_names)})")
@@ -248,7 +248,7 @@ def _results(region: Region, record: Recording, emit: Callable, constant: Callab
                    (region.outputs[i][1] for i in region.differentiable))  # fmt: skip
     emit(f"node.shape = {constant(shapes)}")
     for j, i in enumerate(region.differentiable):
-        emit(f"R{i}.node = Node(Pick(region.title, {j}), (node,), (), {region.outputs[i][0]}.shape, ())")
+        emit(f"R{i}.node = new_node(Pick(region.title, {j}), (node,), (), {region.outputs[i][0]}.shape, ())")
 
 
 def _later_calls(record: Recording, ids: dict, emit: Callable, constant: Callable) -> None:

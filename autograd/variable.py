@@ -113,17 +113,14 @@ class Node:
 
     __slots__ = ("__weakref__", "edges", "hooks", "number", "plan", "saved", "shape", "versions")
 
-    def __init__(self, plan: Any, edges: tuple, saved: tuple, shape: tuple, versions: tuple) -> None:
-        self.number = next_number()
-        self.plan = plan
-        self.edges = edges
-        self.saved: Any = saved
-        self.shape = shape
-        self.versions = versions
-        self.hooks: dict[int, Callable] | None = None
-        if node_observers:
-            for observe in node_observers:
-                observe(self)
+    # no __init__: the paths in calls.py set the fields themselves, to spare a call; everyone else uses new_node()
+    number: int
+    plan: Any
+    edges: tuple
+    saved: Any
+    shape: tuple
+    versions: tuple
+    hooks: dict[int, Callable] | None
 
     def name(self) -> str:
         """PyTorch's name of the node, e.g. AddBackward0."""
@@ -162,6 +159,22 @@ _FREED = (
     "freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify "
     "retain_graph=True if you need to backward through the graph a second time. (In {}.)"
 )
+
+
+def new_node(plan: Any, edges: tuple, saved: tuple, shape: tuple, versions: tuple) -> Node:
+    """A new node of the tape."""
+    node = Node()
+    node.number = next_number()
+    node.plan = plan
+    node.edges = edges
+    node.saved = saved
+    node.shape = shape
+    node.versions = versions
+    node.hooks = None
+    if node_observers:
+        for observe in node_observers:
+            observe(node)
+    return node
 
 
 class HookHandle:

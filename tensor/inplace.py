@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..autograd.mode import is_grad_enabled, recording_now, refuse_if_recording
-from ..autograd.variable import LEAF, Node, Variable, View, changed, check_shape_kept, fresh_node, next_number
+from ..autograd.variable import LEAF, Node, Variable, View, changed, check_shape_kept, fresh_node, new_node, next_number
 from ..runtime import dtypes
 from ..runtime.arrays import StandIn
 
@@ -150,7 +150,7 @@ def _mark_current(tensor: Any) -> None:
 
 def _identity(value: Variable) -> Node:
     """A node that passes its gradient on to a leaf: the tensor holding the leaf's value is no leaf itself."""
-    return Node(_CopySlices("CopyBackwards", lambda F, g: [g]), (value,), (), value.array.shape, ())
+    return new_node(_CopySlices("CopyBackwards", lambda F, g: [g]), (value,), (), value.array.shape, ())
 
 
 def _write_through(view: View, source: Any) -> None:
@@ -169,7 +169,7 @@ def _write_through(view: View, source: Any) -> None:
         return [g - rule.function(F, region, *(given[name] for name in rule.names)), region]
 
     edges = (parent if old is LEAF else old, source)
-    node = Node(_CopySlices("CopySlices", split), edges, (), shape, ())
+    node = new_node(_CopySlices("CopySlices", split), edges, (), shape, ())
     if parent.view_of is not None:
         _write_through(parent.view_of, node)
     parent.node = node
