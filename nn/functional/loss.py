@@ -262,12 +262,11 @@ def _soft_cross_entropy(
 
 def _warn_of_broadcast(function: str, input: Any, target: Any) -> None:
     """Predictions [n, 1] and targets [n] give n * n differences, and a model that learns the mean."""
-    if input.array.shape != target.array.shape:
-        warnings.warn(
-            f"{function}(): target size {list(target.array.shape)} is not the input size {list(input.array.shape)}, so "
-            "they are broadcast, which is seldom what is meant; reshape one of them",
-            stacklevel=3,
-        )
+    warnings.warn(
+        f"{function}(): target size {list(target.array.shape)} is not the input size {list(input.array.shape)}, so "
+        "they are broadcast, which is seldom what is meant; reshape one of them",
+        stacklevel=3,
+    )
 
 
 def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
@@ -282,7 +281,8 @@ def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
         >>> torch.nn.functional.mse_loss(torch.zeros(2), torch.tensor([1.0, 3.0]))
         tensor(5.)
     """
-    _warn_of_broadcast("mse_loss", input, target)
+    if input.array.shape != target.array.shape:
+        _warn_of_broadcast("mse_loss", input, target)
     if reduction == "mean":
         return ops.mean_squared_error(input, target)
     return _reduced(pw.square(ar.sub(input, target)), reduction)
@@ -290,7 +290,8 @@ def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
 
 def l1_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
     """|input - target|, elementwise and reduced as for `mse_loss`."""
-    _warn_of_broadcast("l1_loss", input, target)
+    if input.array.shape != target.array.shape:
+        _warn_of_broadcast("l1_loss", input, target)
     return _reduced(pw.abs(ar.sub(input, target)), reduction)
 
 
@@ -299,7 +300,8 @@ def smooth_l1_loss(input: Any, target: Any, *, reduction: str = "mean", beta: fl
 
     Source: Girshick, Fast R-CNN, 2015.
     """
-    _warn_of_broadcast("smooth_l1_loss", input, target)
+    if input.array.shape != target.array.shape:
+        _warn_of_broadcast("smooth_l1_loss", input, target)
     if beta < 0:
         raise RuntimeError(f"smooth_l1_loss does not support negative values for beta, got {beta}")
     if beta == 0:
@@ -310,7 +312,8 @@ def smooth_l1_loss(input: Any, target: Any, *, reduction: str = "mean", beta: fl
 
 def huber_loss(input: Any, target: Any, *, reduction: str = "mean", delta: float = 1.0) -> Any:
     """0.5 * d**2 where d = |input - target| <= delta, delta * (d - 0.5 * delta) elsewhere."""
-    _warn_of_broadcast("huber_loss", input, target)
+    if input.array.shape != target.array.shape:
+        _warn_of_broadcast("huber_loss", input, target)
     if delta <= 0:
         raise RuntimeError(f"huber_loss does not support non-positive values for delta, got {delta}")
     return _reduced(ops.huber(input, target, delta), reduction)
