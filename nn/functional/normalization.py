@@ -50,20 +50,19 @@ def batch_norm(
     if len(shape) < 2:
         raise RuntimeError(f"batch_norm(): expected input [n, channels, ...], got shape {list(shape)}")
     _check_channels("batch_norm", shape, running_mean, running_var, weight, bias)
-    weight, bias = (_per_channel(x, len(shape)) for x in (weight, bias))
     if not training:
         if running_mean is None or running_var is None:
             raise RuntimeError("Expected running_mean and running_var to be defined when training=False")
-        mean, variance = (_per_channel(x, len(shape)) for x in (running_mean, running_var))
-        scale = pw.rsqrt(ar.add(variance, eps))
-        return _affine(ar.mul(ar.sub(input, mean), scale if weight is None else ar.mul(scale, weight)), None, bias)
+        scale = pw.rsqrt(ar.add(running_var, eps))
+        return ops.scale_channels(input, running_mean, scale if weight is None else ar.mul(scale, weight), bias)
     dims = (0, *range(2, len(shape)))
     count = math.prod(shape[d] for d in dims)
     if count == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(shape)}")
     mean, variance = ops.moments(input, dims)
     _track(running_mean, running_var, mean, variance, count, momentum)
-    return ops.normalize(input, mean, variance, weight, bias, dims, eps, True)
+    each = (1, shape[1]) + (1,) * (len(shape) - 2)
+    return ops.normalize(input, mean, variance, weight, bias, dims, eps, True, each)
 
 
 def _track(running_mean: Any, running_var: Any, mean: Any, variance: Any, count: int, momentum: float) -> None:
@@ -145,8 +144,8 @@ def instance_norm(
 
 
 def _check_channels(function: str, shape: tuple, running_mean: Any, running_var: Any, weight: Any, bias: Any) -> None:
-    parameters = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    for name, parameter in parameters.items():
+    names = ("running_mean", "running_var", "weight", "bias")
+    for name, parameter in zip(names, (running_mean, running_var, weight, bias), strict=False):
         if parameter is not None and parameter.array.shape != shape[1:2]:
             raise RuntimeError(
                 f"{function}(): {name} should contain {shape[1]} elements not {list(parameter.array.shape)} "
@@ -270,8 +269,8 @@ def _by_group(input: Any, num_groups: int, weight: Any, bias: Any, eps: float) -
     """Normalization over groups of channels, as [n, num_groups, channels of a group, places]."""
     shape = input.array.shape
     size = (shape[0], num_groups, shape[1] // max(num_groups, 1), math.prod(shape[2:]))
-    weight, bias = (None if x is None else shaping.reshape(x, (1, *size[1:3], 1)) for x in (weight, bias))
-    out = ops.normalize(shaping.reshape(input, size), None, None, weight, bias, (2, 3), eps, True)
+    images = shaping.reshape(input, size)
+    out = ops.normalize(images, None, None, weight, bias, (2, 3), eps, True, (1, *size[1:3], 1))
     return shaping.reshape(out, shape)
 
 
