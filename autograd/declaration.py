@@ -14,7 +14,7 @@ import numpy
 from ..runtime import arrays
 from ..runtime.arrays import Array
 from . import operands
-from .mode import is_grad_enabled
+from .mode import is_grad_enabled, recorders
 from .plan import CONSTANT, Plan, Rule, attach_outputs
 from .variable import LEAF, Variable, View, box, counter_of, fresh_node, new_node
 
@@ -24,7 +24,6 @@ interceptors: list[Callable] = []  # asked before an operation of anything but p
 # NumPy's words, which PyTorch accepts as well
 _NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "x": "input", "x1": "input", "x2": "other"}
 
-recorders: list[Callable] = []  # while there is one, every operation is shown to the interceptors; see recording
 _bodies_kept = threading.Lock()
 
 LARGE = 1 << 16  # elements; from here on two threads are quicker than one at arithmetic on two arrays

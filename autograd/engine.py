@@ -18,7 +18,7 @@ from typing import Any
 import numpy
 
 from ..runtime import arrays, timeline
-from .mode import anomaly, grad_recorded, recording_now, refuse_if_recording
+from .mode import anomaly, grad_recorded, recorders, recording_now, refuse_if_recording
 from .plan import Pick, Plan
 from .primitive import RAW_NUMPY, RECORDED, raw_namespace
 from .variable import LEAF, LeafGroup, Node, Variable, box, changed, counter_of, fresh_node
@@ -31,7 +31,7 @@ _callbacks: ContextVar[list | None] = ContextVar("callbacks at the end of the ru
 def backward(roots: Sequence[Variable], gradients: Sequence[Variable | None], retain_graph: bool, create_graph: bool,
              inputs: Sequence[Variable] | None = None) -> None:  # fmt: skip
     """Add the gradients of the roots to `.grad` of the leaves they depend on, or only of `inputs` if given."""
-    recording = recording_now.get()
+    recording = recording_now.get() if recorders else None
     if recording is not None:
         if len(roots) > 1 or gradients[0] is not None or create_graph or inputs is not None:
             recording.refuse("it calls backward of more than one loss")

@@ -75,6 +75,7 @@ class _Switch:
 
 
 recording_now: ContextVar[Any] = ContextVar("the recording of this thread's operations, for compile()", default=None)
+recorders: list[Callable] = []  # empty while no thread records, which is quicker to see; see declaration.py
 
 
 def refuse_if_recording(reason: str) -> None:

@@ -10,9 +10,8 @@ import numpy
 from ..runtime import dtypes, tree
 from ..runtime.device import get_default_device
 from ..runtime.rng import default_generator
-from .declaration import recorders
 from .fusion import Forward
-from .mode import is_grad_enabled, recording_now
+from .mode import is_grad_enabled, recorders, recording_now
 from .recording import Recording, Traced, Unknown, Unrecordable
 from .region import Region
 from .variable import Variable, box, counter_of

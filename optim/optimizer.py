@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy
 
-from ..autograd.mode import enable_grad, recording_now
+from ..autograd.mode import enable_grad, recorders, recording_now
 from ..autograd.variable import HookHandle, Variable, box, changed
 from ..runtime import device as devices
 from ..runtime import dtypes, timeline
@@ -152,7 +152,7 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or make them zero with set_to_none=False."""
-        recording = recording_now.get()
+        recording = recording_now.get() if recorders else None
         if recording is not None:
             recording.later(type(self).zero_grad, self, set_to_none)
         elif set_to_none:
@@ -288,7 +288,7 @@ def _with_hooks(step: Callable) -> Callable:
     @timeline.traced("optimizer", lambda self, *args, **kwargs: type(self).__name__)
     @functools.wraps(step)
     def wrapped(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
-        recording = recording_now.get()
+        recording = recording_now.get() if recorders else None
         if recording is not None:
             if args or kwargs:
                 recording.refuse("it gives arguments to an optimizer's step")

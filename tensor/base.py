@@ -10,7 +10,7 @@ import numpy
 from numpy import ndarray
 
 from ..autograd import api
-from ..autograd.mode import recording_now, refuse_if_recording
+from ..autograd.mode import recorders, recording_now, refuse_if_recording
 from ..autograd.plan import FLOATING
 from ..autograd.variable import LEAF, HookHandle, Node, Variable, box, counter_of, fresh_node
 from ..runtime import device as devices
@@ -310,7 +310,7 @@ class TensorBase(Variable):
 
     def item(self) -> Any:
         """The value of a one-element tensor as a Python number."""
-        recording = recording_now.get()
+        recording = recording_now.get() if recorders else None
         if recording is not None:
             return recording.number(self)
         if self.array.size != 1:
