@@ -80,7 +80,7 @@ def run(
         trace.check_path(timeline)
     for attempt in range(max_restarts + 1):
         environment[world.RESTARTS] = str(attempt)
-        with Job(plan.size) as job:
+        with Job(plan.size, [host.name for host in plan.hosts]) as job:
             if timeline:
                 environment[FOLDER] = job.folder
             command = plan.command(worker, job.folder, environment)

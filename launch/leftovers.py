@@ -32,6 +32,17 @@ def kill_descendants() -> None:
                 os.waitpid(pid, 0)
 
 
+def kill_marked(name: str, value: str) -> None:
+    """End all other processes of this machine that have this variable, by which those of one job know each other."""
+    mark = f"{name}={value}".encode()
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while (marked := [pid for pid in _others() if mark in _environment(pid)]) and time.monotonic() < deadline:
+        for pid in marked:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
 def shared_memory() -> set[str]:
     """Names of the segments of MPI libraries that belong to this user."""
     found = set()
@@ -61,10 +72,23 @@ def _children() -> list[int]:
     return pids
 
 
+def _others() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+
+
+def _environment(pid: int) -> list[bytes]:
+    """The variables with which a process was started; none of one that has ended, or is not ours."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
+
+
 def _mapped(paths: set[str]) -> set[str]:
     """Those of the files that some process uses."""
     used: set[str] = set()
-    for pid in filter(str.isdigit, os.listdir("/proc")) if paths else ():
+    for pid in _others() if paths else ():
         with contextlib.suppress(OSError), open(f"/proc/{pid}/maps") as file:
             maps = file.read()
             used |= {path for path in paths if path in maps}

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import os
 import selectors
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import NamedTuple, Self
 
 from ..runtime import faults, recorder, report, watchdog
 from . import leftovers
+from .agent import LAUNCHER
+from .ending import ending_of
+from .lifeline import lifeline_path, open_lifeline
+from .machines import Machine, Machines
 from .output import Output
-from .worker import die_with_parent, lifeline_path
+from .worker import die_with_parent
 
 # How long ranks get to end by themselves after an interrupt or another rank's failure. The sender of a TERM decides for
 # himself: a checkpoint may take minutes, and his second TERM ends the job at once.
@@ -30,10 +33,6 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PASSED_ON = (*_ENDING, signal.SIGUSR1)
 # Where the kernel counts, for the whole machine, the processes that it has killed for lack of memory.
 VMSTAT = "/proc/vmstat"
-# linux/pidfd.h; of its struct pidfd_info the mask, and the status as of wait(2).
-_PIDFD_GET_INFO = 0xC040FF0B
-_PIDFD_INFO = struct.Struct("=Q52xi")
-_PIDFD_INFO_EXIT = 1 << 3
 # How mpiexec ends ranks, and its own exit code when a rank was ended so: that of a child, MPICH's, Open MPI's, Intel's.
 _CONSEQUENCES = (signal.SIGKILL, signal.SIGTERM)
 _KILLED = (-9, -15, 9, 15, 137, 143, 255)
@@ -75,13 +74,20 @@ class _Process(NamedTuple):
 class Job:
     """One mpiexec (or a single worker) and the ranks that report to this process.
 
-    Ranks write lines to a named pipe: `started RANK PID`, `done RANK`, `failed RANK CODE SUMMARY`, `hung RANK CODE`.
-    The first that says `failed` or `hung`, or ends without saying anything, is the cause; mpiexec's own exit code may
-    be that of a rank that was killed in consequence.
+    Ranks write lines to a named pipe: `started RANK PID`, `done RANK`, `failed RANK CODE SUMMARY`, `hung RANK CODE
+    REASON`. The first that says `failed` or `hung`, or ends without saying anything, is the cause; mpiexec's own exit
+    code may be that of a rank that was killed in consequence. Of ranks on other machines, their agents tell the same.
+
+    Args:
+        size: number of ranks.
+        hosts: names of their machines; none means this one.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, hosts: Sequence[str] = ()) -> None:
         self._size = size
+        self._machines = Machines(hosts) if hosts else None
+        self._away: dict[int, Machine] = {}  # where the ranks are that are not here
+        self._endings: dict[int, tuple[int, int] | None] = {}  # of those
         recorder.remove_old()
         prefix = f"{recorder.job_prefix()}{os.getpid()}-"
         self._folder = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
@@ -94,15 +100,16 @@ class Job:
         self._ranks: dict[int, _Process] = {}
         self._done: set[int] = set()
         self._gone: set[int] = set()
-        self._lifelines = {_open_lifeline(self.folder, rank): rank for rank in range(size)}
-        self._fallen: list[int] = []  # ranks whose lifelines have ended, in this order
+        self._lifelines = {_make_lifeline(self.folder, rank): rank for rank in range(size)}
+        self._fallen: dict[int, int] = {}  # when the lifelines of ranks have ended, in ns
         self._cause: _Cause | None = None
+        self._is_asked = False  # what the ranks are doing
         self._signal: int | None = None
         self._kill_at = float("inf")
         self._look_at = time.monotonic() + _LOOK_SECONDS
         self._output = Output(self.folder, size) if size > 1 else None
         self._selector = selectors.DefaultSelector()
-        for file in (self._events, *self._lifelines):
+        for file in (self._events, *self._lifelines, *([self._machines] if self._machines else [])):
             self._selector.register(file, selectors.EVENT_READ)
         self._pidfds: list[int] = []
         self._main: subprocess.Popen | None = None
@@ -121,6 +128,8 @@ class Job:
         for pidfd in self._pidfds:
             os.close(pidfd)
         self._selector.close()
+        if self._machines is not None:
+            self._machines.close()
         for file in (self._events, *self._lifelines):
             os.close(file)
         self._folder.cleanup()
@@ -144,6 +153,8 @@ class Job:
         before[signal.SIGUSR2] = signal.signal(signal.SIGUSR2, self._on_question)
         try:
             environment = environment | {faults.EVENTS: self._events_path, recorder.FOLDER: self.folder}
+            if self._machines is not None:
+                environment[LAUNCHER] = self._machines.address
             # A session of its own: an interrupt from the keyboard comes to this process only, which passes it on.
             tie = functools.partial(die_with_parent, end_signal)
             self._main = subprocess.Popen(command, env=environment, preexec_fn=tie, start_new_session=True)
@@ -152,7 +163,10 @@ class Job:
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)
-        verdict = self._verdict(command[0], self._main.wait())
+        code = self._main.wait()
+        if self._machines is not None:
+            self._heed(self._machines.end())
+        verdict = self._verdict(command[0], code)
         self._end_ranks()
         return verdict
 
@@ -176,18 +190,22 @@ class Job:
             # Messages first: a rank that ends has sent its last one before.
             self._read_events()
             self._note_deaths(ready)
+            self._hear()
             if time.monotonic() > self._look_at:
                 self._look_at = time.monotonic() + _LOOK_SECONDS
-                if late := report.compose_late(self.folder):
-                    self._blame(_Cause(-1, watchdog.EXIT_CODE, late, hung=True))
-                    self._kill_at = 0.0
+                if late := report.find_late(self.folder):
+                    self._end_hung_job(*late)
+            if self._is_asked:
+                self._is_asked = False
+                print(f"paceline run:\n{report.overview(self._look(resume=False))}", file=sys.stderr, flush=True)
             if time.monotonic() > self._kill_at:
                 return self._kill()
         self._read_events()
         deadline = time.monotonic() + _LAST_WORDS_SECONDS
-        while main.returncode != 0 and not self._is_sure() and len(self._gone) < len(self._ranks):
+        while main.returncode != 0 and not self._is_sure() and len(self._gone) < len(self._ranks) + len(self._away):
             # mpiexec may be quicker than the rank that it has ended for.
             self._note_deaths([key.fd for key, _ in self._selector.select(timeout=0.02)])
+            self._hear()
             if time.monotonic() > deadline:
                 break
 
@@ -196,16 +214,60 @@ class Job:
             self._unread += os.read(self._events, 1 << 16)
         *lines, self._unread = self._unread.split(b"\n")
         for line in lines:
-            event, rank, *rest = line.decode().split(" ", 3)
-            if event == "started":
-                self._watch(int(rank), int(rest[0]))
-            elif event == "done":
-                self._done.add(int(rank))
-            elif event == "failed":
-                self._blame(_Cause(int(rank), int(rest[0]), rest[1]))
-            elif event == "hung":
-                with open(os.path.join(self.folder, report.FILE)) as file:
-                    self._blame(_Cause(int(rank), int(rest[0]), file.read(), hung=True))
+            self._note_event(line.decode())
+
+    def _note_event(self, line: str, machine: Machine | None = None) -> None:
+        """Take down what a rank says, of this machine or another."""
+        event, number, *rest = line.split(" ", 3)
+        rank = int(number)
+        if event == "started" and machine is None:
+            self._watch(rank, int(rest[0]))
+        elif event == "started" and machine is not None:
+            self._away[rank] = machine
+        elif event == "done":
+            self._done.add(rank)
+        elif event == "failed":
+            self._blame(_Cause(rank, int(rest[0]), rest[1]))
+        elif event == "hung":
+            self._end_hung_job(rank, "".join(f" {word}" for word in rest[1:]))
+
+    def _hear(self) -> None:
+        if self._machines is not None:
+            self._heed(self._machines.receive())
+
+    def _heed(self, messages: Iterable[tuple[Machine, str, list]]) -> None:
+        """Take down what agents tell."""
+        for machine, kind, rest in messages:
+            if kind == "event":
+                self._note_event(rest[0], machine)
+            elif kind == "fell":
+                rank, moment = rest
+                self._fallen[rank] = moment - (machine.clock or 0)
+            elif kind == "gone":
+                rank, ending, summary = rest
+                self._endings[rank] = tuple(ending) if ending else None
+                self._note_death(rank, summary)
+            elif kind == "file":
+                name, content = rest
+                with open(os.path.join(self.folder, os.path.basename(name)), "w") as file:
+                    file.write(content)
+
+    def _look(self, resume: bool) -> dict[int, report.Sight]:
+        """What can be seen of all ranks."""
+        if self._machines is None:
+            return report.look(self.folder, resume)
+        self._machines.ask_to_look(resume)
+        here = report.look(self.folder, resume)
+        self._heed(self._machines.sights())
+        return dict(sorted((here | self._machines.seen).items()))
+
+    def _end_hung_job(self, rank: int, reason: str) -> None:
+        """Report on a job in which a rank waits in vain, and end it."""
+        self._kill_at = 0.0
+        if self._cause is None:
+            self._cause = _Cause(rank, watchdog.EXIT_CODE, "", hung=True)  # other machines may find the same
+            text = report.compose(self._look(resume=True), rank, reason)
+            self._cause = self._cause._replace(summary=text)
 
     def _watch(self, rank: int, pid: int) -> None:
         """Notice from now on when this rank's process ends."""
@@ -228,13 +290,15 @@ class Job:
         for file in ready:
             if file in self._lifelines:
                 self._selector.unregister(file)
-                self._fallen.append(self._lifelines[file])
+                self._fallen[self._lifelines[file]] = time.monotonic_ns()
             elif file in ranks:
                 self._selector.unregister(file)
-                rank = ranks[file]
-                self._gone.add(rank)
-                if rank not in self._done:
-                    self._blame(_Cause(rank, None, report.last_seen(self.folder, rank)))
+                self._note_death(ranks[file], report.last_seen(self.folder, ranks[file]))
+
+    def _note_death(self, rank: int, last_seen: str) -> None:
+        self._gone.add(rank)
+        if rank not in self._done:
+            self._blame(_Cause(rank, None, last_seen))
 
     def _blame(self, cause: _Cause) -> None:
         if self._cause is None:
@@ -250,11 +314,13 @@ class Job:
         back, some of them can end before it does. Lifelines are closed in the right order.
         """
         cause = self._cause
-        return cause is not None and (cause.code is not None or self._fallen[:1] == [cause.rank])
+        if cause is None or cause.code is not None or self._away:  # news from elsewhere may be on its way
+            return cause is not None and cause.code is not None
+        return self._fell(cause.rank) <= min(self._fallen.values(), default=-1)
 
-    def _fell(self, rank: int) -> int:
-        """How many lifelines have ended before that of this rank."""
-        return self._fallen.index(rank) if rank in self._fallen else len(self._fallen)
+    def _fell(self, rank: int) -> float:
+        """When the lifeline of this rank has ended."""
+        return self._fallen.get(rank, float("inf"))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         """Pass the signal on to the ranks; the second that asks for the end gets it at once."""
@@ -264,16 +330,18 @@ class Job:
             elif number == signal.SIGINT:
                 self._kill_at = time.monotonic() + GRACE_SECONDS
             self._signal = number
-        if len(self._ranks) == self._size:
+        if len(self._ranks) + len(self._away) == self._size:
+            for machine in set(self._away.values()):
+                machine.tell("signal", number)
             for process in self._ranks.values():
                 with contextlib.suppress(OSError):
                     signal.pidfd_send_signal(process.pidfd, number)
-        elif self._main is not None:  # ranks on other machines, or not yet started
+        elif self._main is not None:  # some are not yet started, or on machines of which nothing is heard
             self._main.send_signal(number)
 
     def _on_question(self, number: int, frame: FrameType | None) -> None:
         """SIGUSR2: show what all ranks are doing."""
-        print(f"paceline run:\n{report.overview(self.folder)}", file=sys.stderr, flush=True)
+        self._is_asked = True
 
     def _kill(self) -> None:
         """End what is left of the job."""
@@ -282,6 +350,9 @@ class Job:
         for process in self._ranks.values():
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+
+    def _name(self, rank: int) -> str:
+        return f"rank {rank} on {self._away[rank].name}" if rank in self._away else f"rank {rank}"
 
     def _verdict(self, program: str, code: int) -> tuple[int, str]:
         """Exit code and explanation, given mpiexec's."""
@@ -296,8 +367,10 @@ class Job:
         if code == 0 and cause is None:
             return 0, ""
         if cause is not None and cause.code is not None:
-            return cause.code, f"rank {cause.rank} failed with exit code {cause.code}" + _after(": ", cause.summary)
-        endings = {rank: ending for rank, process in self._ranks.items() if (ending := _ending(process))}
+            who = self._name(cause.rank)
+            return cause.code, f"{who} failed with exit code {cause.code}" + _after(": ", cause.summary)
+        endings = {rank: ending for rank, process in self._ranks.items() if (ending := ending_of(*process))}
+        endings |= {rank: ending for rank, ending in self._endings.items() if ending}
         if cause is None or endings.get(cause.rank, (0, 0))[1] in _CONSEQUENCES:
             # Those that were killed were so because of another, if there is one that ended differently.
             guilty = (rank for rank, (status, number) in endings.items() if status and number not in _CONSEQUENCES)
@@ -306,22 +379,20 @@ class Job:
                 cause = _Cause(rank, None, report.last_seen(self.folder, rank))
             elif code not in _KILLED:
                 cause = None  # MPI_Abort: mpiexec knows the code, and has killed them all
-        number = 0 if cause is None else _fatal_signal(code, relayed=len(self._ranks) > 1)
+        number = 0 if cause is None else _fatal_signal(code, relayed=len(self._ranks) + len(self._away) > 1)
         code = 128 + number if number else code or 1
         if cause is not None:
             code, number = endings.get(cause.rank, (code, number))
         text = f"died of {signal.Signals(number).name}" if number else f"ended with exit code {code}"
         if number == signal.SIGKILL and _count_oom_kills() > self._oom_kills:
             text += " (this machine ran out of memory and has killed a process: see dmesg)"
-        who, summary = (program, "") if cause is None else (f"rank {cause.rank}", cause.summary)
+        who, summary = (program, "") if cause is None else (self._name(cause.rank), cause.summary)
         return code, f"{who} {text}" + _after(", ", summary)
 
 
-def _open_lifeline(folder: str, rank: int) -> int:
-    """A pipe that ends when the rank's files are closed, which is before its process has ended."""
-    path = lifeline_path(folder, rank)
-    os.mkfifo(path)
-    return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+def _make_lifeline(folder: str, rank: int) -> int:
+    os.mkfifo(lifeline_path(folder, rank))
+    return open_lifeline(folder, rank)
 
 
 def _count_oom_kills() -> int:
@@ -333,25 +404,6 @@ def _count_oom_kills() -> int:
 
 def _after(separator: str, text: str) -> str:
     return separator + text if text else ""
-
-
-def _ending(process: _Process) -> tuple[int, int] | None:
-    """Exit code and signal of a rank that has ended; None where the kernel (before 6.15) cannot tell."""
-    try:
-        ended, status = os.waitpid(process.pid, os.WNOHANG)  # where mpiexec has left it to this process
-        if not ended:
-            return None
-    except ChildProcessError:
-        info = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0))
-        try:
-            fcntl.ioctl(process.pidfd, _PIDFD_GET_INFO, info)
-        except OSError:
-            return None
-        mask, status = _PIDFD_INFO.unpack(info)
-        if not mask & _PIDFD_INFO_EXIT:
-            return None
-    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    return (128 + number if number else os.WEXITSTATUS(status)), number
 
 
 def _fatal_signal(code: int, relayed: bool) -> int:

@@ -17,6 +17,8 @@ from typing import Any, BinaryIO, TextIO
 
 from ..runtime import faults, recorder
 from ..runtime.world import get_world
+from . import agent
+from .lifeline import hold_lifeline
 from .output import pipe_path
 
 # Where every rank writes its output into files of its own.
@@ -27,7 +29,9 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     die_with_parent()
     world = get_world()
-    _hold_lifeline(world.rank)
+    agent.join(world)
+    with contextlib.suppress(OSError, KeyError):  # there is no launcher
+        hold_lifeline(os.environ[recorder.FOLDER], world.rank)
     faults.notify_launcher(f"started {world.rank} {os.getpid()}")
     if world.size > 1 or LOG_FOLDER in os.environ:
         sys.stdout = _open_stream(sys.stdout, world.rank, "out")
@@ -50,18 +54,6 @@ def main() -> None:
 def die_with_parent(number: int = signal.SIGKILL) -> None:
     """Have the kernel send this process a signal when its parent ends, however that ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
-
-
-def lifeline_path(folder: str, rank: int) -> str:
-    """The pipe that a rank holds open until it dies."""
-    return os.path.join(folder, f"lifeline-{rank}")
-
-
-def _hold_lifeline(rank: int) -> None:
-    """Show the launcher, if it is on this machine, when exactly this process dies."""
-    with contextlib.suppress(OSError, KeyError):
-        lifeline = os.open(lifeline_path(os.environ[recorder.FOLDER], rank), os.O_WRONLY | os.O_NONBLOCK)
-        os.register_at_fork(after_in_child=lambda: os.close(lifeline))
 
 
 def _run_program(arguments: list[str]) -> None:
@@ -97,6 +89,7 @@ def _open_stream(stream: TextIO, rank: int, suffix: str) -> TextIO:
     folder = os.environ.get(LOG_FOLDER)
     if folder is None:
         return _line_stream(stream, tag)
+    os.makedirs(folder, exist_ok=True)  # on another machine it may not be there
     file = open(os.path.join(folder, f"rank-{rank}.{suffix}"), "wb")
     screen = open(os.dup(stream.fileno()), "w", encoding=stream.encoding, errors=stream.errors)
     os.dup2(file.fileno(), stream.fileno())

@@ -90,16 +90,18 @@ def exit_code(error: SystemExit) -> int:
     return code & 0xFF if isinstance(code, int) else 1
 
 
-def notify_launcher(event: str) -> None:
-    """Write one line to `paceline run`, where it is there to read it."""
+def notify_launcher(event: str) -> bool:
+    """Write one line to `paceline run`; whether it is there to read it."""
     path = os.environ.get(EVENTS)
     if path is None:
-        return
-    with contextlib.suppress(OSError):  # the launcher may be gone, or on another machine
+        return False
+    with contextlib.suppress(OSError):  # the launcher may be gone
         pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
         # At most PIPE_BUF bytes go in one piece, so that lines of different ranks do not mix.
         os.write(pipe, event.replace("\n", " ").encode()[:1000] + b"\n")
         os.close(pipe)
+        return True
+    return False
 
 
 def abort(code: int) -> NoReturn:

@@ -304,7 +304,7 @@ def read_all(folder: str) -> dict[int, Record]:
 def start(world: World) -> Recorder | None:
     """The recorder of this rank; None where no file can be written."""
     with contextlib.suppress(OSError):
-        return Recorder(path_of(_folder(), world.rank), world.rank)
+        return Recorder(path_of(job_folder(), world.rank), world.rank)
     return None
 
 
@@ -326,7 +326,7 @@ def _text(content: bytes, offset: int) -> str:
     return content[start : start + length].decode(errors="replace")
 
 
-def _folder() -> str:
+def job_folder() -> str:
     """The directory that the ranks of this job on this machine share.
 
     Without `paceline run` it is named after the parent that they have in common, mpiexec's local process.

@@ -51,6 +51,16 @@ class Sight(NamedTuple):
     stacks: str
 
 
+def sights_from(rows: Mapping[str, list], clock: int) -> dict[int, Sight]:
+    """Sights that have come as JSON from a machine whose clock is ahead by so many ns."""
+    sights = {}
+    for rank, (record, *seen) in rows.items():
+        *head, entries = record
+        here = [Entry(begin - clock, end and end - clock, *rest) for begin, end, *rest in entries]
+        sights[int(rank)] = Sight(Record(*head, here), *seen)
+    return sights
+
+
 def why_hopeless(folder: str, record: Record, grace: float = 0.0) -> str | None:
     """Why a rank should not go on to wait, when it has done so for `grace` seconds too long; None if it should."""
     wait = record.running()
@@ -90,31 +100,29 @@ def _waits_for_the_gone(folder: str, wait: Entry) -> bool:
     return False
 
 
-def compose_late(folder: str) -> str | None:
-    """The report on a job whose ranks should have made it themselves, but could not; None if all is well."""
-    for record in recorder.read_all(folder).values():
-        wait = record.running()
+def find_late(folder: str) -> tuple[int, str] | None:
+    """A rank that should have ended the job itself, but could not, and the reason; None if all is well."""
+    for rank, record in recorder.read_all(folder).items():
         reason = why_hopeless(folder, record, GRACE_SECONDS)
-        if wait is not None and reason is not None and is_first(folder, FILE):
-            return compose(folder, wait, reason)
+        if reason is not None and is_first(folder, FILE):
+            return rank, reason
     return None
 
 
 def headline(folder: str, wait: Entry) -> str:
     """One line: which rank has not come, and what it is doing."""
-    return _headline(_look(recorder.read_all(folder), folder, resume=False), wait)
+    return _headline(look(folder), wait)
 
 
-def compose(folder: str, wait: Entry, reason: str) -> str:
-    """The whole report on a job that is about to be ended for a reason; its first line says it all."""
-    sights = _look(recorder.read_all(folder), folder, resume=True)
-    first = _headline(sights, wait) + reason
-    return "\n".join([first, *_lines(sights), *_all_stacks(sights)])
+def compose(sights: Mapping[int, Sight], rank: int, reason: str) -> str:
+    """The whole report on a job that is about to be ended, as this rank waits in vain; its first line says it all."""
+    wait = sights[rank].record.running() if rank in sights else None
+    first = f"no progress on rank {rank}" if wait is None else _headline(sights, wait)
+    return "\n".join([first + reason, *_lines(sights), *_all_stacks(sights)])
 
 
-def overview(folder: str) -> str:
+def overview(sights: Mapping[int, Sight]) -> str:
     """What all ranks are doing, with their stacks."""
-    sights = _look(recorder.read_all(folder), folder, resume=False)
     return "\n".join([*_lines(sights), *_all_stacks(sights)])
 
 
@@ -218,8 +226,9 @@ def _parse_stacks(text: str) -> dict[str, list[Frame]]:
     return {name: stack for name, stack in threads.items() if not stack[0].file.startswith(_OWN)}
 
 
-def _look(records: Mapping[int, Record], folder: str, resume: bool) -> dict[int, Sight]:
-    """Look at all ranks; those that are stopped can print their stacks only when they are resumed."""
+def look(folder: str, resume: bool = False) -> dict[int, Sight]:
+    """Look at all ranks of this machine; those that are stopped can print their stacks only when they are resumed."""
+    records = recorder.read_all(folder)
     states = {rank: _process_state(record.pid) for rank, record in records.items()}
     files = {rank: recorder.stacks_path(recorder.path_of(folder, rank)) for rank in records}
     before = {rank: _size(file) for rank, file in files.items()}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import os
 import sys
 import threading
@@ -24,6 +25,7 @@ DEFAULT_TIMEOUT = 600.0
 EXIT_CODE = 124  # that of timeout(1)
 WARN_SECONDS = 30.0
 STRAGGLER_SECONDS = 1.0
+_END_SECONDS = 5.0  # for others to end this rank
 
 _timeout: float | None = None
 
@@ -64,6 +66,7 @@ def watching(world: World) -> Iterator[None]:
     if own is None:
         yield
         return
+    faults.at_end(functools.partial(_await_end, own))
     threading.Thread(target=_watch, args=(own, world), name="paceline-watchdog", daemon=True).start()
     entry = own.begin(0, recorder.name_of(range(world.size)), "the start of MPI")
     # mpi4py starts MPI without letting other threads run, which leaves the watch to the launcher, or else to this.
@@ -86,28 +89,31 @@ def _watch(own: Recorder, world: World) -> None:
             continue
         reason = report.why_hopeless(own.folder, record)
         if reason is not None:
-            _end_job(own, world, wait, reason)
+            _end_job(own, world, reason)
         if time.monotonic_ns() - wait.begin > WARN_SECONDS * 1e9 and wait != warned:
             warned = wait
             if report.is_first(own.folder, f"warned-{wait.group}-{wait.number}"):
                 _say(report.headline(own.folder, wait))
 
 
-def _end_job(own: Recorder, world: World, wait: Entry, reason: str) -> NoReturn:
+def _end_job(own: Recorder, world: World, reason: str) -> NoReturn:
     """Report once for all ranks of this machine, and end the job."""
     if not report.is_first(own.folder, report.FILE):
-        time.sleep(5.0)  # the one that reports ends this rank as well
+        time.sleep(_END_SECONDS)  # the one that reports ends this rank as well
         faults.abort(EXIT_CODE)
-    text = report.compose(own.folder, wait, reason)
-    if faults.EVENTS in os.environ and recorder.FOLDER in os.environ:
-        with open(os.path.join(own.folder, report.FILE), "w") as file:
-            file.write(text)
-        faults.notify_launcher(f"hung {world.rank} {EXIT_CODE}")
+    if faults.notify_launcher(f"hung {world.rank} {EXIT_CODE}{reason}"):
+        time.sleep(_END_SECONDS)  # it looks at all machines, says what it sees, and ends the job
     else:
-        _say(text)
-    if world.local_size < world.size:
-        time.sleep(1.0)  # the other machines have a report to make as well
+        _say(report.compose(report.look(own.folder, resume=True), world.rank, reason))
+        if world.local_size < world.size:
+            time.sleep(1.0)  # the other machines have a report to make as well
     faults.abort(EXIT_CODE)
+
+
+def _await_end(own: Recorder) -> None:
+    """Do not come to a good end in a job that is being ended: to look at a rank that was stopped is to resume it."""
+    if os.path.exists(os.path.join(own.folder, report.FILE)):
+        time.sleep(_END_SECONDS)
 
 
 def _say(text: str) -> None:
