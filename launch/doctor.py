@@ -145,14 +145,6 @@ version = nccl.get_version()
 print(f"{version // 10000}.{version // 100 % 100}.{version % 100}")
 """
 
-_CUDNN = """
-import importlib.util, sys
-if importlib.util.find_spec("cudnn") is None:
-    sys.exit(print("missing"))
-import cudnn
-print(f"{cudnn.backend_version()}, frontend {cudnn.__version__}")
-"""
-
 
 def examine() -> list[Check]:
     """All checks, in the order of the page."""
@@ -169,7 +161,6 @@ def examine() -> list[Check]:
         _two_ranks(),
         _probe("CUDA", _CUPY, "for NVIDIA GPUs: pip install 'paceline[cuda13]' (driver 580 or later) or [cuda12]"),
         _probe("NCCL", _NCCL, "for several GPUs: it comes with paceline[cuda13] and [cuda12]"),
-        _probe("cuDNN", _CUDNN, "for fast convolutions on GPUs: pip install nvidia-cudnn-frontend"),
     ]
 
 
