@@ -101,6 +101,7 @@ def grad(
     grad_outputs: Variable | Sequence[Variable | None] | None = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
     materialize_grads: bool = False,
 ) -> tuple:
@@ -112,6 +113,7 @@ def grad(
         grad_outputs: for each output the vector of the vector-Jacobian product; None means 1.
         retain_graph: keep the graph for another backward; default: `create_graph`.
         create_graph: record the computation, so that the result can be differentiated again.
+        only_inputs: no effect, here for PyTorch's older scripts.
         allow_unused: return None for an input that the outputs do not depend on, instead of raising.
         materialize_grads: return zeros instead of None there.
 
