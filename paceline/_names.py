@@ -6,7 +6,9 @@ import sys as _sys
 from math import e, inf, nan, pi
 from types import ModuleType as _ModuleType
 
+from . import amp as amp
 from . import autograd as autograd
+from . import backends as backends
 from . import cuda as cuda
 from . import distributed as distributed
 from . import fft as fft
@@ -55,8 +57,14 @@ from .runtime.dtypes import (
 )
 from .runtime.dtypes import bool_ as bool
 from .runtime.rng import Generator, initial_seed, manual_seed, seed
+from .runtime.switches import (
+    get_float32_matmul_precision,
+    set_float32_matmul_precision,
+    use_deterministic_algorithms,
+)
 from .runtime.threads import get_num_threads, set_num_threads
 from .tensor import Size, Tensor
+from .tensor.autocast import autocast, is_autocast_enabled
 from .tensor.creation import (
     arange,
     as_tensor,

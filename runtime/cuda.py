@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import arrays, device
+from . import arrays, device, rng
 
 
 def is_available() -> bool:
@@ -47,6 +47,18 @@ def get_device_name(which: Any = None) -> str:
     where = device.resolve("cuda" if which is None else which)
     index = current_device() if where.index is None else where.index
     return _module().cuda.runtime.getDeviceProperties(index)["name"].decode()
+
+
+def manual_seed(seed: int) -> None:
+    """Restart the default stream of random numbers from a seed; without a CUDA device nothing is done.
+
+    Devices draw from the host's stream, which `paceline.manual_seed` seeds as well.
+    """
+    if is_available():
+        rng.manual_seed(seed)
+
+
+manual_seed_all = manual_seed
 
 
 def synchronize(which: Any = None) -> None:

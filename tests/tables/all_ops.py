@@ -58,6 +58,8 @@ EXCUSED = {
                     _MEMORY),
     **dict.fromkeys(("__repr__", "__format__"), "tests/test_printing.py"),
     **dict.fromkeys(("save", "load"), "tests/test_serialization.py"),
+    **dict.fromkeys(("autocast", "is_autocast_enabled", "use_deterministic_algorithms", "set_float32_matmul_precision",
+                     "get_float32_matmul_precision"), "no operations: tests/test_amp.py"),
     "vmap": "tests/test_func.py",
     "compile": "tests/test_api_page.py",
     "__hash__": "by identity: tests/test_tensor.py",
