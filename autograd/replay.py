@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +16,7 @@ from .fusion import Forward
 from .mode import is_grad_enabled, recorders, recording_now
 from .recording import Recording, Traced, Unknown, Unrecordable
 from .region import Region
-from .variable import Variable, box, counter_of
+from .variable import LEAF, Variable, box, counter_of
 
 
 def replay(record: Recording, leaves: tuple, output: Any) -> Callable[..., Any]:
@@ -57,10 +59,19 @@ def replay(record: Recording, leaves: tuple, output: Any) -> Callable[..., Any]:
     scope = {**region.scope, **scope, "structure": structure, "recorders": recorders, "recording_now": recording_now,
              "default_dtype": dtypes.get_default_dtype, "default_device": get_default_device,
              "unflatten": tree.unflatten, "box": box, "default_generator": default_generator}
+    scope["moved"] = functools.partial(_moved, scope)
     exec(text, scope)
     run = scope["run"]
     region.forget()
     return run
+
+
+def _moved(scope: dict, array: Any, name: str, kind: type, shape: tuple, dtype: numpy.dtype, strides: tuple) -> bool:
+    """Whether a tensor's memory has another form than the known one; if not, it is the known one from now on."""
+    if type(array) is not kind or array.shape != shape or array.dtype is not dtype or array.strides != strides:
+        return True
+    scope[name] = weakref.ref(array)
+    return False
 
 
 def _refuse_shared_memory(record: Recording, outputs: list) -> None:
@@ -109,18 +120,26 @@ def _text(region: Region, record: Recording, leaves: tuple, items: list, terms: 
     for i, name in enumerate(distinct):
         for other in distinct[:i]:
             emit(f"if {name} is {other}: return MISSED")
-    cut = {name for step in record.steps if step.declaration.view for name in step.inputs}
     for name, tensor in region.leaves.items():
+        array = tensor.array
+        kind, shape, dtype = constant(type(array)), constant(array.shape), constant(array.dtype)
+        steps = constant(array.strides)  # by which operations return views rather than copies
         if name[0] == "p":
             region.scope["X" + name] = tensor
+            region.scope["W" + name] = weakref.ref(array)
+            emit(f"{name} = X{name}.array")
+            emit(f"if {name} is not W{name}() and moved({name}, 'W{name}', {kind}, {shape}, {dtype}, {steps}): "
+                 "return MISSED")  # fmt: skip
         else:
             emit(f"if type(X{name}) is not {constant(type(tensor))}: return MISSED")
-        emit(f"{name} = X{name}.array")
-        kind, shape, dtype = constant(type(tensor.array)), constant(tensor.array.shape), constant(tensor.array.dtype)
-        emit(f"if type({name}) is not {kind} or {name}.shape != {shape} or {name}.dtype is not {dtype}: return MISSED")
-        if name[0] == "x" or name in cut:  # by which operations return views rather than copies
-            emit(f"if {name}.strides != {constant(tensor.array.strides)}: return MISSED")
-        if grad or name in region.edge_names:
+            emit(f"{name} = X{name}.array")
+            emit(f"if type({name}) is not {kind} or {name}.shape != {shape} or {name}.dtype is not {dtype}: "
+                 "return MISSED")  # fmt: skip
+            emit(f"if {name}.strides != {steps}: return MISSED")
+        if name[0] == "p" and tensor.node is LEAF and tensor.view_of is None:
+            emit(f"n_{name} = X{name}.node")
+            emit(f"if n_{name} is not LEAF: return MISSED")
+        elif grad or name in region.edge_names:
             emit(f"n_{name} = X{name}.node if X{name}.view_of is None else fresh_node(X{name})")
             wants = "is" if tensor.node is not None else "is not"
             emit(f"if n_{name} {wants} None: return MISSED")
