@@ -28,10 +28,10 @@ class Instruction(NamedTuple):
 
 
 class Value:
-    """What stands for an array while a rule is noted: it knows a shape, and arithmetic."""
+    """What stands for an array while a rule is noted: it knows a shape and a dtype, and arithmetic."""
 
-    def __init__(self, trace: Trace, name: str, shape: tuple) -> None:
-        self.trace, self.name, self.shape = trace, name, shape
+    def __init__(self, trace: Trace, name: str, shape: tuple, dtype: numpy.dtype) -> None:
+        self.trace, self.name, self.shape, self.dtype = trace, name, shape, dtype
 
     def __neg__(self) -> Value:
         return self.trace.F.neg(self)
@@ -63,10 +63,22 @@ class Value:
     def __getattr__(self, name: str) -> Any:
         raise NotElementwise(f"it asks for {name}")
 
+    def __lt__(self, other: Any) -> Value:
+        return self.trace.F.lt(self, other)
+
+    def __le__(self, other: Any) -> Value:
+        return self.trace.F.le(self, other)
+
+    def __gt__(self, other: Any) -> Value:
+        return self.trace.F.gt(self, other)
+
+    def __ge__(self, other: Any) -> Value:
+        return self.trace.F.ge(self, other)
+
     def _refuse(self, *args: Any) -> Any:
         raise NotElementwise("it asks for values")
 
-    __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse  # type: ignore[assignment]
+    __bool__ = __eq__ = __ne__ = _refuse  # type: ignore[assignment]
     __hash__ = object.__hash__
     __array_ufunc__ = None  # NumPy's arrays and numbers leave it to the methods above
 
@@ -85,10 +97,10 @@ class _Noting:
 
 
 class Trace:
-    """The elementwise operations of one chain, on arrays of one shape and dtype."""
+    """The elementwise operations of one chain, on arrays of one shape."""
 
-    def __init__(self, shape: tuple, dtype: numpy.dtype) -> None:
-        self.shape, self.dtype = shape, dtype
+    def __init__(self, shape: tuple) -> None:
+        self.shape = shape
         self.F = _Noting(self)
         self.instructions: list[Instruction] = []
         self.values: dict[str, Value] = {}
@@ -96,9 +108,9 @@ class Trace:
     def input(self, name: str, shape: tuple, dtype: numpy.dtype) -> Value:
         """An array from outside, of the chain's shape or repeated along it."""
         if name not in self.values:
-            if dtype is not self.dtype or not (shape == self.shape or backend[0].repeats(shape, self.shape)):
-                raise NotElementwise(f"{name} has another dtype, or is no row of the others")
-            self.values[name] = Value(self, name, shape)
+            if not (shape == self.shape or backend[0].repeats(shape, self.shape)):
+                raise NotElementwise(f"{name} is no row of the others")
+            self.values[name] = Value(self, name, shape, dtype)
         return self.values[name]
 
     def call(self, declaration: Any, inputs: tuple, attributes: tuple, output: str | None = None) -> Value:
@@ -111,10 +123,13 @@ class Trace:
         """Note what Declaration.element or .element_vjp found, under the name of the output if it has one."""
         if not found or not any(x.shape == self.shape for x in found[1]):
             raise NotElementwise("it is computed in another way")
-        function, operands, numbers = found
+        function, operands, numbers, *cast_to = found
+        dtype = cast_to[0] if cast_to else backend[0].dtype_of(function, [x.dtype for x in operands], numbers)
+        if dtype is None:
+            raise NotElementwise("it is computed in another way for these dtypes")
         output = output or f"w{len(self.instructions)}"
         self.instructions.append(Instruction(function, tuple(x.name for x in operands), numbers, output))
-        self.values[output] = Value(self, output, self.shape)
+        self.values[output] = Value(self, output, self.shape, dtype)
         return self.values[output]
 
     def chain(self, outputs: list[str]) -> tuple[Callable, list[str]] | None:
@@ -128,7 +143,8 @@ class Trace:
             return None
         made = {step.output for step in steps}
         inputs = {name: self.values[name].shape for name in sorted(needed - made)}
-        return backend[0].Chain(steps[::-1], inputs, outputs, self.shape, self.dtype), list(inputs)
+        dtypes = {name: self.values[name].dtype for name in needed | made}
+        return backend[0].Chain(steps[::-1], inputs, outputs, self.shape, dtypes), list(inputs)
 
 
 class Fused(NamedTuple):
@@ -174,7 +190,7 @@ class Forward:
         array = self.steps[k].results[0].array
         if not backend or not backend[0].takes(array):
             return None
-        trace = Trace(array.shape, array.dtype)
+        trace = Trace(array.shape)
         return trace if self._noted(trace, self.steps[k]) else None
 
     def _noted(self, trace: Trace, step: Any) -> bool:
@@ -183,10 +199,9 @@ class Forward:
             return False
         try:
             inputs = tuple(self._operand(trace, x) for x in step.inputs)
-            trace.call(step.declaration, inputs, step.attributes, name)
+            return trace.call(step.declaration, inputs, step.attributes, name).dtype == array.dtype
         except NotElementwise:
             return False
-        return True
 
     def _operand(self, trace: Trace, name: str) -> Any:
         if name in self.numbers:
@@ -262,7 +277,7 @@ class Backward:
         first = self.region.steps[steps[0]].results[0].array
         if not backend or not backend[0].takes(first):
             return None
-        self.trace = trace = Trace(first.shape, first.dtype)
+        self.trace = trace = Trace(first.shape)
         done = []
         for k in steps:
             before = list(trace.instructions), list(self.passed), dict(self.totals), dict(self.summed)

@@ -24,6 +24,10 @@ ONE = {
     "neg": torch.neg, "leaky": lambda x: F.leaky_relu(x, 0.2),
     "clamp": lambda x: x.clamp(-1, 0.5), "half": lambda x: x * 0.5, "one minus": lambda x: 1 - x,
     "third": lambda x: x / 3, "over": lambda x: 2 / (x * x + 1), "shifted": lambda x: x + 1, "sin": torch.sin,
+    "chosen": lambda x: torch.where(x > 0.1, x, -x), "filled": lambda x: x.masked_fill(x <= 0, 2.0),
+    "both": lambda x: torch.where((x > -1) & ~(x >= 1) | (x == 3), x, 0.5), "flag": lambda x: (0 < x).to(x.dtype),
+    "double": lambda x: x.double().mul(1 / 3).to(x.dtype), "half zero": lambda x: torch.where(x != x, 0.0, x / 2),
+    "whole": lambda x: ((x > 0).long() * 3 - (x < 1).int() + 1).to(x.dtype),
     "mish": F.mish, "abs": torch.abs, "root": lambda x: torch.sqrt(x * x + 1),
 }  # fmt: skip
 TWO = {
@@ -256,7 +260,8 @@ def test_large_arrays_are_used_again_only_if_nobody_has_them(monkeypatch):
     test_results_of_earlier_calls_do_not_change()
 
 
-@pytest.mark.parametrize("name", ["tanh", "power", "cube", "square root", "neg", "relu", "gelu", "abs", "over"])
+@pytest.mark.parametrize("name", ["tanh", "power", "cube", "square root", "neg", "relu", "gelu", "abs", "over",
+                                  "chosen", "filled", "both", "double", "half zero"])  # fmt: skip
 def test_each_operation_is_a_part_of_chains(name, passes):
     x = torch.randn(20, 8, requires_grad=True)
     torch.compile(lambda x: 2 * ONE[name](x + 1), fullgraph=True)(x).sum().backward()

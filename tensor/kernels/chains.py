@@ -15,7 +15,9 @@ from numba.extending import intrinsic, register_jitable
 from . import pointwise
 from .compiler import jit, prange, serial
 
-_REAL = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
+# By dtype; booleans are bytes, which loops take four times as fast as bits that they have to mask.
+_TYPES = {np.dtype(bool): types.uint8, **{np.dtype(str(t)): t for t in (
+    types.int32, types.int64, types.float32, types.float64)}}  # fmt: skip
 _CHUNK = 1 << 13  # elements that a thread takes at a time
 _LINE = 64  # bytes of a line of the cache, and of the widest vector
 # Between two tiles of intermediate values, beside the tile itself: loads that follow a store to an address 4 KiB away
@@ -27,7 +29,7 @@ _READERS = tuple(map(register_jitable, (
 
 
 def _of_one(function, read):
-    def loop(x, y, numbers, out, size):
+    def loop(x, y, z, numbers, out, size):
         values = read(numbers)
         for i in range(size):
             out[i] = function(x[i], *values)
@@ -36,10 +38,19 @@ def _of_one(function, read):
 
 
 def _of_two(function, read):
-    def loop(x, y, numbers, out, size):
+    def loop(x, y, z, numbers, out, size):
         values = read(numbers)
         for i in range(size):
             out[i] = function(x[i], y[i], *values)
+
+    return loop
+
+
+def _of_three(function, read):
+    def loop(x, y, z, numbers, out, size):
+        values = read(numbers)
+        for i in range(size):
+            out[i] = function(x[i], y[i], z[i], *values)
 
     return loop
 
@@ -48,18 +59,21 @@ _kept: list = []  # the machine code goes with what it was compiled to
 
 
 @functools.cache
-def address(name, arrays, numbers, dtype):
+def address(name, dtypes, numbers, result):
     """Where the machine code of an operation on a tile begins.
 
     Args:
         name: of a function in kernels/pointwise.py.
-        arrays, numbers: how many of each it takes.
+        dtypes: of the arrays that it takes.
+        numbers: how many of these it takes, in the dtype of the last array.
+        result: its dtype.
     """
-    loop = (_of_one, _of_two)[arrays - 1](getattr(pointwise, name), _READERS[numbers])
+    arrays = len(dtypes)
+    loop = (_of_one, _of_two, _of_three)[arrays - 1](getattr(pointwise, name), _READERS[numbers])
     # Machine code is found by its name, and that of functions within functions is the same for all of them.
     loop.__name__ = loop.__qualname__ = f"{name}_{arrays}_{numbers}"
-    pointer = types.CPointer(_REAL[dtype])
-    signature = types.void(pointer, pointer, pointer, pointer, types.intp)
+    x, y, z = [types.CPointer(_TYPES[dtype]) for dtype in (*dtypes, *dtypes[-1:] * 2)][:3]
+    signature = types.void(x, y, z, z, types.CPointer(_TYPES[result]), types.intp)
     dispatcher = serial(signature, fastmath={"contract"})(loop)
     _kept.append(dispatcher)
     compiled = dispatcher.overloads[signature.args]
@@ -73,21 +87,21 @@ def memory_of(array):
 
 
 @intrinsic
-def _call(typing_context, address, x, y, numbers, out, size):
+def _call(typing_context, address, x, y, z, numbers, out, size):
     """Call a loop at an address, on memory at others."""
     pointer = types.CPointer(types.float32)  # to the machine all pointers are one
-    parameters = (pointer, pointer, pointer, pointer, types.intp)
+    parameters = (pointer, pointer, pointer, pointer, pointer, types.intp)
 
     def generate(context, builder, signature, values):
         convention = context.call_conv
         function_type = convention.get_function_type(types.none, parameters)
         function = builder.inttoptr(values[0], ir.PointerType(function_type))
         kind = context.get_value_type(pointer)
-        operands = [builder.inttoptr(value, kind) for value in values[1:5]]
-        convention.call_function(builder, function, types.none, parameters, [*operands, values[5]])
+        operands = [builder.inttoptr(value, kind) for value in values[1:6]]
+        convention.call_function(builder, function, types.none, parameters, [*operands, values[6]])
         return context.get_dummy_value()
 
-    return types.none(*[types.intp] * 6), generate
+    return types.none(*[types.intp] * 7), generate
 
 
 @jit
@@ -95,8 +109,8 @@ def run(program, memory, registers, size, tile, itemsize):
     """Run a chain over `size` elements, `tile` at a time.
 
     Args:
-        program: [operations, 5] of address, operands x and y, address of the numbers, operand of the result. An operand
-            is the number of an intermediate value, or `registers` and more: of an array in `memory`.
+        program: [operations, 6] of address, operands x, y and z, address of the numbers, operand of the result. An
+            operand is the number of an intermediate value, or `registers` and more: of an array in `memory`.
         memory: [2, arrays] of the arrays' addresses, and by how many bytes they go on with each element.
         registers: how many intermediate values there are at a time.
     """
@@ -114,6 +128,6 @@ def run(program, memory, registers, size, tile, itemsize):
             for i in range(memory.shape[1]):
                 operands[registers + i] = memory[0, i] + t * tile * memory[1, i]
             for k in range(program.shape[0]):
-                _call(program[k, 0], operands[program[k, 1]], operands[program[k, 2]], program[k, 3],
-                      operands[program[k, 4]], count)  # fmt: skip
+                _call(program[k, 0], operands[program[k, 1]], operands[program[k, 2]], operands[program[k, 3]],
+                      program[k, 4], operands[program[k, 5]], count)  # fmt: skip
         scratch[0] = 0  # Numba frees an array after its last use, and addresses are none

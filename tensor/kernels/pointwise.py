@@ -351,6 +351,62 @@ def number_or_where(condition, y, number):
 
 
 @element
+def equal(x, y):
+    return x == y
+
+
+@element
+def not_equal(x, y):
+    return x != y
+
+
+@element
+def less(x, y):
+    return x < y
+
+
+@element
+def less_equal(x, y):
+    return x <= y
+
+
+@element
+def greater(x, y):
+    return x > y
+
+
+@element
+def greater_equal(x, y):
+    return x >= y
+
+
+@element
+def logical_and(x, y):
+    return (x != 0) & (y != 0)
+
+
+@element
+def logical_or(x, y):
+    return (x != 0) | (y != 0)
+
+
+@element
+def logical_xor(x, y):
+    return (x != 0) ^ (y != 0)
+
+
+@element
+def logical_not(x):
+    return x == 0
+
+
+@element
+def cast(x):
+    """The loop stores it in the dtype of its results."""
+    return x
+
+
+@element
 def squared_difference_backward(x, y, factor):
     return (x - y) * factor
 

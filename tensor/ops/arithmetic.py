@@ -14,7 +14,7 @@ from ...autograd.variable import Variable
 from ...runtime.arrays import Array
 from .. import kernels
 from ..kernels import compiled_vjp, takes
-from .one_pass import of_two, run
+from .one_pass import element_of_two, of_two, run
 
 numeric = primitive(promote="numeric")
 floating = primitive(promote="float")
@@ -279,6 +279,19 @@ def _compiled_where(condition: numpy.ndarray, input: Any, other: Any) -> Any:
     return run("where", (condition, input, other))
 
 
+def _where_element(operands: tuple, attributes: tuple) -> tuple | None:
+    condition, *values = operands
+    arrays = tuple(x for x in values if not isinstance(x, int | float))
+    numbers = tuple(x for x in values if isinstance(x, int | float))
+    if len(numbers) == 2 or isinstance(condition, int | float):
+        return None
+    name = "where" if not numbers else "number_or_where" if values[0] is numbers[0] else "where_or_number"
+    return name, (condition, *arrays), numbers
+
+
+where.declaration.element = _where_element
+
+
 @primitive
 def zeros_like(xp, input: Array):
     """Zeros of the same shape and dtype."""
@@ -401,6 +414,34 @@ for operation, ufunc, turned in (
     (minimum, numpy.minimum, None),
 ):
     of_two(operation, ufunc, turned)
+
+for operation, name, turned in (
+    (eq, "equal", "equal"),
+    (ne, "not_equal", "not_equal"),
+    (lt, "less", "greater"),
+    (le, "less_equal", "greater_equal"),
+    (gt, "greater", "less"),
+    (ge, "greater_equal", "less_equal"),
+    (logical_and, "logical_and", "logical_and"),
+    (logical_or, "logical_or", "logical_or"),
+    (logical_xor, "logical_xor", "logical_xor"),
+):
+    operation.declaration.element = element_of_two(name, turned)
+logical_not.declaration.element = lambda inputs, attributes: ("logical_not", inputs, ())
+
+
+_BOOL = numpy.dtype(bool)
+
+
+def _of_booleans(name: str) -> Callable[[tuple, tuple], tuple | None]:
+    return lambda operands, attributes: (
+        (name, operands, ()) if all(getattr(x, "dtype", None) is _BOOL for x in operands) else None
+    )
+
+
+for operation, name in ((bitwise_and, "logical_and"), (bitwise_or, "logical_or"), (bitwise_xor, "logical_xor"),
+                        (bitwise_not, "logical_not")):  # fmt: skip
+    operation.declaration.element = _of_booleans(name)
 
 
 # -- the forms users call, where they take more than the primitive does ------------------------------------------------

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from ...autograd.mode import recording_now
 from ...autograd.plan import FLOATING
 from ...autograd.primitive import primitive
 from ...autograd.variable import box
@@ -26,6 +27,17 @@ def cast(xp, input: Array, dtype: dtypes.dtype, source: dtypes.dtype):
 cast.vjp(input=lambda F, g, dtype, source: F.cast(g, source, dtype))
 
 
+def _cast_element(inputs: tuple, attributes: tuple) -> tuple | None:
+    """To floating dtypes; what others make of NaN is the processor's affair."""
+    (x,), (dtype, _) = inputs, attributes
+    return ("cast", inputs, (), dtype.numpy) if {x.dtype, dtype.numpy} <= _EXACT and dtype.numpy in _REAL else None
+
+
+_REAL = frozenset((dtypes.float32.numpy, dtypes.float64.numpy))
+_EXACT = _REAL | {d.numpy for d in (dtypes.bool_, dtypes.int32, dtypes.int64)}
+cast.declaration.element = _cast_element
+
+
 @primitive
 def move(xp, input: Array, device: devices.device, source: devices.device):
     """The same elements on another device; `source` is the device they are on."""
@@ -41,6 +53,8 @@ def to_dtype(input: Any, dtype: dtypes.dtype) -> Any:
     if source is dtype:
         return input
     if dtype.numpy not in FLOATING:  # no gradient goes through integers
+        if recording_now.get() is not None:
+            return cast(input if input.node is None else input.detach(), dtype, source)
         return box(input.array.astype(dtype.numpy))
     return cast(input, dtype, source)
 

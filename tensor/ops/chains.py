@@ -10,11 +10,19 @@ import numpy
 
 from ...autograd import fusion
 from ...runtime import buffers
-from ..kernels import sources, takes, usable
-
-__all__ = ["Chain", "repeats", "takes"]
+from .. import kernels
+from ..kernels import sources, usable
 
 _TILE = 4096  # bytes of a tile: with those of its operands it stays in the first cache
+_BOOL = numpy.dtype(bool)
+_DTYPES = frozenset(map(numpy.dtype, (bool, numpy.int32, numpy.int64, numpy.float32, numpy.float64)))
+_CONDITIONS = frozenset(("equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and",
+                         "logical_or", "logical_xor", "logical_not"))  # fmt: skip
+_CHOICES = frozenset(("where", "where_or_number", "number_or_where"))
+_OF_ALL = {  # by kinds of dtypes that are not floating: what gives the same as NumPy
+    "b": _CONDITIONS | _CHOICES,
+    "i": _CONDITIONS | _CHOICES | {"add", "subtract", "subtract_from", "multiply", "negative"},
+}
 _WIDEST = 1 << 14  # elements of a row that is repeated; longer ones would push the rest out of the cache
 
 
@@ -27,14 +35,15 @@ class Chain:
     """
 
     def __init__(self, instructions: Sequence[fusion.Instruction], inputs: dict[str, tuple], outputs: Sequence[str],
-                 shape: tuple, dtype: numpy.dtype) -> None:  # fmt: skip
+                 shape: tuple, dtypes: dict[str, numpy.dtype]) -> None:  # fmt: skip
         """inputs: the shapes by name."""
-        self.instructions, self.shape, self.dtype = instructions, shape, dtype
-        self.shapes = tuple(inputs.values())
-        self.outputs = len(outputs)
+        self.instructions, self.shape, self.dtypes = instructions, shape, dtypes
+        self.inputs = tuple((form, dtypes[name]) for name, form in inputs.items())
+        self.outputs = tuple(dtypes[name] for name in outputs)
+        self.itemsize = max(dtype.itemsize for dtype in dtypes.values())
         self.operands = {name: i for i, name in enumerate((*inputs, *outputs))}
-        row = max((math.prod(s) for s in self.shapes if s != shape), default=1)
-        self.tile = row * max(1, _TILE // dtype.itemsize // row)
+        row = max((math.prod(s) for s in inputs.values() if s != shape), default=1)
+        self.tile = row * max(1, _TILE // self.itemsize // row)
         self.registers = self._assign({*inputs, *outputs})
         self.program: numpy.ndarray | None = None
 
@@ -59,20 +68,21 @@ class Chain:
         return count
 
     def _compile(self) -> numpy.ndarray:
-        address, operands = sources.chains.address, self.operands
-        numbers = [numpy.array(step.numbers, self.dtype) for step in self.instructions]
+        dtypes = [[self.dtypes[name] for name in step.inputs] for step in self.instructions]
+        numbers = [numpy.array(step.numbers, d[-1]) for step, d in zip(self.instructions, dtypes, strict=True)]
         self.numbers = numbers  # the program has only their addresses
-        rows = [(address(step.function, len(step.inputs), len(step.numbers), self.dtype), operands[step.inputs[0]],
-                 operands[step.inputs[-1]], values.ctypes.data, operands[step.output])
-                for step, values in zip(self.instructions, numbers, strict=True)]  # fmt: skip
+        rows = []
+        for step, taken, values in zip(self.instructions, dtypes, numbers, strict=True):
+            address = sources.chains.address(step.function, tuple(taken), len(values), self.dtypes[step.output])
+            x, y, z = [self.operands[name] for name in (*step.inputs, *step.inputs[-1:] * 2)][:3]
+            rows.append((address, x, y, z, values.ctypes.data, self.operands[step.output]))
         return numpy.array(rows, numpy.intp)
 
     def __call__(self, *arrays: numpy.ndarray) -> list[numpy.ndarray] | None:
-        dtype, itemsize = self.dtype, self.dtype.itemsize
         if not usable():
             return None
         ready: list[numpy.ndarray] = []
-        for array, shape in zip(arrays, self.shapes, strict=True):
+        for array, (shape, dtype) in zip(arrays, self.inputs, strict=True):
             if array.dtype is not dtype or array.shape != shape:
                 return None
             whole = shape == self.shape and array.flags.c_contiguous
@@ -82,11 +92,12 @@ class Chain:
             ready.append(laid_out)
         if self.program is None:
             self.program = self._compile()
-        results = [buffers.empty(self.shape, dtype) for _ in range(self.outputs)]
-        steps = [itemsize if array.size == results[0].size else 0 for array in ready] + [itemsize] * self.outputs
+        results = [buffers.empty(self.shape, dtype) for dtype in self.outputs]
+        size = results[0].size
+        steps = [array.itemsize if array.size == size else 0 for array in (*ready, *results)]
         memory_of = sources.chains.memory_of
         places = numpy.array([[memory_of(array.reshape(-1)) for array in (*ready, *results)], steps], numpy.intp)
-        sources.chains.run(self.program, places, self.registers, results[0].size, self.tile, itemsize)
+        sources.chains.run(self.program, places, self.registers, size, self.tile, self.itemsize)
         return results
 
     def _laid_out(self, array: numpy.ndarray) -> numpy.ndarray | None:
@@ -99,6 +110,26 @@ class Chain:
         if len(steps) < array.ndim and steps == sorted(steps, reverse=True):  # expanded
             return numpy.ascontiguousarray(array)
         return None
+
+
+def takes(array: numpy.ndarray) -> bool:
+    """Whether a chain may begin with an operation whose result this is."""
+    return array.size >= kernels.LEAST_SIZE and array.dtype in _DTYPES and usable()
+
+
+def dtype_of(function: str, dtypes: Sequence[numpy.dtype], numbers: tuple) -> numpy.dtype | None:
+    """The dtype of a function's results; None where it is not for arguments of these."""
+    condition, first = dtypes[0], dtypes[-1]
+    operands = dtypes[1:] if "where" in function else dtypes
+    if any(dtype is not first for dtype in operands) or first not in _DTYPES:
+        return None
+    if "where" in function and condition is not _BOOL:
+        return None
+    if first.kind != "f":
+        exact = all(isinstance(x, int) and first.kind == "i" and abs(x) < 1 << 31 for x in numbers)
+        if not exact or function not in _OF_ALL[first.kind]:
+            return None
+    return _BOOL if function in _CONDITIONS else first
 
 
 def repeats(shape: tuple, whole: tuple) -> bool:

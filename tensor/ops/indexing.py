@@ -440,6 +440,7 @@ def fill_where(xp, input: Array, mask: Array, value: float):
 
 
 fill_where.vjp(input=lambda F, g, mask: F.fill_where(g, mask, 0.0))
+fill_where.declaration.element = lambda inputs, value: ("number_or_where", inputs[::-1], value)
 
 
 @takes_out

@@ -123,12 +123,18 @@ def of_two(primitive: Primitive, ufunc: numpy.ufunc, turned: str | None) -> None
     if ufunc in (numpy.maximum, numpy.minimum):  # their zeros have the sign of either operand, here and in NumPy
         return
 
-    def element(operands: tuple, attributes: tuple) -> tuple | None:
+    primitive.declaration.element = element_of_two(name, turned)
+
+
+def element_of_two(name: str, turned: str) -> Callable[[tuple, tuple], tuple]:
+    """What Declaration.element is of a function of two arrays, or of one and a number."""
+
+    def element(operands: tuple, attributes: tuple) -> tuple:
         numbers = tuple(x for x in operands if isinstance(x, int | float))
         arrays = tuple(x for x in operands if not isinstance(x, int | float))
         return turned if isinstance(operands[0], int | float) else name, arrays, numbers
 
-    primitive.declaration.element = element
+    return element
 
 
 def _broadcast(name: str, x: numpy.ndarray, y: numpy.ndarray) -> Any:
