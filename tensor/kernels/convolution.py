@@ -7,7 +7,7 @@ such rows in place. Elements at the end of lattice rows belong to no output: the
 
 The same product with other offsets gives the gradient of the input: of the outputs' gradient as image, with the kernels
 turned around; at a stride, one product for each residue that the input's positions leave. The gradient of the weight is
-sums of products of two lattices.
+sums of products of two lattices. Where images are small and channels many, `deep_convolution` computes instead.
 
 Sizes are [depth, height, width], 1 where there are fewer dimensions.
 """
@@ -17,12 +17,25 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy
 
+from . import deep_convolution
 from .compiler import jit, prange, serial
-from .tiles import DOT_COLUMNS, DOT_ROWS, TILE_ROWS, TILE_VECTORS, VECTOR_BYTES, copy_row, dot_tile, multiply_tile
+from .convolution_sizes import Sizes, flat
+from .tiles import (
+    DOT_COLUMNS,
+    DOT_ROWS,
+    PRODUCT_VECTORS,
+    TILE_ROWS,
+    TILE_VECTORS,
+    VECTOR_BYTES,
+    copy_row,
+    dot_tile,
+    multiply_tile,
+)
 
 Array = numpy.ndarray
 
@@ -324,53 +337,6 @@ def _box(count: list, reach: list, pixel_bytes: int, most: int, units: int) -> l
     return box
 
 
-def _solid(sizes: tuple, one: int) -> tuple:
-    """Sizes of three dimensions."""
-    return (one,) * (3 - len(sizes)) + tuple(sizes)
-
-
-class _Convolution(NamedTuple):
-    """A convolution's sizes in three dimensions; channels are those of one group."""
-
-    batch: int
-    groups: int
-    inputs: int
-    outputs: int
-    image: tuple
-    kernel: tuple
-    out: tuple
-    stride: tuple
-    padding: tuple
-    dilation: tuple
-
-    @classmethod
-    def of(
-        cls, image: tuple, weight: tuple, stride: tuple, padding: tuple, dilation: tuple, groups: int
-    ) -> _Convolution:
-        size, kernel, stride, dilation = (_solid(x, 1) for x in (image[2:], weight[2:], stride, dilation))
-        padding = _solid(padding, 0)
-        if set(kernel) == set(stride) == {1} and not any(padding):
-            size = (1, 1, math.prod(size))  # what lies side by side does not matter
-        out = tuple(
-            (n + 2 * p - d * (k - 1) - 1) // s + 1
-            for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
-        )
-        return cls(image[0], groups, weight[1], weight[0] // groups, size, kernel, out, stride, padding, dilation)
-
-    @property
-    def reaches(self) -> list[list[tuple[int, int]]]:
-        """By dimension and place in the window, its distance from the first: in steps of the stride, and the rest."""
-        return [
-            [divmod(j * d, s) for j in range(k)]
-            for k, s, d in zip(self.kernel, self.stride, self.dilation, strict=True)
-        ]
-
-    @property
-    def taps(self) -> list[tuple]:
-        """For each place in a window, by dimension, what `reaches` has."""
-        return list(itertools.product(*self.reaches))
-
-
 def _table(rows: list) -> Array:
     return numpy.array(rows, numpy.int64)
 
@@ -378,7 +344,7 @@ def _table(rows: list) -> Array:
 @functools.lru_cache(maxsize=256)
 def _forward_plan(itemsize: int, most: int, *sizes: Any) -> tuple[Array, Array, Array, Array]:
     """Of the product that gives the outputs: sizes, where planes start, offsets of columns, and the one result."""
-    c = _Convolution.of(*sizes)
+    c = Sizes.of(*sizes)
     residues = [sorted({rest for _, rest in places}) for places in c.reaches]
     planes = list(itertools.product(*residues))
     reach = [max(far for far, _ in places) for places in c.reaches]
@@ -399,7 +365,7 @@ def _input_plan(itemsize: int, *sizes: Any) -> tuple[Array, Array, Array, Array,
     Position i of the input is stride * t + residue - padding. The window's place j, which lies far * stride + residue
     behind its first, had it in output t - far.
     """
-    c = _Convolution.of(*sizes)
+    c = Sizes.of(*sizes)
     reach = [max(far for far, _ in places) for places in c.reaches]
     first = [p // s for p, s in zip(c.padding, c.stride, strict=True)]  # the least t that there is
     count = [(n - 1 + p) // s - t + 1 for n, p, s, t in zip(c.image, c.padding, c.stride, first, strict=True)]
@@ -443,7 +409,7 @@ def _place(plan: Plan, plane: int, position: list) -> int:
 
 
 def _plan(
-    c: _Convolution, itemsize: int, most: int, channels: int, rows: int, image: tuple, step: tuple, reach: list,
+    c: Sizes, itemsize: int, most: int, channels: int, rows: int, image: tuple, step: tuple, reach: list,
     planes: int, count: Any, out: tuple, out_step: tuple,
 ) -> Plan:  # fmt: skip
     images = max(1, c.batch * c.groups)
@@ -455,41 +421,102 @@ def _plan(
     )
 
 
+# -- which way ---------------------------------------------------------------------------------------------------------
+
+# What `deep_convolution` does besides multiplying, and what is done here, in vectors' multiplications for an element
+# of the output, of the weight, of a panel of gradients, and of a lattice whose elements do not lie side by side.
+_TURN, _SCATTER, _PACK_WEIGHT, _PACK_GRADIENT, _GATHER = 25, 120, 60, 40, 50
+_DOT = 1.2  # what `dot_tile` takes longer
+_CALLS = 1 << 21  # what can be multiplied while two more kernels start
+
+
+def _effort(plan: Plan, itemsize: int, columns: int, taps: int, positions: int, short: Callable[[int], float]) -> float:
+    """How much longer than the necessary multiplications this module takes, for the positions of an image."""
+    lanes = VECTOR_BYTES // itemsize
+    box = ((plan.box_d - 1) * plan.lattice_h + plan.box_h - 1) * plan.lattice_w + plan.box_w
+    boxes = _pieces([plan.count_d, plan.count_h, plan.count_w], [plan.box_d, plan.box_h, plan.box_w])
+    vectors = -(-box // lanes)
+    gathered = _GATHER * plan.planes / (columns * taps) if plan.step_w > 1 else 0
+    return boxes * (vectors + short(vectors)) * lanes / positions + gathered
+
+
+def _narrow_tiles(vectors: int) -> float:
+    """What tiles of fewer vectors than there could be cost."""
+    return (0, 0.35, 0.2)[vectors % 3]
+
+
+def _deep_effort(c: Sizes, columns: int, itemsize: int, extra: float) -> float:
+    """The same of `deep_convolution`, whose panels are padded to whole vectors."""
+    width = PRODUCT_VECTORS * VECTOR_BYTES // itemsize
+    multiplications = c.batch * c.groups * c.outputs * math.prod(c.out) * c.inputs * len(c.taps)
+    return -(-columns // width) * width / columns * (1 + extra) + _CALLS / multiplications
+
+
+@functools.lru_cache(maxsize=256)
+def _deep_forward(itemsize: int, *sizes: Any) -> bool:
+    """Whether channels shall be along the vectors."""
+    c = Sizes.of(*sizes)
+    record, *_ = _forward_plan(itemsize, _LATTICE_BYTES, *sizes)
+    positions, taps = math.prod(c.out), len(c.taps)
+    extra = _TURN / (c.inputs * taps) + _PACK_WEIGHT / (c.batch * positions)
+    effort = _effort(Plan(*record.item()), itemsize, c.outputs, taps, positions, _narrow_tiles)
+    return _deep_effort(c, c.outputs, itemsize, extra) < effort
+
+
+@functools.lru_cache(maxsize=256)
+def _deep_input(itemsize: int, *sizes: Any) -> bool:
+    c = Sizes.of(*sizes)
+    record, *_ = _input_plan(itemsize, *sizes)
+    residues, taps = math.prod(c.stride), len(c.taps)
+    extra = (_TURN if residues == 1 else _SCATTER) * residues / (c.outputs * taps)
+    effort = _effort(Plan(*record.item()), itemsize, c.inputs, taps, math.prod(c.image) / residues, _narrow_tiles)
+    return _deep_effort(c, c.inputs, itemsize, extra) < effort
+
+
+@functools.lru_cache(maxsize=256)
+def _deep_weight(itemsize: int, *sizes: Any) -> bool:
+    c = Sizes.of(*sizes)
+    record, *_ = _weight_plan(itemsize, *sizes)
+    taps = len(c.taps)
+    effort = _DOT * _effort(Plan(*record.item()), itemsize, c.outputs, taps, math.prod(c.out), lambda _: 2)
+    return _deep_effort(c, c.outputs, itemsize, _PACK_GRADIENT / (c.inputs * taps)) < effort
+
+
 # -- what is called ----------------------------------------------------------------------------------------------------
-
-
-def _flat(array: Array) -> Array:
-    """One dimension, contiguous and writable: Numba would compile everything again for read-only arrays."""
-    array = numpy.ascontiguousarray(array)
-    return (array if array.flags.writeable else array.copy()).reshape(-1)
 
 
 def forward(input: Array, weight: Array, bias: Array | None, out: Array, *geometry: Any) -> None:
     """The outputs of a convolution of images [n, c, *image] with geometry (stride, padding, dilation, groups)."""
+    if _deep_forward(input.itemsize, input.shape, weight.shape, *geometry):
+        return deep_convolution.forward(input, weight, bias, out, *geometry)
     plan, starts, offsets, results = _forward_plan(input.itemsize, _LATTICE_BYTES, input.shape, weight.shape, *geometry)
-    offset = numpy.zeros(len(weight), input.dtype) if bias is None else _flat(bias)
-    _correlate(plan, _flat(input), starts, _flat(weight), offset, offsets, results, out.reshape(-1))
+    offset = numpy.zeros(len(weight), input.dtype) if bias is None else flat(bias)
+    _correlate(plan, flat(input), starts, flat(weight), offset, offsets, results, out.reshape(-1))
 
 
 def input_gradient(gradient: Array, weight: Array, out: Array, *geometry: Any) -> None:
     """The gradient of the input, of its shape."""
+    if _deep_input(gradient.itemsize, out.shape, weight.shape, *geometry):
+        return deep_convolution.input_gradient(gradient, weight, out, *geometry)
     plan, starts, offsets, results, order = _input_plan(gradient.itemsize, out.shape, weight.shape, *geometry)
     turned = numpy.empty(weight.size, weight.dtype)
-    _turn(_flat(weight), geometry[-1], weight.shape[1], math.prod(weight.shape[2:]), order, results, turned)
+    _turn(flat(weight), geometry[-1], weight.shape[1], math.prod(weight.shape[2:]), order, results, turned)
     nothing = numpy.zeros(out.shape[1], out.dtype)
-    _correlate(plan, _flat(gradient), starts, turned, nothing, offsets, results, out.reshape(-1))
+    _correlate(plan, flat(gradient), starts, turned, nothing, offsets, results, out.reshape(-1))
 
 
 def weight_gradient(gradient: Array, input: Array, shape: tuple, *geometry: Any) -> Array:
     """The gradient of a weight of that shape."""
+    if _deep_weight(input.itemsize, input.shape, shape, *geometry):
+        return deep_convolution.weight_gradient(gradient, input, shape, *geometry)
     plan, starts, offsets = _weight_plan(input.itemsize, input.shape, shape, *geometry)
     partials = numpy.zeros((int(plan["chunks"][0]), math.prod(shape)), gradient.dtype)
-    _weight(plan, _flat(input), starts, _flat(gradient), offsets, partials)
+    _weight(plan, flat(input), starts, flat(gradient), offsets, partials)
     return (partials[0] if len(partials) == 1 else partials.sum(0)).reshape(shape)
 
 
 def bias_gradient(gradient: Array) -> Array:
     """The sum of a gradient [n, c, *image] by channel."""
     out = numpy.empty(gradient.shape[1], gradient.dtype)
-    _channel_sums(_flat(gradient).reshape(*gradient.shape[:2], -1), out)
+    _channel_sums(flat(gradient).reshape(*gradient.shape[:2], -1), out)
     return out

@@ -39,6 +39,7 @@ class _Writer:
     def __init__(self, context: Any, builder: Any, dtype: Any) -> None:
         self.context = context
         self.builder = builder
+        self.dtype = dtype
         self.itemsize = dtype.bitwidth // 8
         self.lanes = VECTOR_BYTES // self.itemsize
         self.suffix = f"v{self.lanes}f{dtype.bitwidth}"
@@ -48,6 +49,17 @@ class _Writer:
 
     def function(self, name: str, result: Any, *arguments: Any) -> Any:
         return cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(result, arguments), name)
+
+    def call(self, name: str, body: Callable, *arguments: Any, **sizes: int) -> None:
+        """Call a function of its own with that body: inside of others LLVM would give registers away."""
+        function = self.function(f"{name}_{self.suffix}", ir.VoidType(), *(a.type for a in arguments))
+        if function.is_declaration:
+            function.linkage = "internal"
+            function.attributes.update(("noinline", "optsize"))
+            inside = ir.IRBuilder(function.append_basic_block())
+            body(_Writer(self.context, inside, self.dtype), *function.args, **sizes)
+            inside.ret_void()
+        self.builder.call(function, arguments)
 
     def element(self, array_type: Any, array: Any, index: Any) -> Any:
         """The address of an element of an array."""
@@ -178,6 +190,41 @@ def product_tile(_, a, a0, a_row, a_step, depth, b, b0, b_step, start, s0, s_row
 
     arguments = (a, a0, a_row, a_step, depth, b, b0, b_step, start, s0, s_row, out, o0, o_row, rows, vectors)
     return types.void(*arguments), write
+
+
+def _add_window(
+    w: _Writer, image: Any, rows: Any, offsets: Any, depth: Any, b: Any, b_step: Any, out: Any, o_row: Any, width: int
+) -> None:
+    places = w.steps(out, o_row, PRODUCT_ROWS)
+    sums = [w.variables([w.load(p, v) for v in range(width)]) for p in places]
+    lines = [w.through(image, rows, w.number(r)) for r in range(PRODUCT_ROWS)]
+    with cgutils.for_range(w.builder, depth) as loop:
+        offset = w.builder.load(w.builder.gep(offsets, [loop.index]))
+        place = w.builder.gep(b, [w.builder.mul(loop.index, b_step)])
+        values = [w.load(place, v) for v in range(width)]
+        for totals, line in zip(sums, lines, strict=True):
+            factor = w.spread(w.builder.gep(line, [offset]))
+            for total, value in zip(totals, values, strict=True):
+                w.add_product(total, factor, value)
+    w.store_all(sums, places)
+
+
+@intrinsic(prefer_literal=True)
+def window_tile(_, image, i0, rows, r0, offsets, f0, depth, b, b0, b_step, out, o0, o_row, vectors):  # type: ignore[no-untyped-def]
+    """Add to out[o0 + r * o_row + q] the sum over k < depth of image[i0 + rows[r0 + r] + offsets[f0 + k]] *
+    b[b0 + k * b_step + q] for r < PRODUCT_ROWS and q < vectors times the elements of a vector."""
+    width = vectors.literal_value
+
+    def write(context: Any, builder: Any, signature: Any, args: tuple) -> Any:
+        image, i0, rows, r0, offsets, f0, depth, b, b0, b_step, out, o0, o_row, _ = args
+        kind = signature.args
+        w = _Writer(context, builder, kind[0].dtype)
+        image, rows = w.element(kind[0], image, i0), w.element(kind[2], rows, r0)
+        offsets, b, out = w.element(kind[4], offsets, f0), w.element(kind[7], b, b0), w.element(kind[10], out, o0)
+        w.call(f"window_tile_{width}", _add_window, image, rows, offsets, depth, b, b_step, out, o_row, width=width)
+        return context.get_dummy_value()
+
+    return types.void(image, i0, rows, r0, offsets, f0, depth, b, b0, b_step, out, o0, o_row, vectors), write
 
 
 @intrinsic
