@@ -186,8 +186,7 @@ def glu(input: Any, dim: int = -1) -> Any:
     size = input.size(dim)
     if size % 2:
         raise RuntimeError(f"Halving dimension must be even, but dimension {dim} is size {size}")
-    a, b = shaping.chunk(input, 2, dim)
-    return ar.mul(a, sigmoid(b))
+    return act.glu(input, dim)
 
 
 def softmax(input: Any, dim: int | None = None, *, dtype: Any = None) -> Any:

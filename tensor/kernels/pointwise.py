@@ -177,6 +177,11 @@ def huber_backward(g, x, target, delta):
 
 
 @element
+def glu(a, b):
+    return a * sigmoid(b)
+
+
+@element
 def relu(x):
     return like(0, x) if x <= 0 else x
 

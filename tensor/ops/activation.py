@@ -11,6 +11,7 @@ from ..kernels import compiled
 from . import arithmetic as ar
 from . import pointwise as pw
 from .one_pass import one_pass, run
+from .shaping import one_dim
 
 floating = primitive(promote="float")
 
@@ -33,7 +34,7 @@ one_pass(softplus, "input", work=8)
 @primitive
 def relu(xp, input: Array):
     """max(input, 0)."""
-    return xp.maximum(input, 0)
+    return xp.maximum(input, xp.zeros(input.shape, input.dtype))  # NumPy compares with a number slowly
 
 
 relu.vjp(input=lambda F, g, out: F.relu_backward(g, out))
@@ -136,6 +137,35 @@ one_pass(silu, "input", work=8)
 
 
 @floating
+def glu(xp, input: Array, dim: int = -1):
+    """a * sigmoid(b), where a and b are the halves of the input along dim; Dauphin et al., 2016."""
+    a, b = _halves(input, one_dim(dim, input.ndim))
+    return a * pw.sigmoid.declaration.body(xp, b)
+
+
+def _halves(x: Any, dim: int) -> tuple[Any, Any]:
+    half = x.shape[dim] // 2
+    before = (slice(None),) * dim
+    return x[(*before, slice(half))], x[(*before, slice(half, None))]
+
+
+def _glu_input(F: Any, g: Any, input: Any, dim: int) -> Any:
+    dim = one_dim(dim, len(input.shape))
+    half = input.shape[dim] // 2
+    s = F.sigmoid(F.narrow(input, dim, half, half))
+    of_a = g * s
+    return F.cat([of_a, of_a * F.narrow(input, dim, 0, half) * (1 - s)], dim)
+
+
+glu.vjp(input=_glu_input)
+
+
+@compiled(glu, work=8, light=True)
+def _glu(input: Any, dim: int = -1) -> Any:
+    return run("glu", _halves(input, one_dim(dim, input.ndim)))
+
+
+@floating
 def logsigmoid(xp, input: Array):
     """log(sigmoid(input)), without overflow."""
     return -xp.logaddexp(-input, xp.zeros_like(input))
@@ -150,7 +180,7 @@ def hardtanh(xp, input: Array, min_val: float = -1.0, max_val: float = 1.0):
     """The input limited to [min_val, max_val]; unlike clamp, no gradient at the limits themselves."""
     if input.dtype.kind in "iu":
         min_val, max_val = int(min_val), int(max_val)
-    return xp.minimum(xp.maximum(input, input.dtype.type(min_val)), input.dtype.type(max_val))
+    return input.clip(input.dtype.type(min_val), input.dtype.type(max_val))
 
 
 hardtanh.vjp(
@@ -179,7 +209,7 @@ one_pass(mish, "input", work=8)
 @floating
 def hardsigmoid(xp, input: Array):
     """min(max(input + 3, 0), 6) / 6."""
-    return xp.minimum(xp.maximum(input + 3, 0), 6) / 6
+    return (input + 3).clip(0, 6) / 6
 
 
 hardsigmoid.vjp(
