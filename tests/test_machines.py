@@ -82,8 +82,9 @@ dist.init_process_group()
 print("ready", flush=True)
 while not stop:
     time.sleep(0.01)
-dist.barrier()
 print("stopped", flush=True)
+dist.barrier()
+time.sleep(0.2)  # mpiexec passes on what was printed
 sys.exit(75)
 """
 
