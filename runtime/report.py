@@ -18,6 +18,10 @@ from .recorder import PACKAGE, Entry, Record
 FILE = "report"
 # What a rank that is no more has sent before may still be on its way.
 GONE_SECONDS = 0.5
+# What a rank leaves that has found that ranks wait for each other in a circle: the error for all that wait.
+VERDICT = "deadlock"
+# Those have this long to see it, before they are taken to wait for ranks that have seen it and left.
+VERDICT_SECONDS = 2.0
 START_SECONDS = 60.0
 # How much longer than the ranks themselves the launcher waits, which then reports in their place.
 GRACE_SECONDS = 0.5
@@ -70,7 +74,8 @@ def why_hopeless(folder: str, record: Record, grace: float = 0.0) -> str | None:
     limit = record.timeout if wait.number or wait.peer != -1 else start_limit(record.timeout)
     if seconds > limit:
         return f" (timeout of {limit:g} s)"
-    return "" if seconds > GONE_SECONDS and _waits_for_the_gone(folder, wait) else None
+    patience = VERDICT_SECONDS if os.path.exists(os.path.join(folder, VERDICT)) else GONE_SECONDS
+    return "" if seconds > patience and _waits_for_the_gone(folder, wait) else None
 
 
 def start_limit(timeout: float) -> float:

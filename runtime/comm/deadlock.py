@@ -11,12 +11,11 @@ import contextlib
 import os
 import threading
 
-from .. import recorder
+from .. import recorder, report
 from ..recorder import Entry, Record, Recorder
 from .signature import CollectiveMismatchError
 
 FIRST_LOOK_SECONDS = 1.0  # of waiting
-_VERDICT = "deadlock"
 _STUCK = "stuck-"
 # Threads that make no collective calls while the main thread waits.
 _HARMLESS = ("paceline", "tqdm")
@@ -59,16 +58,16 @@ class Lookout:
             self._raise_verdict()
 
     def _raise_verdict(self) -> None:
-        if text := _read(self._own.folder, _VERDICT):
+        if text := _read(self._own.folder, report.VERDICT):
             failures.append(CollectiveMismatchError(text))
             raise failures[0]
 
     def _publish(self, text: str) -> None:
         """Make the text the verdict, unless another rank was quicker."""
-        draft = self._path(f"{_VERDICT}-{self._rank}")
+        draft = self._path(f"{report.VERDICT}-{self._rank}")
         _write(draft, text)
         with contextlib.suppress(FileExistsError):
-            os.link(draft, self._path(_VERDICT))
+            os.link(draft, self._path(report.VERDICT))
 
     def _path(self, name: str) -> str:
         return os.path.join(self._own.folder, name)
