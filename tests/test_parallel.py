@@ -468,10 +468,13 @@ def check_nan_on_one_rank_is_told_on_all(comm):
     if comm.rank == comm.size - 1:
         x[0, 0] = float("nan")
     with pytest.raises(RuntimeError) as caught:
-        loss(ddp(x)).backward()
+        value = loss(ddp(x))
+        line = sys._getframe().f_lineno + 1
+        value.backward()
     message = str(caught.value)
     assert message.startswith(f"DistributedDataParallel: there is NaN in the gradients of:\n  rank {comm.size - 1}: ")
     assert "last.weight" in message and message.count("rank") == 1
+    assert f"of backward() at {__file__}:{line}\n" in message
     assert comm.all_gather_object(message) == [message] * comm.size
 
 

@@ -49,7 +49,7 @@ class DistributedDataParallel(Module, Joinable):
         lanes: the number of parts that every global batch is cut into, for results with the same bits on any number of
             ranks up to this one; see `lanes()` and docs/lanes.md. Sets the threads of BLAS to one.
         check_nan: look for NaN in this rank's gradients before they are averaged, and raise on all ranks the same error
-            that names rank and parameters; takes a pass over the gradients and a message for each bucket.
+            that names rank, parameters and line; takes a pass over the gradients and a message for each bucket.
 
     Raises:
         RuntimeError: the ranks' modules differ (the same message on all ranks), or nothing requires a gradient.

@@ -14,6 +14,7 @@ from ...autograd.variable import LeafGroup, Variable
 from ...runtime import timeline
 from ...runtime.arrays import Array
 from ...runtime.comm import Comm, ReduceOp
+from ...runtime.comm.signature import user_line
 from ...runtime.world import has_spare_cores
 from ...tensor import Tensor
 from ...tensor.creation import zeros_like
@@ -297,9 +298,12 @@ class Reducer:
         flag = numpy.array([bool(found)])
         self.comm.all_reduce(flag, ReduceOp.MAX)
         if flag[0]:
-            everybody = self.comm.all_gather_object([self.names[i] for i in found])
-            lines = [f"\n  rank {rank}: {', '.join(names)}" for rank, names in enumerate(everybody) if names]
-            raise RuntimeError("DistributedDataParallel: there is NaN in the gradients of:" + "".join(lines))
+            mine = f"{', '.join(self.names[i] for i in found)}, of backward() at {user_line()}" if found else ""
+            lines = [f"\n  rank {rank}: {text}" for rank, text in enumerate(self.comm.all_gather_object(mine)) if text]
+            raise RuntimeError(
+                f"DistributedDataParallel: there is NaN in the gradients of:{''.join(lines)}\n"
+                "autograd.set_detect_anomaly(True) shows the operation that it comes from"
+            )
 
 
 def _keep(flat: Array) -> None:
