@@ -171,6 +171,11 @@ BLOCKS = [
     internal(
         "gather_along", [S(rnd(2, 3), np.array([[0, 0], [2, 1]]), 1)], lambda x, index, dim: x[_along(index, dim)]
     ),
+    internal(
+        "one_along",
+        [S(rnd(2, 3), np.array([2, 0]), 1), S(rnd(2, 3), np.array([1, 0, 1]), 0)],
+        lambda x, index, dim: x[_along(np.expand_dims(index, dim), dim)].squeeze(dim),
+    ),
     internal("index_select_rows", [S(rnd(2, 3), np.array([2, 2]), 1)], lambda x, index, dim: x.take(index, dim)),
     internal(
         "index_add_zeros",
