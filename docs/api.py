@@ -20,7 +20,7 @@ NAMESPACES = (
     "torch", "torch.Tensor", "torch.nn", "torch.nn.functional", "torch.nn.init", "torch.nn.utils", "torch.optim",
     "torch.optim.lr_scheduler", "torch.optim.swa_utils", "torch.autograd", "torch.autograd.functional",
     "torch.autograd.graph", "torch.func", "torch.linalg", "torch.fft", "torch.special", "torch.utils.data",
-    "torch.utils.checkpoint", "torch.distributed",
+    "torch.utils.checkpoint", "torch.distributed", "torch.amp",
 )  # fmt: skip
 
 # Why a name is not there; the first pattern that matches decides.
@@ -108,11 +108,12 @@ def first_sentence(path: str) -> str:
     owner, _, name = path.replace("torch", "paceline", 1).rpartition(".")
     text = inspect.getdoc(getattr(_resolve(owner), name)) or ""
     line = " ".join(text.split("\n\n")[0].split())
-    return re.split(r"(?<=[.:;])\s", line)[0].rstrip(":;") if not line.startswith("int(") else ""
+    return re.split(r"(?<=\.)\s(?=[A-Z`])", line)[0] if not line.startswith(("int(", "bool(")) else ""
 
 
 def page() -> tuple[str, list[str]]:
     """The page, and all names of PyTorch's that it is about."""
+    _resolve("paceline.Tensor")  # the package takes its names over when the first of them is asked for
     sections, summary, every = [], [], []
     for namespace in NAMESPACES:
         names = names_of(namespace)

@@ -12,13 +12,13 @@ from . import runtime as runtime
 
 import importlib as _importlib
 import sys as _sys
+import typing as _typing
 import warnings as _warnings
 from types import ModuleType as _ModuleType
-from typing import TYPE_CHECKING, Any as _Any
 
 from .runtime.absent import getattr_of as _getattr_of
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from ._names import *
 
 __version__ = "0.1.0"
@@ -27,7 +27,7 @@ __version__ = "0.1.0"
 class _Unloaded(_ModuleType):
     """What this package is until _names.py has put the names into it."""
 
-    def __getattr__(self, name: str) -> _Any:
+    def __getattr__(self, name: str) -> _typing.Any:
         # `from paceline import *` asks for __all__ first; other names of Python's are asked for by debuggers and tests
         if name == "__all__" or not name.startswith("__"):
             _importlib.import_module("._names", __name__)  # a second thread waits here
@@ -48,7 +48,7 @@ class _Unloaded(_ModuleType):
 
 _package = _sys.modules[__name__]
 _package.__class__ = _Unloaded
-if not TYPE_CHECKING:
+if not _typing.TYPE_CHECKING:
     __getattr__ = _getattr_of(__name__)
 
 # PyTorch has the averages of models in optim, which may not import nn.

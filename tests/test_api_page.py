@@ -20,6 +20,14 @@ def test_what_the_page_calls_done_is_there():
     assert [name for name in done if not _exists(name)] == []
 
 
+def test_what_the_page_calls_absent_is_absent():
+    found = []
+    for namespace, section in re.findall(r"^## (torch[\w.]*)$(.*?)(?=^## )", PAGE.read_text(), re.M | re.S):
+        absent = re.findall(r"`(\w+)`", " ".join(re.findall(r"^Absent.*", section, re.M)))
+        found += [name for name in (f"{namespace}.{name}" for name in absent) if _exists(name)]
+    assert found == [], "write the page anew: python -m docs.api"
+
+
 def _exists(name):
     *path, last = name.split(".")[1:]
     owner = torch

@@ -1,6 +1,5 @@
 """torch.cuda's names."""
 
-from ..runtime.absent import getattr_of
 from ..runtime.cuda import (
     current_device,
     device_count,
@@ -15,8 +14,6 @@ from ..runtime.cuda import (
     synchronize,
 )
 from . import amp
-
-__getattr__ = getattr_of(__name__)
 
 __all__ = [
     "amp",
