@@ -46,7 +46,7 @@ while True:
 
 
 @every_launcher
-@pytest.mark.parametrize(("size", "seconds"), [(10, 0.11), (2_000_000, 0.13)], ids=["small", "tiles"])
+@pytest.mark.parametrize(("size", "seconds"), [(10, 0.11), (2_000_000, 0.13)], ids=["small", "large"])
 def test_a_kill_amid_the_windows_traffic(command, size, seconds, tmp_path):
     before = leftovers.shared_memory()
     done, _ = run(command, KILLED.format(size=size, seconds=seconds), tmp_path)
@@ -81,6 +81,88 @@ def test_ranks_that_cannot_share_memory_use_mpi_and_say_so(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("summed without") == 3
     assert done.stderr.count("UserWarning: the ranks of this machine cannot share memory (") == 1
+
+
+OUT_OF_REACH = """
+import ctypes, mmap, os, struct
+import numpy as np
+from paceline.runtime.comm import peers, world_comm
+comm = world_comm()
+
+def check(comm, array):
+    for _ in range(2):
+        array[:] = np.arange(array.size) + comm.rank
+        comm.all_reduce(array)
+        assert (array == 3 * np.arange(array.size) + 3).all()
+
+def forbid():  # process_vm_readv and process_vm_writev, as a sandbox does
+    program = [(0x20, 0, 0, 0), (0x15, 1, 0, 310), (0x15, 0, 1, 311), (6, 0, 0, 0x50001), (6, 0, 0, 0x7FFF0000)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in program))
+    described = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
+    prctl = ctypes.CDLL(None).prctl
+    assert prctl(38, 1, 0, 0, 0) == 0 and prctl(22, 2, described) == 0
+
+memory = np.frombuffer(mmap.mmap(-1, 1 << 20), np.float32)
+if comm.rank == 1:  # as memory of a device
+    peers.Peer.lends = lambda self, address: False
+check(comm, memory if comm.rank else np.empty_like(memory))
+getpid = os.getpid
+if comm.rank == 2:
+    {change}
+part = comm.split(0)
+os.getpid = getpid
+check(part, memory)
+assert part._window._peers is None
+print("summed without")
+"""
+
+
+@pytest.mark.parametrize("change", ["forbid()", "os.getpid = os.getppid"], ids=["forbidden", "another process"])
+def test_ranks_that_cannot_reach_each_others_memory_go_without(change, tmp_path):
+    done, _ = run(LAUNCHERS["mpiexec"], OUT_OF_REACH.format(change=change), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("summed without") == 3
+    assert not done.stderr
+
+
+INTERRUPTED = """
+import os, signal, time
+import numpy as np
+from paceline.runtime.comm import window, world_comm
+comm = world_comm()
+size = 10_000_000
+array = np.ones(size, np.float32)
+address = array.ctypes.data
+if comm.rank == 1:  # comes late to its last piece
+    combine, left = window.combine, [size // 3 // (comm._window._piece_bytes // 4)]
+    def late(op, parts, out):
+        combine(op, parts, out)
+        left[0] -= 1
+        if left[0] == 0:
+            time.sleep(1)
+    window.combine = late
+    comm.all_reduce(array)
+elif comm.rank == 0:
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        comm.all_reduce(array)
+    except KeyboardInterrupt:
+        del array
+        others = [np.full(size, 7, np.float32) for _ in range(3)]
+        time.sleep(1)
+        assert all((each == 7).all() for each in others)
+        print("untouched", flush=True)
+        os._exit(9)
+else:
+    comm.all_reduce(array)
+time.sleep(5)
+"""
+
+
+def test_what_is_written_after_an_interrupt_hits_the_array_alone(tmp_path):
+    done, _ = run(LAUNCHERS["mpiexec"], INTERRUPTED, tmp_path)
+    assert "untouched" in done.stdout, done.stderr
 
 
 CROSSED = """

@@ -23,14 +23,15 @@ import numpy as np
 
 from ..shareable import Pages
 from .deadlock import FIRST_LOOK_SECONDS
+from .peers import LentArrays, Peer, Peers
 from .reduction import ReduceOp, combine, combiner
-from .region import Region, open_pages
+from .region import MappedArrays, Region, address_of, open_pages
 
 SUPPORTED = hasattr(os, "memfd_create") and platform.machine() in ("x86_64", "AMD64")
 
 TILE_BYTES = 1 << 20  # a slot; tile by tile, what was just written is read from cache
-WHOLE_BYTES = 64 << 10  # up to here two ranks add up everything themselves, which saves a meet
-IN_PLACE_BYTES = 256 << 10  # summed at a time where no slots are needed, so that what is written last is in cache
+WHOLE_BYTES = 128 << 10  # up to here two ranks add up everything themselves, which saves a meet
+IN_PLACE_BYTES = 512 << 10  # of all ranks together, summed at a time where no slots are needed: they fit in a cache
 _SLOTS = 3  # one that others still read, one that is being summed, one that is being filled
 _CELLS = 2 * _SLOTS  # combinations of a slot and a set of words
 _STEPS = _SLOTS << 22  # a multiple of the slots and of two, so that their order survives the wrap
@@ -89,12 +90,16 @@ class Window:
         # Two sets in turn: a rank may be one step ahead while another still reads its last word.
         self._words = (words[: size * stride], words[size * stride : 2 * size * stride])
         self._own = rank * stride
+        self._everybody = [each * stride for each in range(size)]
         self._others = [each * stride for each in range(size) if each != rank]
         self._step = 0
         self._prepared = functools.lru_cache(maxsize=1024)(self.prepare)
         self._slots = functools.lru_cache(maxsize=1024)(self._make_slots)
         self._shares = 0
         self._regions: list[weakref.ref[Region]] = []
+        self._piece_bytes = _whole_pages(IN_PLACE_BYTES // size)
+        self._lent: np.ndarray | None = None
+        self._peers = self._find_peers()
 
     def meet(self, tag: int = 0) -> bool:
         """Wait until all ranks have come here; whether all of them bring the same tag."""
@@ -170,26 +175,56 @@ class Window:
     def _reduce_by_slices(
         self, tag: int, flat: np.ndarray, op: ReduceOp, across: Callable[[np.ndarray], None] | None
     ) -> bool:
+        """Each rank sums one slice of everybody's array where these are: in a region, or in the ranks' own memory."""
+        region, offset = self._find(flat)
+        words = self._words[(self._step + 1) & 1]
+        words[self._own + 1] = 0 if region is None else region.number << _OFFSET_BITS | offset
+        words[self._own + 2] = self._peers.lent_address(flat) if self._peers else 0
+        self._lent = flat  # the others write there even after an exception that ends the wait here
+        if same := self.meet(tag):
+            places, addresses = ([words[rank + place] for rank in self._everybody] for place in (1, 2))
+            if region is not None and len(set(places)) == 1:
+                self._reduce_in_place(flat, region.arrays(offset, flat.dtype, flat.size), op, across)
+            elif self._peers is not None and all(addresses):
+                self._reduce_in_place(flat, LentArrays(self._peers, flat, addresses), op, across)
+            else:
+                self._reduce_by_tiles(flat, op, across)
+        self._lent = None
+        return same
+
+    def _reduce_in_place(
+        self,
+        flat: np.ndarray,
+        arrays: MappedArrays | LentArrays,
+        op: ReduceOp,
+        across: Callable[[np.ndarray], None] | None,
+    ) -> None:
+        """Sum one slice of everybody's array, and write it into all of them."""
+        own = self._bounds(flat, self.rank)
+        length = self._piece_bytes // flat.itemsize
+        home = min(self.rank, 1)  # this rank's own, except that combine() writes to one of the first two only
+        try:
+            for start in range(own.start, own.stop, length):
+                part = slice(start, min(start + length, own.stop))
+                parts = arrays.parts(part)
+                combine(op, parts, parts[home])
+                if across is not None:
+                    across(parts[home])
+                arrays.hand_out(part, parts, home)
+        except ProcessLookupError:
+            self.meet()  # a rank that has died never comes: whatever ends the job finds this one waiting for it
+            raise
+        self.meet()
+
+    def _reduce_by_tiles(self, flat: np.ndarray, op: ReduceOp, across: Callable[[np.ndarray], None] | None) -> None:
         """Tile by tile each rank shows its elements, sums one slice of everybody's, and takes over the other slices.
 
-        A tile is shown while the others may still sum the one before, so there is one meet for each tile. Nothing is
-        shown if the arrays of all ranks lie at one place of a region.
+        A tile is shown while the others may still sum the one before, so there is one meet for each tile.
         """
         length = TILE_BYTES // flat.itemsize
-        tiles = [flat[start : start + length] for start in range(0, flat.size, length)] or [flat]
-        region, offset = self._find(flat)
-        places = self._words[(self._step + 1) & 1]
-        places[self._own + 1] = 0 if region is None else region.number << _OFFSET_BITS | offset
-        if region is None:
-            slots = self._show(tiles[0])
-        if not self.meet(tag):
-            return False
-        if any(everybody := [places[word + 1] for word in (self._own, *self._others)]):
-            if region is not None and len(set(everybody)) == 1:
-                self._reduce_in_place(region.arrays(offset, flat.dtype, flat.size), op)
-                return True
-            slots = self._show(tiles[0])
-            self.meet()
+        tiles = [flat[start : start + length] for start in range(0, flat.size, length)]
+        slots = self._show(tiles[0])
+        self.meet()
         for index, tile in enumerate(tiles):
             self._sum_own_slice(tile, slots, op)
             if across is not None and self.rank < self._owners:
@@ -201,21 +236,6 @@ class Window:
             for each, slot in enumerate(done):
                 part = self._bounds(tile, each)
                 tile[part] = slot[part]
-        return True
-
-    def _reduce_in_place(self, arrays: list[np.ndarray], op: ReduceOp) -> None:
-        """Each rank sums one slice of everybody's arrays where they are, and writes it into all of them."""
-        own = self._bounds(arrays[0], self.rank)
-        length = IN_PLACE_BYTES // arrays[0].itemsize
-        home = min(self.rank, 1)  # in its own memory, except that combine() writes to one of the first two only
-        for start in range(own.start, own.stop, length):
-            part = slice(start, min(start + length, own.stop))
-            parts = [array[part] for array in arrays]
-            combine(op, parts, parts[home])
-            for rank, copy in enumerate(parts):
-                if rank != home:
-                    copy[...] = parts[home]
-        self.meet()
 
     def _show(self, tile: np.ndarray) -> list[np.ndarray]:
         """Copy what others sum into this rank's slot; the slots of all ranks for this tile."""
@@ -248,20 +268,39 @@ class Window:
         for i, number in enumerate(mine, self._own + 1):
             words[i] = number
         self.meet()
-        everybody = [tuple(words[i + 1 : i + 4]) for i in sorted((self._own, *self._others))]
+        everybody = [tuple(words[i + 1 : i + 4]) for i in self._everybody]
         mapped: list[mmap.mmap] = []
         if len({nbytes for _, _, nbytes in everybody}) == 1 and pages is not None:
             found = [pages if place == mine else open_pages(*place) for place in everybody]
             mapped = [each for each in found if each is not None]
-        words = self._words[(self._step + 1) & 1]
-        words[self._own + 1] = len(mapped)
-        self.meet()
-        if any(words[i + 1] != self.size for i in (self._own, *self._others)):
+        if not self._all_agree(len(mapped) == self.size):
             return None
         region = Region(self._shares, mapped, self.rank)
         self._regions = [reference for reference in self._regions if reference() is not None]
         self._regions.append(weakref.ref(region))
         return region
+
+    def _find_peers(self) -> Peers | None:
+        """The ranks' processes, if all of them can read and write each other's memory."""
+        token = np.frombuffer(os.urandom(8), np.uint64).copy()
+        words = self._words[(self._step + 1) & 1]
+        for i, number in enumerate((os.getpid(), address_of(token), int(token[0])), self._own + 1):
+            words[i] = number
+        self.meet()
+        everybody = [tuple(words[i + 1 : i + 4]) for i in self._everybody]
+        processes = [Peer(process) for process, _, _ in everybody]
+        answers = [
+            process.answers(address, np.array([number], np.uint64))
+            for process, (_, address, number) in zip(processes, everybody, strict=True)
+        ]
+        return Peers(processes, self.rank, self._piece_bytes) if self._all_agree(all(answers)) else None
+
+    def _all_agree(self, mine: bool) -> bool:
+        """Whether something holds on every rank."""
+        words = self._words[(self._step + 1) & 1]
+        words[self._own + 1] = mine
+        self.meet()
+        return all(words[i + 1] for i in self._everybody)
 
     def _find(self, array: np.ndarray) -> tuple[Region | None, int]:
         """The region that an array lies in, and where there."""
@@ -304,5 +343,10 @@ class Window:
 
 
 def _header_bytes(size: int) -> int:
-    """Bytes of the words, in whole pages."""
-    return -(-2 * size * _LINE_BYTES // mmap.PAGESIZE) * mmap.PAGESIZE
+    """Bytes of the words."""
+    return _whole_pages(2 * size * _LINE_BYTES)
+
+
+def _whole_pages(nbytes: int) -> int:
+    """At least so many bytes, in whole pages."""
+    return -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
