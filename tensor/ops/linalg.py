@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import string
 from typing import Any
 
@@ -271,7 +273,7 @@ def einsum(equation: Any, *operands: Any) -> Any:
         equation, operands = _from_sublists(equation, *operands)
     if len(operands) == 1 and isinstance(operands[0], list | tuple):
         operands = tuple(operands[0])
-    terms, output = _parse(equation, [x.array.ndim for x in operands])
+    terms, output = _parse(equation, tuple(x.array.ndim for x in operands))
     parts = [_diagonal(x, term) for x, term in zip(operands, terms, strict=True)]
     value, names = parts[0]
     for i, (other, other_names) in enumerate(parts[1:], 2):
@@ -281,6 +283,8 @@ def einsum(equation: Any, *operands: Any) -> Any:
     if extra:
         value = reduction.sum(value, extra)
         names = [n for n in names if n in output]
+    if names == output and len(operands) > 1:
+        return value
     return shaping.permute_dims(value, [names.index(n) for n in output]) if output else value
 
 
@@ -297,7 +301,8 @@ def _sublist_text(numbers: Any) -> str:
     return "".join("..." if n is Ellipsis else string.ascii_letters[n] for n in numbers)
 
 
-def _parse(equation: str, ndims: list[int]) -> tuple[list[list[str]], list[str]]:
+@functools.lru_cache(maxsize=1024)
+def _parse(equation: str, ndims: tuple[int, ...]) -> tuple[list[list[str]], list[str]]:
     """The index names of each operand and of the output, with those behind an ellipsis written out."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     texts = left.split(",")
@@ -351,15 +356,21 @@ def _contract(a: Any, a_names: list[str], b: Any, b_names: list[str], needed: se
             sizes[name] = n
         elif n not in (1, sizes[name]):
             raise RuntimeError(f"einsum(): subscript {name!r} has size {sizes[name]} in one operand and {n} in another")
-    x = _grouped(a, a_names, (batch, a_free, summed), sizes)
-    y = _grouped(b, b_names, (batch, summed, b_free), sizes)
+    groups = [batch] if batch else []
+    x = _grouped(a, a_names, (*groups, a_free, summed), sizes)
+    y = _grouped(b, b_names, (*groups, summed, b_free), sizes)
     names = batch + a_free + b_free
-    return shaping.reshape(matmul_nd(x, y), tuple(sizes[n] for n in names)), names
+    product, size = matmul_nd(x, y), tuple(sizes[n] for n in names)
+    return product if product.array.shape == size else shaping.reshape(product, size), names
 
 
 def _grouped(x: Any, names: list[str], groups: tuple, sizes: dict[str, int]) -> Any:
     """The operand with its dimensions sorted into groups, each group made one dimension."""
     order = [n for group in groups for n in group]
-    x = shaping.permute(x, tuple(names.index(n) for n in order))
-    x = shaping.expand(x, tuple(sizes[n] for n in order))
-    return shaping.reshape(x, tuple(int(numpy.prod([sizes[n] for n in group])) for group in groups))
+    if order != names:
+        x = shaping.permute(x, tuple(names.index(n) for n in order))
+    size = tuple(sizes[n] for n in order)
+    if x.array.shape != size:
+        x = shaping.expand(x, size)
+    size = tuple(math.prod(sizes[n] for n in group) for group in groups)
+    return x if x.array.shape == size else shaping.reshape(x, size)

@@ -22,22 +22,27 @@ def lstm_gates(xp, gates: Array, cell: Array):
     i, f, g, o = gates;  c = sigmoid(f) * cell + sigmoid(i) * tanh(g);  h = sigmoid(o) * tanh(c)
     """
     n = cell.shape[-1]
-    sigmoid = pw.sigmoid.declaration.body
-    i, f, o = (sigmoid(xp, gates[..., k * n : (k + 1) * n]) for k in (0, 1, 3))
-    c = f * cell + i * xp.tanh(gates[..., 2 * n : 3 * n])
-    return o * xp.tanh(c), c
+    opened = pw.sigmoid.declaration.body(xp, gates)  # all at once: for few elements calls are what takes time
+    c = xp.tanh(gates[..., 2 * n : 3 * n])
+    c *= opened[..., :n]
+    c += opened[..., n : 2 * n] * cell
+    h = xp.tanh(c)
+    h *= opened[..., 3 * n :]
+    return h, c
 
 
 @lstm_gates.joint_vjp
 def _lstm_gates(F: Any, g: Any, needs: tuple, gates: Any, cell: Any) -> tuple:
     n = cell.shape[-1]
-    i, f, u, o = (F.narrow(gates, -1, k * n, n) for k in range(4))
-    i, f, u, o = F.sigmoid(i), F.sigmoid(f), F.tanh(u), F.sigmoid(o)
+    opened = F.sigmoid(gates)
+    slopes = opened * (1 - opened)
+    i, f, _, o = (F.narrow(opened, -1, k * n, n) for k in range(4))
+    of_i, of_f, _, of_o = (F.narrow(slopes, -1, k * n, n) for k in range(4))
+    u = F.tanh(F.narrow(gates, -1, 2 * n, n))
     t = F.tanh(f * cell + i * u)
     gh, gc = g
     gc = gc + gh * o * (1 - t * t)
-    parts = [gc * u * i * (1 - i), gc * cell * f * (1 - f), gc * i * (1 - u * u), gh * t * o * (1 - o)]
-    return F.cat(parts, -1), gc * f
+    return F.cat([gc * u * of_i, gc * cell * of_f, gc * i * (1 - u * u), gh * t * of_o], -1), gc * f
 
 
 _LSTM_WORK = 8
@@ -75,20 +80,27 @@ def gru_gates(xp, from_input: Array, from_hidden: Array, hidden: Array):
     n = hidden.shape[-1]
     sigmoid = pw.sigmoid.declaration.body
     both = from_input[..., : 2 * n] + from_hidden[..., : 2 * n]
-    r, z = sigmoid(xp, both[..., :n]), sigmoid(xp, both[..., n:])
-    u = xp.tanh(from_input[..., 2 * n :] + r * from_hidden[..., 2 * n :])
-    return u + z * (hidden - u)
+    opened = sigmoid(xp, both)
+    u = opened[..., :n] * from_hidden[..., 2 * n :]
+    u += from_input[..., 2 * n :]
+    u = xp.tanh(u)
+    h = hidden - u
+    h *= opened[..., n:]
+    h += u
+    return h
 
 
 @gru_gates.joint_vjp
 def _gru_gates(F: Any, g: Any, needs: tuple, from_input: Any, from_hidden: Any, hidden: Any) -> tuple:
     n = hidden.shape[-1]
-    x, h = ([F.narrow(gates, -1, k * n, n) for k in range(3)] for gates in (from_input, from_hidden))
-    r, z = F.sigmoid(x[0] + h[0]), F.sigmoid(x[1] + h[1])
-    u = F.tanh(x[2] + r * h[2])
+    opened = F.sigmoid(F.narrow(from_input, -1, 0, 2 * n) + F.narrow(from_hidden, -1, 0, 2 * n))
+    slopes = opened * (1 - opened)
+    r, z = F.narrow(opened, -1, 0, n), F.narrow(opened, -1, n, n)
+    of_u = F.narrow(from_hidden, -1, 2 * n, n)
+    u = F.tanh(F.narrow(from_input, -1, 2 * n, n) + r * of_u)
     gu = g * (1 - z) * (1 - u * u)
-    gr = gu * h[2] * r * (1 - r)
-    gz = g * (hidden - u) * z * (1 - z)
+    gr = gu * of_u * F.narrow(slopes, -1, 0, n)
+    gz = g * (hidden - u) * F.narrow(slopes, -1, n, n)
     return F.cat([gr, gz, gu], -1), F.cat([gr, gz, gu * r], -1), g * z
 
 
