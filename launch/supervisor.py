@@ -362,8 +362,8 @@ class Job:
         if self._signal is not None:
             # A rank that ends in its own way, with a checkpoint and a code that says so, has the last word.
             if cause is not None and cause.code is not None and cause.code != faults.INTERRUPTED:
-                return cause.code, f"stopped by {signal.Signals(self._signal).name} with exit code {cause.code}"
-            return 128 + self._signal, f"stopped by {signal.Signals(self._signal).name}"
+                return cause.code, f"stopped by {_name_of(self._signal)} with exit code {cause.code}"
+            return 128 + self._signal, f"stopped by {_name_of(self._signal)}"
         if code == 0 and cause is None:
             return 0, ""
         if cause is not None and cause.code is not None:
@@ -383,7 +383,7 @@ class Job:
         code = 128 + number if number else code or 1
         if cause is not None:
             code, number = endings.get(cause.rank, (code, number))
-        text = f"died of {signal.Signals(number).name}" if number else f"ended with exit code {code}"
+        text = f"died of {_name_of(number)}" if number else f"ended with exit code {code}"
         if number == signal.SIGKILL and _count_oom_kills() > self._oom_kills:
             text += " (this machine ran out of memory and has killed a process: see dmesg)"
         who, summary = (program, "") if cause is None else (self._name(cause.rank), cause.summary)
@@ -400,6 +400,14 @@ def _count_oom_kills() -> int:
     with contextlib.suppress(OSError), open(VMSTAT) as file:
         return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
     return 0
+
+
+def _name_of(number: int) -> str:
+    """SIGSEGV, say; the system leaves the real-time signals between the first and the last without names."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _after(separator: str, text: str) -> str:
