@@ -265,6 +265,24 @@ def contiguous_copy(xp, input: Array):
     return xp.array(input, order="C")
 
 
+_COLUMNS = 8  # that are copied at a time, where neighbours are far apart in memory
+_FAR = 512  # bytes
+_TALL = 64  # rows, for which such a group of columns is worth a call
+
+
+@contiguous_copy.kernel("cpu")
+def _contiguous_copy(input: numpy.ndarray) -> numpy.ndarray:
+    """Row by row, all elements of a transposed matrix would be fetched into the cache and lost again: there is place
+    for few that are a power of two apart."""
+    width = input.shape[-1] if input.ndim > 1 else 0
+    if width <= _COLUMNS or input.strides[-1] < _FAR or input.size < _TALL * width:
+        return numpy.array(input, order="C")
+    out = numpy.empty(input.shape, input.dtype)
+    for start in range(0, width, _COLUMNS):
+        out[..., start : start + _COLUMNS] = input[..., start : start + _COLUMNS]
+    return out
+
+
 contiguous_copy.declaration.title = "CloneBackward0"  # PyTorch's name
 contiguous_copy.vjp(input=lambda F, g: g)
 
