@@ -24,11 +24,27 @@ MANY_CHANNELS = [
 ]
 
 
+DEPTHWISE = [
+    ((3, 16, 7, 5), (16, 1, 3, 3), (1, 1), (1, 1), (1, 1), 16),
+    ((2, 37, 4, 6), (37, 1, 3, 2), (2, 1), (1, 1), (1, 1), 37),
+    ((2, 20, 9, 9), (20, 1, 2, 2), (3, 3), (0, 0), (1, 1), 20),  # most of the input is in no window
+    ((1, 16, 9, 40), (16, 1, 5, 7), (2, 3), (4, 0), (1, 2), 16),
+    ((2, 18, 3, 3), (18, 1, 2, 2), (1, 1), (3, 3), (1, 1), 18),  # windows in the padding only
+    ((1, 16, 61, 130), (16, 1, 3, 3), (1, 1), (1, 1), (1, 1), 16),  # bands
+    ((1, 16, 62, 130), (16, 1, 3, 3), (2, 2), (1, 1), (1, 1), 16),
+    ((2, 33, 50), (33, 1, 9), (1,), (4,), (1,), 33),
+]
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("case", MANY_CHANNELS, ids=str)
-def test_many_channels(case, dtype):
+@pytest.mark.parametrize(
+    ("way", "case"),
+    [("deep_convolution", case) for case in MANY_CHANNELS] + [("depthwise", case) for case in DEPTHWISE],
+    ids=str,
+)
+def test_ways(way, case, dtype):
     shape, weight_shape, *geometry = case
-    way = kernels.sources.deep_convolution
+    way = getattr(kernels.sources, way)
     random = np.random.default_rng(0)
     image, weight = (random.standard_normal(size).astype(dtype) for size in (shape, weight_shape))
     bias = random.standard_normal(weight_shape[0]).astype(dtype)

@@ -7,7 +7,8 @@ such rows in place. Elements at the end of lattice rows belong to no output: the
 
 The same product with other offsets gives the gradient of the input: of the outputs' gradient as image, with the kernels
 turned around; at a stride, one product for each residue that the input's positions leave. The gradient of the weight is
-sums of products of two lattices. Where images are small and channels many, `deep_convolution` computes instead.
+sums of products of two lattices. Where images are small and channels many, `deep_convolution` computes instead,
+and `depthwise` where every channel has a kernel of its own.
 
 Sizes are [depth, height, width], 1 where there are fewer dimensions.
 """
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from . import deep_convolution
+from . import deep_convolution, depthwise
 from .compiler import jit, prange, serial
 from .convolution_sizes import Sizes, flat
 from .tiles import (
@@ -487,6 +488,8 @@ def _deep_weight(itemsize: int, *sizes: Any) -> bool:
 
 def forward(input: Array, weight: Array, bias: Array | None, out: Array, *geometry: Any) -> None:
     """The outputs of a convolution of images [n, c, *image] with geometry (stride, padding, dilation, groups)."""
+    if depthwise.suits(input.shape, weight.shape, geometry[-1], input.itemsize):
+        return depthwise.forward(input, weight, bias, out, *geometry)
     if _deep_forward(input.itemsize, input.shape, weight.shape, *geometry):
         return deep_convolution.forward(input, weight, bias, out, *geometry)
     plan, starts, offsets, results = _forward_plan(input.itemsize, _LATTICE_BYTES, input.shape, weight.shape, *geometry)
@@ -496,6 +499,8 @@ def forward(input: Array, weight: Array, bias: Array | None, out: Array, *geomet
 
 def input_gradient(gradient: Array, weight: Array, out: Array, *geometry: Any) -> None:
     """The gradient of the input, of its shape."""
+    if depthwise.suits(out.shape, weight.shape, geometry[-1], out.itemsize):
+        return depthwise.input_gradient(gradient, weight, out, *geometry)
     if _deep_input(gradient.itemsize, out.shape, weight.shape, *geometry):
         return deep_convolution.input_gradient(gradient, weight, out, *geometry)
     plan, starts, offsets, results, order = _input_plan(gradient.itemsize, out.shape, weight.shape, *geometry)
@@ -507,6 +512,8 @@ def input_gradient(gradient: Array, weight: Array, out: Array, *geometry: Any) -
 
 def weight_gradient(gradient: Array, input: Array, shape: tuple, *geometry: Any) -> Array:
     """The gradient of a weight of that shape."""
+    if depthwise.suits(input.shape, shape, geometry[-1], input.itemsize):
+        return depthwise.weight_gradient(gradient, input, shape, *geometry)
     if _deep_weight(input.itemsize, input.shape, shape, *geometry):
         return deep_convolution.weight_gradient(gradient, input, shape, *geometry)
     plan, starts, offsets = _weight_plan(input.itemsize, input.shape, shape, *geometry)

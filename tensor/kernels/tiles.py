@@ -227,6 +227,40 @@ def window_tile(_, image, i0, rows, r0, offsets, f0, depth, b, b0, b_step, out, 
     return types.void(image, i0, rows, r0, offsets, f0, depth, b, b0, b_step, out, o0, o_row, vectors), write
 
 
+def _add_lanes(
+    w: _Writer, image: Any, rows: Any, offsets: Any, depth: Any, factors: Any, start: Any, s_row: Any, out: Any,
+    places: Any,
+) -> None:  # fmt: skip
+    sums = w.variables([w.load(p) for p in w.steps(start, s_row, PRODUCT_ROWS)])
+    lines = [w.through(image, rows, w.number(r)) for r in range(PRODUCT_ROWS)]
+    with cgutils.for_range(w.builder, depth) as loop:
+        offset = w.builder.load(w.builder.gep(offsets, [loop.index]))
+        factor = w.load(w.builder.gep(factors, [w.builder.mul(loop.index, w.number(w.lanes))]))
+        for total, line in zip(sums, lines, strict=True):
+            w.add_product(total, w.load(w.builder.gep(line, [offset])), factor)
+    for r, total in enumerate(sums):
+        w.store(w.builder.load(total), w.through(out, places, w.number(r)))
+
+
+@intrinsic
+def lane_tile(_, image, rows, r0, offsets, f0, depth, factors, w0, start, s0, s_row, out, places):  # type: ignore[no-untyped-def]
+    """out[places[r0 + r]] = start[s0 + r * s_row] + the sum over k < depth of image[rows[r0 + r] + offsets[f0 + k]] *
+    factors[w0 + k] for r < PRODUCT_ROWS, where each of these is a vector; factors lie side by side."""
+
+    def write(context: Any, builder: Any, signature: Any, args: tuple) -> Any:
+        image, rows, r0, offsets, f0, depth, factors, w0, start, s0, s_row, out, places = args
+        kind, zero = signature.args, ir.Constant(ir.IntType(64), 0)
+        w = _Writer(context, builder, kind[0].dtype)
+        image, rows = w.element(kind[0], image, zero), w.element(kind[1], rows, r0)
+        offsets, factors = w.element(kind[3], offsets, f0), w.element(kind[6], factors, w0)
+        start, out = w.element(kind[8], start, s0), w.element(kind[11], out, zero)
+        places = w.element(kind[12], places, r0)
+        w.call("lane_tile", _add_lanes, image, rows, offsets, depth, factors, start, s_row, out, places)
+        return context.get_dummy_value()
+
+    return types.void(image, rows, r0, offsets, f0, depth, factors, w0, start, s0, s_row, out, places), write
+
+
 @intrinsic
 def dot_tile(
     _, a, a0, step, a_image, image, i0, offsets, f0, b_image, images, length, out, o0, out_step, rows, columns
