@@ -501,35 +501,30 @@ def accumulate(leaf: Variable, gradient: Any, fresh: bool, create_graph: bool) -
             old.array += gradient
             changed(old, "gradient accumulation")
         return
-    slot = _free_slot(leaf)
-    if slot is not None:
-        slot.array[...] = gradient
-        leaf.gradient = slot
-    elif fresh and getattr(gradient, "base", gradient) is None:
+    if _fill_slot(leaf, _as_it_is, None, gradient, ()):
+        return
+    if fresh and getattr(gradient, "base", gradient) is None:
         leaf.gradient = box(_as_array(gradient))
     else:
         leaf.gradient = box(arrays.module_of(gradient).array(gradient))
 
 
-def _free_slot(leaf: Variable) -> Variable | None:
-    """The leaf's place for a first gradient in its arena, if it lives there and nobody else holds that place: a
-    gradient that the user kept from the last step must stay as it is. (Nobody can then have noted its counter.)"""
+def _fill_slot(leaf: Variable, write: Callable, F: Any, g: Any, saved: tuple) -> bool:
+    """Let a rule write the first gradient of a step into the leaf's place in its arena, which spares a copy of it;
+    `write` is what `Rule.writer` made.
+
+    False if the leaf lives in none, or somebody else holds the place: a gradient that the user kept from the last step
+    must stay as it is. (Nobody can then have noted its counter.)
+    """
     slot = leaf.grad_slot
     if (
         slot is None
         or leaf.gradient is not None
         or getrefcount(slot) + getrefcount(slot.array) + getrefcount(slot.counter) != _UNSHARED
     ):
-        return None
+        return False
     arena, index = leaf.home  # type: ignore[misc]  # whoever has a slot lives in an arena
-    return slot if arena.views[index] is leaf.array else None
-
-
-def _fill_slot(leaf: Variable, write: Callable, F: Any, g: Any, saved: tuple) -> bool:
-    """Let a rule write the first gradient of a step into the leaf's place in its arena, which spares a copy of it;
-    `write` is what `Rule.writer` made."""
-    slot = _free_slot(leaf)
-    if slot is None:
+    if arena.views[index] is not leaf.array:
         return False
     into = slot.array
     gradient = write(F, g, saved, into)
@@ -537,6 +532,11 @@ def _fill_slot(leaf: Variable, write: Callable, F: Any, g: Any, saved: tuple) ->
         into[...] = gradient
     leaf.gradient = slot
     return True
+
+
+def _as_it_is(F: Any, g: Any, saved: tuple, into: Any) -> Any:
+    """The writer of a gradient that is there already."""
+    return g
 
 
 def _unshared() -> int:

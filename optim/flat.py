@@ -125,7 +125,7 @@ class ElementwiseOptimizer(Optimizer):
             plan = self._plans[i]
             if plan.in_place(group["params"]):
                 for run in plan.runs:
-                    if not run.state:
+                    if not run.state and (not run.chunks or self.needs_state(group)):
                         self._prepare(run, group)
                     self._update(run, group, 0, len(run.parameters), run.chunks)
                 stamp = next_number()

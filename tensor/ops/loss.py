@@ -131,7 +131,7 @@ def mean_squared_error(xp, input: Array, other: Array):
 @mean_squared_error.kernel("cpu")
 def _mean_squared_error(input: numpy.ndarray, other: numpy.ndarray) -> Any:
     """For few elements one inner product is much quicker than two passes, and as exact."""
-    if _takes(input, other):
+    if input.size >= kernels.LEAST_SIZE and _takes(input, other):
         total = summing.squared_distance(*map(numpy.ascontiguousarray, (input, other)))
         return numpy.asarray(total / input.dtype.type(input.size))
     difference = (input - other).ravel()
@@ -142,11 +142,11 @@ def _mean_squared_error(input: numpy.ndarray, other: numpy.ndarray) -> Any:
 
 
 def _takes(a: numpy.ndarray, b: numpy.ndarray) -> bool:
-    return a.size >= kernels.LEAST_SIZE and a.shape == b.shape and a.dtype is b.dtype and kernels.takes(a, light=True)
+    return a.shape == b.shape and a.dtype is b.dtype and kernels.takes(a, light=True)
 
 
 def _slope(F: Any, g: Any, input: Any, other: Any) -> Any:
-    if input.__class__ is numpy.ndarray and _takes(input, other):
+    if input.__class__ is numpy.ndarray and input.size >= kernels.LEAST_SIZE and _takes(input, other):
         return run("squared_difference_backward", (input, other), (float(g) * 2 / input.size,))
     difference = input - other
     # [()] makes a NumPy number of a 0-d array, which takes a tenth of the time to multiply
