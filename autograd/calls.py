@@ -21,9 +21,11 @@ from .out import write_into
 from .plan import CONSTANT, FLOATING, WEAK_NUMBERS
 from .variable import BOX, LEAF, Node, box, fresh_node, next_number
 
+_MISSING = object()  # an argument that is not given, or given by name
+
 _SCOPE = {
-    "BOX": BOX, "CONSTANT": CONSTANT, "FLOATING": FLOATING, "LARGE": LARGE, "LEAF": LEAF, "Node": Node,
-    "WEAK_NUMBERS": WEAK_NUMBERS,
+    "BOX": BOX, "CONSTANT": CONSTANT, "FLOATING": FLOATING, "LARGE": LARGE, "LEAF": LEAF, "MISSING": _MISSING,
+    "Node": Node, "WEAK_NUMBERS": WEAK_NUMBERS,
     "as_array": as_array, "attach_view": attach_view, "explain": explain, "fresh_node": fresh_node,
     "is_grad_enabled": is_grad_enabled, "ndarray": numpy.ndarray, "new": object.__new__, "next_number": next_number,
     "node_observers": node_observers, "shares_memory": arrays.shares_memory, "write_into": write_into,
@@ -58,7 +60,7 @@ def make(declaration, bodies, plans, bind, general, arity):
                 node.plan = plan
                 node.edges = ({edges})
                 if plan.names:
-                    node.saved, node.versions = plan.save(({kept}), result, {arrays}, {outputs}{spread})
+                    node.saved, node.versions = plan.save({kept}result, {arrays}, {outputs}{spread})
                 else:
                     node.saved = node.versions = ()
                 node.shape = value.shape
@@ -150,18 +152,15 @@ if out is not None:
     return write_into(out, call(input, other), declaration.name)
 """,
         )
-    count = len(names)
+    given = ", ".join(names)
     return (
-        "*args, out=None, **named",
+        f"{', '.join(f'{name}=MISSING' for name in names)}, /, *attributes, out=None, **named",
         f"""
-if out is not None:
-    return write_into(out, call(*args, **named), declaration.name)
-if named or len(args) != arity:
-    inputs, attributes = bind(args, named)
-    {", ".join(names)} = inputs
-else:
-    {", ".join(names)}{", *_" if attributes else ""} = args
-    {f"attributes = args[{count}:]" if attributes else ""}
+if out is not None or named or {names[-1]} is MISSING or len(attributes) != arity - {len(names)}:
+    args = (*(x for x in ({given}) if x is not MISSING), *attributes)
+    if out is not None:
+        return write_into(out, call(*args, **named), declaration.name)
+    ({given}), attributes = bind(args, named)
 """,
     )
 
@@ -190,7 +189,7 @@ def _maker(names: tuple[str, ...], optional: tuple[bool, ...], attributes: bool,
     }
     if names == _OPERANDS and not attributes and promote != "none":
         operands = _NUMBERS.format(floating=" or dtype not in FLOATING" if promote == "float" else "")
-        texts["kept"] = "CONSTANT if x0 is input else input, CONSTANT if x1 is other else other"
+        texts["kept"] = "CONSTANT if x0 is input else input, CONSTANT if x1 is other else other, "
     else:
         operands = "".join(_operand(i, name, optional[i], promote, kept) for i, name in enumerate(names))
         operands = operands.format(**texts)

@@ -239,7 +239,9 @@ class Declaration:
         if plan is None:
             return
         known = tuple(CONSTANT if x is not None and not isinstance(x, Variable) else x for x in inputs)
-        saved, versions = plan.save(known, results[0], *((raw,) if self.variadic else raw), *values, *attributes)
+        if self.variadic:
+            known, raw = (known,), (raw,)
+        saved, versions = plan.save(*known, results[0], *raw, *values, *attributes)
         node = new_node(plan, edges, saved, results[0].array.shape, versions)
         if self.multiple is None:
             results[0].node = node

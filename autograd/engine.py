@@ -21,7 +21,7 @@ from ..runtime import arrays, timeline
 from .mode import anomaly, grad_recorded, recorders, recording_now, refuse_if_recording
 from .plan import Pick, Plan
 from .primitive import RAW_NUMPY, RECORDED, raw_namespace
-from .variable import LEAF, LeafGroup, Node, Variable, box, changed, counter_of, fresh_node
+from .variable import LAST_CHANGE, LEAF, LeafGroup, Node, Variable, box, changed, counter_of, fresh_node
 
 _ndarray = numpy.ndarray
 _callbacks: ContextVar[list | None] = ContextVar("callbacks at the end of the running backward pass", default=None)
@@ -229,8 +229,8 @@ class _Backward:
         `ahead` is the node that comes next where that is known, so that chains of operations never enter the heap.
         """
         heap, pending, wanted, targets = self.heap, self.pending, self.wanted, self.targets
-        create_graph, retain_graph, completes = self.create_graph, self.retain_graph, self.completes
-        reports = self.reports
+        create_graph, retain_graph = self.create_graph, self.retain_graph
+        awaited = bool(self.completes or self.reports)
         simple_leaves = targets is None and not create_graph and not Variable.any_leaf_hooks
         watched = anomaly.enabled
         while True:
@@ -259,10 +259,8 @@ class _Backward:
             if saved.__class__ is not tuple:
                 self.prepare_for_others()
                 saved = node.values()
-            if node.versions:
-                for counter in node.versions:
-                    if counter[2] > node.number:
-                        raise RuntimeError(_MODIFIED.format(plan.title, *counter))
+            if LAST_CHANGE[0] > node.number:
+                check_unchanged(node)
             if plan.multiple:
                 g = self.fill_outputs(node.shape, g)
             if create_graph:
@@ -315,16 +313,12 @@ class _Backward:
                 if anomaly.enabled:
                     error.add_note("its forward was called here:\n" + node.origin())
                 raise
-            if watched:
-                self.check_finite(node)
             if saved and not retain_graph:
                 node.saved = None
-            if completes:
-                for leaf in completes.pop(node.number, ()):
-                    self.finish_leaf(leaf)
-            if reports and node.number in reports:
-                for group in reports[node.number]:
-                    group.complete()
+            if watched:
+                self.check_finite(node)
+            if awaited:
+                self.tell(node.number)
 
     def expanded(self, node: Node) -> bool:
         """Whether a node that stands for several operations gave way to theirs, where the tape itself is asked for."""
@@ -335,7 +329,7 @@ class _Backward:
         return False
 
     def tell(self, number: int) -> None:
-        """A node that stands for several operations is done."""
+        """A node is done: so may be leaves with hooks, and groups of leaves."""
         for leaf in (self.completes or {}).pop(number, ()):
             self.finish_leaf(leaf)
         for group in (self.reports or {}).get(number, ()):

@@ -77,8 +77,8 @@ def _nothing(saved: tuple) -> tuple:
 
 
 def _saver(declaration: Any, names: list[str]) -> Callable:
-    """A function (inputs, result, *arrays of inputs, *outputs, *residuals, *attributes) -> what a node keeps: the named
-    values, and the counters of the tensors whose memory that is."""
+    """A function (*inputs, result, *arrays of inputs, *outputs, *residuals, *attributes) -> what a node keeps: the
+    named values, and the counters of the tensors whose memory that is. A list of inputs is one argument."""
     everything = (*declaration.inputs, *declaration.outputs, *declaration.residuals, *declaration.attributes)
     values, counters = [], []
     for name in names:
@@ -92,7 +92,7 @@ def _saver(declaration: Any, names: list[str]) -> Callable:
         if name in declaration.inputs and declaration.variadic:
             counters.append("*[x.counter or counter_of(x) for x in INPUTS]")
         elif name in declaration.inputs:
-            tensor = f"INPUTS[{declaration.inputs.index(name)}]"
+            tensor = f"INPUT{declaration.inputs.index(name)}"
             counter = f"{tensor}.counter"
             if name in declaration.optional:
                 counter = f"getattr({tensor}, 'counter', CONSTANT)"
@@ -100,7 +100,8 @@ def _saver(declaration: Any, names: list[str]) -> Callable:
     if any(name in names for name in declaration.outputs):
         counters.append("RESULT.counter or counter_of(RESULT)")
     kept = [f"({''.join(term + ', ' for term in terms)})" for terms in (values, counters)]
-    parameters = ", ".join(("INPUTS", "RESULT", *everything))
+    tensors = ["INPUTS"] if declaration.variadic else [f"INPUT{i}" for i in range(len(declaration.inputs))]
+    parameters = ", ".join((*tensors, "RESULT", *everything))
     return eval(f"lambda {parameters}: ({', '.join(kept)})", {"CONSTANT": CONSTANT.counter, "counter_of": counter_of})
 
 

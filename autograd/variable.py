@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.arrays import Array
@@ -240,7 +240,16 @@ def counter_of(variable: Variable) -> list:
 def changed(variable: Variable, operation: str) -> None:
     """Note that a tensor's memory was changed in place."""
     refuse_if_recording("it changes a tensor in place")
-    counter = variable.counter or counter_of(variable)
-    counter[0] += 1
-    counter[1] = operation
-    counter[2] = next_number()
+    stamp((variable.counter or counter_of(variable),), operation)
+
+
+LAST_CHANGE = [-1]  # the stamp of the last change in place of any tensor: of what came later nothing was changed since
+
+
+def stamp(counters: Iterable[list], operation: str) -> None:
+    """Note in the counters of tensors that their memory was changed in place now."""
+    LAST_CHANGE[0] = number = next_number()
+    for counter in counters:
+        counter[0] += 1
+        counter[1] = operation
+        counter[2] = number

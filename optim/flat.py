@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy
 
-from ..autograd.variable import Variable, box, changed, counter_of, next_number
+from ..autograd.variable import Variable, box, changed, counter_of, stamp
 from ..runtime import device as devices
 from ..runtime.arrays import Array, module_of
 from ..tensor.arena import Arena, home_of, settle
@@ -128,11 +128,7 @@ class ElementwiseOptimizer(Optimizer):
                     if not run.state and (not run.chunks or self.needs_state(group)):
                         self._prepare(run, group)
                     self._update(run, group, 0, len(run.parameters), run.chunks)
-                stamp = next_number()
-                for counter in plan.counters:
-                    counter[0] += 1
-                    counter[1] = "optimizer step"
-                    counter[2] = stamp
+                stamp(plan.counters, "optimizer step")
             else:
                 self._step_in_pieces(i, group)
                 for p in group["params"]:

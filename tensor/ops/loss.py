@@ -146,11 +146,13 @@ def _takes(a: numpy.ndarray, b: numpy.ndarray) -> bool:
 
 
 def _slope(F: Any, g: Any, input: Any, other: Any) -> Any:
-    if input.__class__ is numpy.ndarray and input.size >= kernels.LEAST_SIZE and _takes(input, other):
+    raw = input.__class__ is numpy.ndarray
+    if raw and input.size >= kernels.LEAST_SIZE and _takes(input, other):
         return run("squared_difference_backward", (input, other), (float(g) * 2 / input.size,))
     difference = input - other
+    count = difference.size if raw else math.prod(difference.shape)
     # [()] makes a NumPy number of a 0-d array, which takes a tenth of the time to multiply
-    return difference * (g[()] * (2 / (math.prod(difference.shape) or math.nan)))
+    return difference * (g[()] * (2 / (count or math.nan)))
 
 
 mean_squared_error.vjp(
