@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from . import turns
+from . import turns, workloads
 from .overhead import microseconds
 
 SIZES = {"1k": 1 << 10, "64k": 1 << 16, "1M": 1 << 20, "16M": 1 << 24}
@@ -80,7 +80,25 @@ def costs(torch: Any, compiled: bool) -> dict[str, float]:
         ("64 small layers", layers(torch), torch.randn(8, 16)),
     ):
         training(name, module, [x], list(module.parameters()))
+    for name, step in steps(torch).items():
+        found[f"training step: {name}"] = microseconds(compile(step), seconds=0.5)
     return found
+
+
+def steps(torch: Any) -> dict[str, Callable]:
+    """Whole training steps, each of which returns its loss as a number."""
+    nn = torch.nn
+    small = layers(torch)
+    return {
+        "64 small layers, Adam": workloads.trainer(
+            torch, small, torch.optim.Adam(small.parameters()), nn.MSELoss(), torch.randn(8, 16), torch.randn(8, 16)
+        ),
+        "MLP 784-128-64-10 of 32, Adam": workloads.WORKLOADS["mlp32_adam"](torch),
+        "LeNet of 4, SGD": workloads.WORKLOADS["lenet4"](torch),
+        "ResNet-20 of 32, SGD": workloads.WORKLOADS["resnet20"](torch),
+        "GPT, 12 layers of 64, 4 x 32 tokens, AdamW": workloads.gpt(torch, width=64, layers=12, context=32, batch=4),
+        "GPT, 4 layers of 128, 16 x 128 tokens, AdamW": workloads.gpt(torch),
+    }
 
 
 @click.command()
