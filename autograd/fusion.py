@@ -363,7 +363,7 @@ class Backward:
                 self.totals[target] = self.totals[target] + value
                 return
             if ours and target in self.sure:
-                self.totals[target] = self.trace.input(target, self.trace.shape, self.trace.dtype) + value
+                self.totals[target] = self.trace.input(target, self.trace.shape, value.dtype) + value
                 return
             if ours and target not in self.known:
                 self.totals[target] = value

@@ -151,6 +151,22 @@ def test_results_of_earlier_calls_do_not_change():
     assert bits(kept) == bits(copies)
 
 
+def test_a_chain_adds_to_a_gradient_that_was_there_before(passes):
+    def function(x, w):
+        h = x * 2
+        chain = torch.tanh(h) * 3
+        return chain + h @ w
+
+    x, w = torch.randn(20, 8, requires_grad=True), torch.randn(8, 8)
+    found = []
+    for f in (function, torch.compile(function, fullgraph=True)):
+        f(x, w).sum().backward()
+        found.append(bits([x.grad]))
+        x.grad = None
+    assert found[0] == found[1]
+    assert len(passes) == 2
+
+
 def test_backward_runs_after_later_calls():
     compiled = torch.compile(block, fullgraph=True)
     inputs = [torch.randn(20, 8, requires_grad=True) for _ in range(3)]
