@@ -28,6 +28,10 @@ def calls() -> Iterator[Callable[[], None]]:
         inputs = declaration.inputs
         if compiled and inputs in (("input",), ("input", "other")) and declaration.required == len(inputs):
             yield lambda p=primitive, n=len(inputs): _train(p, *(randn(6, 6) for _ in range(n)))  # type: ignore[misc]
+        chained = declaration.element is not None and not declaration.name.startswith("bitwise")  # as logical_ ones are
+        if chained and inputs in (("input",), ("input", "other")) and declaration.required == len(inputs):
+            yield lambda p=primitive, n=len(inputs): _train(_chained(p), *(randn(6, 6) for _ in range(n)))  # type: ignore[misc]
+    yield lambda: _train(_chained(_with_numbers), randn(6, 6))
     for layer, *shape in _layers():
         yield lambda layer=layer, shape=shape: _train(layer, randn(*shape))  # type: ignore[misc]
     for function, *inputs in _functions():
@@ -109,6 +113,22 @@ def _train(function: Callable, *inputs: Any) -> None:
     output = output[0] if isinstance(output, tuple) else output
     if output.requires_grad:
         output.backward(torch.ones_like(output))
+
+
+def _chained(function: Callable) -> Callable:
+    """A function as one of several operations of a compiled call, which are loops of their own there."""
+
+    def chain(x: Any, *others: Any) -> Any:
+        y = function(x, *others)
+        return torch.where(y, x, -x) if y.dtype is torch.bool else y * x
+
+    return torch.compile(chain)
+
+
+def _with_numbers(x: Any) -> Any:
+    y = 1 - 2 / (x * x + 1) + x / 3 - 4
+    inside = (y > 0) & (y <= 1) | ~(y < 2) & (y >= 3) | (y == 4) | (y != 5)
+    return torch.where(inside, y, 0.0) * inside.to(y.dtype) + y.masked_fill(inside, 1.0)
 
 
 def _step(make: Any, options: dict) -> None:
