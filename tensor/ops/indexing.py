@@ -185,14 +185,30 @@ def _with_ellipsis(index: tuple) -> tuple:
 
 def getitem(input: Any, index: Any) -> Any:
     """input[index]: a view for integers and slices, a copy for index tensors and masks."""
-    if isinstance(index, Variable):  # the usual case, by fewer steps
+    if isinstance(index, Variable):  # the usual cases, by fewer steps
         places, array = index.array, input.array
         on_host = places.__class__ is array.__class__ is numpy.ndarray
         if on_host and places.dtype.kind == "i" and places.ndim and array.ndim:
             check_range(places, array.shape[0], "dimension 0", IndexError)
             return take_index(input, (places,))
+    elif input.array.__class__ is numpy.ndarray:
+        parts = index if type(index) is tuple else (index,)
+        if all(map(_is_plain, parts)):
+            try:
+                return slice_view(input, parts if Ellipsis in parts else (*parts, Ellipsis))
+            except IndexError:
+                pass  # split_index() says in PyTorch's words what is wrong
     part, arrays = split_index(input, index)
     return part if arrays is None else take_index(part, arrays)
+
+
+_POINTS = frozenset((int, type(None), type(Ellipsis)))
+
+
+def _is_plain(part: Any) -> bool:
+    """Whether NumPy takes a part of an index as PyTorch does."""
+    kind = type(part)
+    return kind in _POINTS or (kind is slice and part.step is None)
 
 
 @primitive

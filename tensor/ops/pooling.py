@@ -153,9 +153,10 @@ def _geometry(windows: Windows) -> tuple:
     return windows.kernel, windows.stride, windows.padding, windows.dilation, windows.out
 
 
-def _divisors(size: tuple, windows: Windows, dtype: Any, *options: Any) -> Array:
-    """What the sum over each window of a plane is divided by."""
-    divisor = numpy.asarray(_divisor(numpy, size, windows, *options), dtype)
+@functools.lru_cache(maxsize=256)
+def _divisors(plane: tuple, windows: Windows, dtype: Any, *options: Any) -> Array:
+    """What the sum over each window of a plane is divided by; not to be written into."""
+    divisor = numpy.asarray(_divisor(numpy, (1, 1, *plane), windows, *options), dtype)
     return numpy.ascontiguousarray(numpy.broadcast_to(divisor, windows.out)).reshape(-1)
 
 
@@ -184,7 +185,7 @@ def _avg_pool(input, windows, count_include_pad, divisor_override):  # type: ign
     if input.ndim > 5:
         return NotImplemented
     out = numpy.empty((*input.shape[:2], *windows.out), input.dtype)
-    divisors = _divisors(input.shape, windows, input.dtype, count_include_pad, divisor_override)
+    divisors = _divisors(input.shape[2:], windows, input.dtype, count_include_pad, divisor_override)
     sources.pooling.avg_pool(input, divisors, out, *_geometry(windows))
     return out
 
@@ -194,6 +195,6 @@ def _avg_pool_spread(gradient, size, windows, count_include_pad, divisor_overrid
     if gradient.ndim > 5:
         return NotImplemented
     out = numpy.empty(size, gradient.dtype)
-    divisors = _divisors(size, windows, gradient.dtype, count_include_pad, divisor_override)
+    divisors = _divisors(size[2:], windows, gradient.dtype, count_include_pad, divisor_override)
     sources.pooling.avg_pool_backward(gradient, divisors, out, *_geometry(windows))
     return out
