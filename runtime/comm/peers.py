@@ -62,6 +62,14 @@ class Peer:
 def _copier(name: str, process: int) -> Copy:
     """A copy between that process and this one by the C library's function of this name."""
     function = getattr(ctypes.CDLL(None, use_errno=True), name, None)
+    if function is None:
+
+        def refuse(own_address: int, address: int, nbytes: int) -> None:
+            raise OSError(errno.ENOSYS, f"this C library has no {name}")
+
+        return refuse
+    function.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong)
+    function.restype = ctypes.c_ssize_t
     here, there = _Span(), _Span()  # made once, which costs as much as a small copy
     here_at, there_at = ctypes.byref(here), ctypes.byref(there)
 
@@ -73,13 +81,6 @@ def _copier(name: str, process: int) -> Copy:
             error = ctypes.get_errno() if copied < 0 else errno.EFAULT
             raise OSError(error, f"the memory of process {process} is out of reach: {os.strerror(error)}")
 
-    def refuse(own_address: int, address: int, nbytes: int) -> None:
-        raise OSError(errno.ENOSYS, f"this C library has no {name}")
-
-    if function is None:
-        return refuse
-    function.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong)
-    function.restype = ctypes.c_ssize_t
     return copy
 
 
