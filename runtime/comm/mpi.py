@@ -151,25 +151,22 @@ class MpiComm(Comm):
         if not window.takes_whole(dtype, shape):
             return None
         # What `_perform` does, with less Python around: recorded as over, and as under way only if it has to wait.
-        note, digest, entry = recorder.prepare(group, call, 3), call.digest, 0
+        digest = call.digest
 
-        def wait(words: memoryview, other: int, word: int) -> bool:
+        def wait(words: memoryview, other: int, word: int, entry: int) -> bool:
             recorder.reopen(entry)
             try:
                 return window.wait(words, other, word)
             finally:
                 recorder.end(entry)
 
-        show, sum_up = window.prepare(dtype, shape, call.op, wait)
+        reduce = window.prepare(dtype, shape, call.op, recorder.prepare(group, call, 4), wait)
 
         def perform(array: np.ndarray) -> None:
-            nonlocal entry
             if failures:
                 raise failures[0]
             self._calls = number = self._calls + 1
-            show(digest ^ number, array)
-            entry = note(number)  # while the array travels
-            if not sum_up(array):
+            if not reduce(digest ^ number, number, array):
                 self._raise_mismatch(call, user_line())
 
         return timeline.traced("collective", lambda array: str(call))(perform)

@@ -45,9 +45,9 @@ _PATIENCE_SECONDS = 0.05  # afterwards a waiting rank sleeps, since it waits for
 _SLEEP_SECONDS = 1e-4
 _LOOK_SECONDS = 0.25
 
-Show = Callable[[int, np.ndarray], None]
-SumUp = Callable[[np.ndarray], bool]
-Wait = Callable[[memoryview, int, int], bool]
+Reduce = Callable[[int, int, np.ndarray], bool]
+Note = Callable[[int], int]
+Wait = Callable[[memoryview, int, int, int], bool]
 
 
 def window_bytes(size: int) -> int:
@@ -93,7 +93,9 @@ class Window:
         self._everybody = [each * stride for each in range(size)]
         self._others = [each * stride for each in range(size) if each != rank]
         self._step = 0
-        self._prepared = functools.lru_cache(maxsize=1024)(self.prepare)
+        self._prepared = functools.lru_cache(maxsize=1024)(
+            functools.partial(self.prepare, note=lambda number: 0, wait=self.wait)
+        )
         self._slots = functools.lru_cache(maxsize=1024)(self._make_slots)
         self._shares = 0
         self._regions: list[weakref.ref[Region]] = []
@@ -125,20 +127,22 @@ class Window:
             across: combines this rank's slice with other machines' before it is handed to the ranks here.
         """
         if across is None and self.takes_whole(flat.dtype, flat.shape):
-            show, sum_up = self._prepared(flat.dtype, flat.shape, op, self.wait)
-            show(tag, flat)
-            return sum_up(flat)
+            return self._prepared(flat.dtype, flat.shape, op)(tag, 0, flat)
         return self._reduce_by_slices(tag, flat, op, across)
 
     def takes_whole(self, dtype: np.dtype, shape: tuple) -> bool:
         """Whether arrays are so small that each rank had better sum all elements."""
         return math.prod(shape) * dtype.itemsize * self.size <= 2 * WHOLE_BYTES
 
-    def prepare(self, dtype: np.dtype, shape: tuple, op: ReduceOp, wait: Wait) -> tuple[Show, SumUp]:
-        """The two halves of all_reduce for small arrays: `show(tag, array)`, and then `sum_up(array)`.
+    def prepare(self, dtype: np.dtype, shape: tuple, op: ReduceOp, note: Note, wait: Wait) -> Reduce:
+        """all_reduce for small arrays as `reduce(tag, number, array)`.
 
-        What is done between them is done while the others' arrays may be on their way. `wait` is `self.wait`, or what
-        does something besides when the wait is more than a moment.
+        Args:
+            dtype, shape: the array's.
+            op: the reduction.
+            note: `note(number)` is called while the others' arrays may be on their way.
+            wait: `self.wait`, or what does something besides when the wait is more than a moment; its last argument is
+                what `note` has returned.
         """
         cells = [
             (self._words[step % 2], sources[self.rank], combiner(op, sources))
@@ -146,31 +150,28 @@ class Window:
             for sources in [[each.reshape(shape) for each in self._slots(dtype, math.prod(shape))[step % _SLOTS]]]
         ]
         own_word, others, looks = self._own, self._others, range(min(_GLANCES, self._spins))
-        word, (words, _, combine) = 0, cells[0]
 
-        def show(tag: int, array: np.ndarray) -> None:
-            nonlocal word, words, combine
+        def reduce(tag: int, number: int, array: np.ndarray) -> bool:
             self._step = step = (self._step + 1) % _STEPS
             words, own, combine = cells[step % _CELLS]
             own[...] = array
             words[own_word] = word = step << _TAG_BITS | tag & _TAG_MASK
-
-        def sum_up(array: np.ndarray) -> bool:
+            entry = note(number)
             same = True
             for other in others:
                 if words[other] != word:
-                    same = come(other) and same
+                    same = come(words, other, word, entry) and same
             if same:
                 combine(array)
             return same
 
-        def come(other: int) -> bool:
+        def come(words: memoryview, other: int, word: int, entry: int) -> bool:
             for _ in looks:
                 if words[other] == word:
                     return True
-            return wait(words, other, word)
+            return wait(words, other, word, entry)
 
-        return show, sum_up
+        return reduce
 
     def _reduce_by_slices(
         self, tag: int, flat: np.ndarray, op: ReduceOp, across: Callable[[np.ndarray], None] | None
@@ -322,8 +323,8 @@ class Window:
             for slot in range(_SLOTS)
         ]
 
-    def wait(self, words: memoryview, other: int, word: int) -> bool:
-        """Wait for a rank to come to this step; whether it brings the same word."""
+    def wait(self, words: memoryview, other: int, word: int, entry: int = 0) -> bool:
+        """Wait for a rank to come to this step; whether it brings the same word. `entry` is for those who note it."""
         step = word >> _TAG_BITS
         for _ in range(self._spins):
             if words[other] >> _TAG_BITS == step:
