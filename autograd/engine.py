@@ -37,8 +37,8 @@ def backward(roots: Sequence[Variable], gradients: Sequence[Variable | None], re
             recording.refuse("it calls backward of more than one loss")
         recording.backward(_backward_of, roots[0], retain_graph)
         return
-    run = _Backward(retain_graph, create_graph, inputs)
-    run.start(roots, gradients)
+    run = _Backward()
+    run.start(roots, gradients, retain_graph, create_graph, inputs)
     if inputs is None:
         return
     for x in inputs:
@@ -51,8 +51,8 @@ def gradients_of(roots: Sequence[Variable], gradients: Sequence[Variable | None]
                  retain_graph: bool, create_graph: bool) -> list:  # fmt: skip
     """The gradients of the roots with respect to `inputs`, as tensors, or None where there is no path."""
     refuse_if_recording("it calls autograd.grad")
-    run = _Backward(retain_graph, create_graph, inputs)
-    run.start(roots, gradients)
+    run = _Backward()
+    run.start(roots, gradients, retain_graph, create_graph, inputs)
     found = [run.found.get(_target(x)) for x in inputs]
     return [g if g is None or create_graph else box(_as_array(g)) for g in found]
 
@@ -116,7 +116,9 @@ class _Backward:
     found: dict[Any, Any]
     held: dict[Variable, tuple]
 
-    def __init__(self, retain_graph: bool, create_graph: bool, inputs: Iterable[Variable] | None) -> None:
+    # no __init__: a second call for each pass would take as long as an addition of small arrays
+    def start(self, roots: Sequence[Variable], gradients: Sequence[Variable | None], retain_graph: bool,
+              create_graph: bool, inputs: Iterable[Variable] | None) -> None:  # fmt: skip
         self.retain_graph = retain_graph or create_graph
         self.create_graph = create_graph
         self.targets: set | None = None
@@ -129,8 +131,6 @@ class _Backward:
         self.tokens: tuple | None = None
         self.pending: dict[int, tuple] = {}
         self.heap: list[int] = []
-
-    def start(self, roots: Sequence[Variable], gradients: Sequence[Variable | None]) -> None:
         if Variable.any_leaf_hooks or Variable.any_groups or self.create_graph or self.targets is not None:
             self.look_ahead(roots)
         try:
