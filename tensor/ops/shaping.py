@@ -536,9 +536,9 @@ def broadcast_tensors(*tensors: Any) -> tuple:
     return tuple(expand(x, shape) for x in tensors)
 
 
-def broadcast_to(input: Any, size: Any) -> Any:
+def broadcast_to(input: Any, *each: Any, size: Any = None) -> Any:
     """The tensor expanded to a shape."""
-    return expand(input, tuple(size))
+    return expand(input, _given(each, size))
 
 
 def ravel(input: Any) -> Any:
