@@ -45,7 +45,7 @@ class Dataset:
 class IterableDataset(Dataset):
     """A stream of samples: subclasses write ``__iter__`` instead of ``__getitem__``. It has no order to shuffle."""
 
-    def __add__(self, other: Dataset) -> "ChainDataset":  # type: ignore[override]
+    def __add__(self, other: Any) -> "ChainDataset":  # type: ignore[override]
         return ChainDataset([self, other])
 
     def __iter__(self) -> Iterator[Any]:
