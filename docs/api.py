@@ -85,12 +85,10 @@ def _resolve(path: str) -> Any:
 
 def is_done(path: str) -> bool:
     """Whether Paceline has what PyTorch calls by this name."""
-    namespace, _, name = path.replace("torch", "paceline", 1).rpartition(".")
     try:
-        owner = _resolve(namespace)
-    except (ImportError, AttributeError):
+        return _resolve(path.replace("torch", "paceline", 1)) is not None
+    except AttributeError:
         return False
-    return inspect.getattr_static(owner, name, None) is not None
 
 
 def reason(namespace: str, name: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..runtime import arrays
@@ -86,7 +86,7 @@ def init_process_group(
     Args:
         backend: None, "mpi", "gloo" or "nccl"; whatever it is, arrays on devices travel by NCCL where it can be used,
             and everything else by MPI.
-        init_method: None or "env://".
+        init_method: None, "env://", or anything together with rank and world_size: the launcher has done its work.
         timeout: ignored; the launcher's watchdog has the time limit.
         world_size: -1, or the number of ranks.
         rank: -1, or this process's rank.
@@ -102,10 +102,10 @@ def init_process_group(
     """
     if backend is not None and backend.lower() not in _BACKENDS:
         raise ValueError(f"init_process_group(): backend should be one of {', '.join(_BACKENDS)}, got {backend!r}")
-    if init_method not in (None, "env://"):
+    if init_method not in (None, "env://") and -1 in (rank, world_size):
         raise ValueError(
-            f"init_process_group(): init_method {init_method!r} is not supported: start the job with "
-            "`paceline run -n N script.py` or mpirun, which bring the processes together"
+            f"init_process_group(): init_method {init_method!r} needs rank and world_size; or leave all three out and "
+            "start the job with `paceline run -n N script.py` or mpirun, which bring the processes together"
         )
     for name, given, found in (("world_size", world_size, get_world_size()), ("rank", rank, get_rank())):
         if given not in (-1, found):
@@ -114,6 +114,43 @@ def init_process_group(
                 f"{get_world_size()}; start the job with `paceline run -n N script.py` or mpirun"
             )
     world_comm()
+
+
+def spawn(
+    fn: Callable,
+    args: tuple = (),
+    nprocs: int = 1,
+    join: bool = True,
+    daemon: bool = False,
+    start_method: str = "spawn",
+) -> None:
+    """Call `fn(rank, *args)`: what torch.multiprocessing.spawn does in each of the processes that it starts.
+
+    Here the launcher has started them, so this works in a job of `nprocs` ranks.
+
+    Args:
+        fn: what each rank does.
+        args: what it is called with, behind the rank.
+        nprocs: the number of ranks of the job.
+        join: True; there is nothing to come back to before `fn` has ended.
+        daemon, start_method: ignored.
+
+    Raises:
+        RuntimeError: the job has another number of ranks.
+        ValueError: join is False.
+
+    Example:
+        >>> spawn(print, ("hello",))
+        0 hello
+    """
+    if nprocs != get_world_size():
+        raise RuntimeError(
+            f"spawn(): nprocs is {nprocs}, but this job has {get_world_size()} ranks; start it with "
+            f"`paceline run -n {nprocs} script.py`, and all of them call the function"
+        )
+    if not join:
+        raise ValueError("spawn(): join=False is not supported: the function is called in this process")
+    fn(get_rank(), *args)
 
 
 def destroy_process_group(group: Group = None) -> None:

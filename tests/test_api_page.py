@@ -1,5 +1,6 @@
 """docs/api.md says what is there; absent names say where to look; compilers' names do nothing, or say so."""
 
+import contextlib
 import importlib
 import inspect
 import re
@@ -29,11 +30,14 @@ def test_what_the_page_calls_absent_is_absent():
 
 
 def _exists(name):
-    *path, last = name.split(".")[1:]
-    owner = torch
-    for part in path:
-        owner = getattr(owner, part, None) or importlib.import_module(f"{owner.__name__}.{part}")
-    return inspect.getattr_static(owner, last, None) is not None
+    """Whether there is an attribute or, whoever has imported it by now, a module of that name."""
+    found = torch
+    for part in name.split(".")[1:]:
+        owner, found = found, inspect.getattr_static(found, part, None)
+        if found is None and inspect.ismodule(owner):
+            with contextlib.suppress(ModuleNotFoundError):
+                found = importlib.import_module(f"{owner.__name__}.{part}")
+    return found is not None
 
 
 def test_absent_names_are_explained():

@@ -7,6 +7,7 @@ import pytest
 
 import paceline as torch
 from paceline import distributed as dist
+from paceline import multiprocessing
 from paceline.runtime.comm import world_comm
 from paceline.runtime.comm.threads import run_threads
 
@@ -270,6 +271,20 @@ def test_collectives_change_tensors_in_place():
         z.sum().backward()
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_a_script_of_pytorchs_that_spawns_its_ranks(size):
+    def train(rank, world_size, results):
+        dist.init_process_group("gloo", init_method="tcp://127.0.0.1:29500", rank=rank, world_size=world_size)
+        total = tensor(rank)
+        dist.all_reduce(total)
+        results[rank] = float(total)
+        dist.destroy_process_group()
+
+    results = {}
+    on_ranks(size, lambda: multiprocessing.spawn(train, args=(size, results), nprocs=size, join=True))
+    assert results == dict.fromkeys(range(size), sum(range(size)))
+
+
 def test_it_needs_no_initialisation():
     assert dist.is_available() and dist.is_initialized() and not dist.is_torchelastic_launched()
     assert (dist.get_rank(), dist.get_world_size(), dist.get_backend()) == (0, 1, "solo")
@@ -286,7 +301,9 @@ ONE = torch.ones(1)
         (ValueError, "backend should be one of mpi, gloo, nccl.*got 'smoke'", lambda: dist.init_process_group("smoke")),
         (ValueError, "world_size is 4, but this process was", lambda: dist.init_process_group(world_size=4)),
         (ValueError, "rank is 1, but this process", lambda: dist.init_process_group(rank=1)),
-        (ValueError, "init_method 'tcp://a:1' is not", lambda: dist.init_process_group(init_method="tcp://a:1")),
+        (ValueError, "init_method 'tcp://a:1' needs", lambda: dist.init_process_group(init_method="tcp://a:1")),
+        (RuntimeError, "paceline run -n 3 script.py", lambda: multiprocessing.spawn(print, nprocs=3)),
+        (ValueError, "join=False", lambda: multiprocessing.spawn(print, join=False)),
         (TypeError, "tensor should be a Tensor, got list", lambda: dist.all_reduce([1.0])),
         (TypeError, "group should be what new_group", lambda: dist.all_reduce(ONE, group=[0])),
         (ValueError, r"dst should be one of the ranks \[0\], got 1", lambda: dist.reduce(ONE, 1)),
