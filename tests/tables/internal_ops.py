@@ -16,6 +16,10 @@ def internal(name, samples, reference, **options):
     return Op(name, samples, reference, internal=True, **options)
 
 
+def _gated(a, b):
+    return a * sigmoid(b)
+
+
 def _first_in_order(x, dim, count, descending):
     order = np.argsort(-x if descending else x, dim)
     return tuple(v.take(range(count), dim) for v in (np.take_along_axis(x, order, dim), order))
@@ -71,6 +75,7 @@ ACTIVATIONS = [
     unary("elu", lambda x: np.where(x > 0, x, np.expm1(x)), internal=True),
     internal("elu", [S(rnd(4), 1.7, 1.1)], lambda x, a, s: s * np.where(x > 0, x, a * np.expm1(x))),
     unary("gelu", _gelu, internal=True),
+    internal("glu", [S(rnd(2, 4)), S(rnd(4, 1), 0)], lambda x, dim=-1: _gated(*np.split(x, 2, dim))),
     internal("gelu", [S(rnd(2, 3), "tanh")], _gelu),
     internal(
         "hardtanh", [S(spread(2, 3)), S(spread(4), -0.4, 0.2)], lambda x, low=-1.0, high=1.0: np.clip(x, low, high)
