@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import warnings
 import weakref
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from .world import get_world
 
 
 class Pages(mmap.mmap):
-    """Memory without a name, zero at first.
+    """Memory without a name, zero at first; OSError where it cannot be had.
 
     Attributes:
         file: descriptor by which other processes open it, under /proc; closed with the memory.
@@ -22,12 +23,22 @@ class Pages(mmap.mmap):
     file: int
 
     def __new__(cls, nbytes: int) -> Self:
-        file = os.memfd_create("paceline")
-        os.ftruncate(file, nbytes)
+        file = reserve(nbytes)
         self = super().__new__(cls, file, nbytes)
         self.file = file
         weakref.finalize(self, os.close, file).atexit = False
         return self
+
+
+def reserve(nbytes: int) -> int:
+    """A file in memory that has all its pages: where they cannot be had later, touching one ends the process."""
+    file = os.memfd_create("paceline")
+    try:
+        os.posix_fallocate(file, 0, nbytes)
+    except OSError:
+        os.close(file)
+        raise
+    return file
 
 
 def shareable_zeros(nbytes: int) -> numpy.ndarray:
@@ -35,9 +46,15 @@ def shareable_zeros(nbytes: int) -> numpy.ndarray:
 
     They cost the same as others, apart from a process that forks: its child gets the same memory and no copy.
     """
-    if get_world().local_size == 1 or not hasattr(os, "memfd_create"):
-        return numpy.zeros(nbytes, numpy.uint8)
-    return numpy.frombuffer(Pages(nbytes), numpy.uint8)
+    if get_world().local_size > 1 and hasattr(os, "memfd_create"):
+        try:
+            return numpy.frombuffer(Pages(nbytes), numpy.uint8)
+        except OSError as error:
+            warnings.warn(
+                f"{nbytes} bytes cannot be had as memory that other ranks map ({error}); sums over them take longer",
+                stacklevel=2,
+            )
+    return numpy.zeros(nbytes, numpy.uint8)
 
 
 def pages_of(array: Any) -> Pages | None:

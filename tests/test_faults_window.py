@@ -63,6 +63,7 @@ NO_MEMORY = """
 import resource
 import numpy as np
 from paceline.runtime.comm import world_comm
+from paceline.runtime.shareable import shareable_zeros
 comm = world_comm()
 if comm.rank == 0:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, -1))  # less than a window
@@ -72,6 +73,12 @@ for size in (10, 100_000):
     part.all_reduce(array)
     assert (array == 6).all()
 assert part.share(array) is None
+memory = shareable_zeros(2 << 20)
+assert memory.size == 2 << 20 and not memory.any()
+assert comm.share(memory) is None
+memory += 1
+comm.all_reduce(memory)
+assert (memory == 3).all()
 print("summed without")
 """
 
@@ -81,6 +88,7 @@ def test_ranks_that_cannot_share_memory_use_mpi_and_say_so(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("summed without") == 3
     assert done.stderr.count("UserWarning: the ranks of this machine cannot share memory (") == 1
+    assert done.stderr.count("UserWarning: 2097152 bytes cannot be had as memory that other ranks map (") == 1
 
 
 OUT_OF_REACH = """

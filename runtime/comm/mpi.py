@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import faults, timeline
 from ..arrays import Array
-from ..shareable import pages_of
+from ..shareable import pages_of, reserve
 from ..world import World
 from . import messages
 from .base import Comm
@@ -300,7 +300,7 @@ def _open_window(mpi: Any, comm: Any, look: Callable[[float], None]) -> tuple[Wi
 def _share_memory(node: Any) -> mmap.mmap | None:
     """Memory for a window of these ranks, if they can have it; it has no name that could be left behind."""
     nbytes = window_bytes(node.size)
-    file = _attempt(_reserve, nbytes) if node.rank == 0 else None
+    file = _attempt(reserve, nbytes) if node.rank == 0 else None
     place = node.bcast(None if file is None else f"/proc/{os.getpid()}/fd/{file}")
     if place is None:
         return None
@@ -311,17 +311,6 @@ def _share_memory(node: Any) -> mmap.mmap | None:
     if file is not None:
         os.close(file)
     return memory
-
-
-def _reserve(nbytes: int) -> int:
-    """A file in memory that has all its pages: where they cannot be had later, touching one ends the process."""
-    file = os.memfd_create("paceline")
-    try:
-        os.posix_fallocate(file, 0, nbytes)
-    except OSError:
-        os.close(file)
-        raise
-    return file
 
 
 def _attempt(function: Callable[..., T], *arguments: Any) -> T | None:
