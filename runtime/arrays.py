@@ -110,10 +110,13 @@ def shares_memory(view: Array, array: Array) -> bool:
 
 def broadcast_to(array: Array, shape: tuple[int, ...]) -> Array:
     """A read-only view repeated to a shape; numpy.broadcast_to() takes twice as long to do the same."""
-    if module_of(array) is not numpy:
-        return cupy().broadcast_to(array, shape)
-    flags = ("multi_index", "refs_ok", "zerosize_ok")
-    return numpy.nditer((array,), flags, (("readonly",),), itershape=shape, order="C").itviews[0]
+    xp = module_of(array)
+    if xp is not numpy:
+        return xp.broadcast_to(array, shape)
+    repeated = numpy.nditer(
+        (array,), ("multi_index", "refs_ok", "zerosize_ok"), (("readonly",),), itershape=shape, order="C"
+    )
+    return repeated.itviews[0]
 
 
 def address_of(array: Array) -> int:
