@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, TextIO
 
 from ..runtime import faults, recorder
-from ..runtime.world import get_world
+from ..runtime.world import World, get_world
 from . import agent
 from .lifeline import hold_lifeline
 from .output import pipe_path
@@ -36,6 +36,7 @@ def main() -> None:
     if world.size > 1 or LOG_FOLDER in os.environ:
         sys.stdout = _open_stream(sys.stdout, world.rank, "out")
         sys.stderr = _open_stream(sys.stderr, world.rank, "err")
+    os.environ |= as_torchrun(world)
     try:
         _run_program(sys.argv[1:])
     except SystemExit as error:
@@ -49,6 +50,16 @@ def main() -> None:
         sys.excepthook(type(error), error, error.__traceback__)
         raise SystemExit(1) from None
     faults.notify_launcher(f"done {world.rank}")
+
+
+def as_torchrun(world: World) -> dict[str, str]:
+    """The variables by which torchrun tells a script its place: many read LOCAL_RANK in their first lines."""
+    return {
+        "RANK": str(world.rank),
+        "WORLD_SIZE": str(world.size),
+        "LOCAL_RANK": str(world.local_rank),
+        "LOCAL_WORLD_SIZE": str(world.local_size),
+    }
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:

@@ -93,6 +93,25 @@ def test_a_script_sees_what_python_would_give_it(script, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+TORCHRUN = """
+import os
+import paceline.distributed as dist
+names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+rank, size, local_rank, local_size = (int(os.environ[name]) for name in names)
+dist.init_process_group("gloo", rank=rank, world_size=size)
+assert (local_rank, local_size) == (rank, size) == (dist.get_rank(), dist.get_world_size())
+print(rank, size)
+"""
+
+
+@needs_mpi
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_script_written_for_torchrun_finds_its_place(script, size):
+    done = finish_job([*RUN, "-n", str(size), script(TORCHRUN)])
+    assert done.returncode == 0, done.stderr
+    assert sorted(line[-3:] for line in done.stdout.splitlines()) == [f"{rank} {size}" for rank in range(size)]
+
+
 FAILING = """
 import ctypes, os, sys, threading, time
 from paceline.runtime.comm import world_comm
