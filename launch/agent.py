@@ -1,9 +1,9 @@
 """What `paceline run` has on each of the other machines: tells what happens to the ranks there, and looks after them.
 
-The first rank of a machine starts it, as `python -m paceline.launch.agent FOLDER RANKS`. In that directory the ranks of
-the machine leave their records and events, as they do beside the launcher. It connects to the launcher, tells
-everything as lines of JSON, does what it is told in the same form, and leaves when the connection ends: with all that
-is left of the job on its machine.
+The first rank of a machine starts it, as `python -m paceline.launch.agent FOLDER RANKS`, followed by the segments of
+shared memory that are not of this job. In that directory the ranks of the machine leave their records and events, as
+they do beside the launcher. It connects to the launcher, tells everything as lines of JSON, does what it is told in the
+same form, and leaves when the connection ends: with all that is left of the job on its machine.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def join(world: World) -> None:
     os.mkfifo(lifeline_path(folder, world.rank), 0o600)
     if world.local_rank == 0:
         command = [sys.executable, "-m", "paceline.launch.agent", folder, str(world.local_size)]
+        command += leftovers.shared_memory()  # of others: MPI has not started here
         # In no group or session of mpiexec's, and with none of its pipes, for whose end that waits.
         null = subprocess.DEVNULL
         subprocess.Popen(command, stdin=null, stdout=null, stderr=null, start_new_session=True)
@@ -172,6 +173,7 @@ def main() -> None:
     agent = Agent(sys.argv[1], int(sys.argv[2]), launcher)
     agent.run()
     agent.clean()
+    leftovers.remove_shared_memory(set(sys.argv[3:]))
 
 
 if __name__ == "__main__":

@@ -109,8 +109,10 @@ class Job:
         self._look_at = time.monotonic() + _LOOK_SECONDS
         self._output = Output(self.folder, size) if size > 1 else None
         self._selector = selectors.DefaultSelector()
-        for file in (self._events, *self._lifelines, *([self._machines] if self._machines else [])):
+        for file in (self._events, *self._lifelines):
             self._selector.register(file, selectors.EVENT_READ)
+        if self._machines is not None:
+            self._selector.register(self._machines, selectors.EVENT_READ)
         self._pidfds: list[int] = []
         self._main: subprocess.Popen | None = None
         self._shared_memory = leftovers.shared_memory()

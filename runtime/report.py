@@ -58,10 +58,10 @@ class Sight(NamedTuple):
 def sights_from(rows: Mapping[str, list], clock: int) -> dict[int, Sight]:
     """Sights that have come as JSON from a machine whose clock is ahead by so many ns."""
     sights = {}
-    for rank, (record, *seen) in rows.items():
+    for rank, (record, alive, stopped, stacks) in rows.items():
         *head, entries = record
         here = [Entry(begin - clock, end and end - clock, *rest) for begin, end, *rest in entries]
-        sights[int(rank)] = Sight(Record(*head, here), *seen)
+        sights[int(rank)] = Sight(Record._make([*head, here]), alive, stopped, stacks)
     return sights
 
 

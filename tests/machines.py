@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 NAMES = ("a", "b")
@@ -67,7 +68,7 @@ def _run_inside(words: list[str]) -> int:
             )
             for each, up in zip(NAMES, _UP_SECONDS, strict=True)
         ]
-        _wait_for(*(folder / f"{each}.ready" for each in NAMES))
+        _wait_for(lambda: all(folder.joinpath(f"{each}.ready").exists() for each in NAMES))
         _connect([_child_of(each.pid) for each in machines])
         mine = os.environ | {"PATH": f"{name}:{os.environ['PATH']}"}
         code = _execute(folder, NAMES[0], shlex.join(words), mine, os.getcwd(), (0, 1, 2))
@@ -80,14 +81,18 @@ def _run_inside(words: list[str]) -> int:
 
 def _connect(pids: list[int]) -> None:
     """Lay a cable between the machines."""
+    cable = ["type", "veth", "peer", "name", "eth0", "netns", str(pids[1])]
+    _ip("link", "add", "eth0", "netns", str(pids[0]), *cable)
     for i, pid in enumerate(pids):
-        end = ["ip", "link", "add", "eth0", "netns", str(pid), "type", "veth", "peer", "name", "eth0"]
-        if i == 0:
-            subprocess.run([*end, "netns", str(pids[1])], check=True)
-        inside = ["nsenter", f"--net=/proc/{pid}/ns/net", "ip"]
-        subprocess.run([*inside, "addr", "add", f"10.0.0.{i + 1}/24", "dev", "eth0"], check=True)
+        _ip("addr", "add", f"10.0.0.{i + 1}/24", "dev", "eth0", machine=pid)
         for link in ("lo", "eth0"):
-            subprocess.run([*inside, "link", "set", link, "up"], check=True)
+            _ip("link", "set", link, "up", machine=pid)
+    _wait_for(lambda: all("state UP" in _ip("link", "show", "eth0", machine=pid) for pid in pids))
+
+
+def _ip(*words: str, machine: int | None = None) -> str:
+    inside = [] if machine is None else ["nsenter", f"--net=/proc/{machine}/ns/net"]
+    return subprocess.run([*inside, "ip", *words], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def _be_machine(name: str, folder: Path) -> None:
@@ -173,8 +178,9 @@ def _tell_leftovers(folder: Path, name: str, first: int) -> None:
 def _descendants(pid: int) -> dict[int, str]:
     found = {}
     for child in _children(pid):
-        words = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ").strip()
-        found |= {child: words} | _descendants(child)
+        with contextlib.suppress(OSError):  # it may end just now
+            words = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ").strip()
+            found |= {child: words} | _descendants(child)
     return found
 
 
@@ -187,9 +193,9 @@ def _child_of(pid: int) -> int:
     return _children(pid)[0]
 
 
-def _wait_for(*paths: Path) -> None:
+def _wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
-    while not all(path.exists() for path in paths):
+    while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError("the machines do not come up")
         time.sleep(0.01)

@@ -72,8 +72,8 @@ class MpiComm(Comm):
         self._comm = comm.Dup()
         # Ranks on one machine share memory; of several machines, each slice of it is reduced by ranks of its own.
         self._window, self._across = _open_window(mpi, self._comm, self._lookout())
-        self._sent = np.empty(2, np.int64)
-        self._seen = np.empty(2, np.int64)
+        self._sent = np.empty(3, np.int64)
+        self._seen = np.empty(3, np.int64)
         # Made once: describing a buffer to mpi4py costs more than the message.
         self._sent_buffer = [self._sent, mpi.INT64_T]
         self._seen_buffer = [self._seen, mpi.INT64_T]
@@ -121,21 +121,27 @@ class MpiComm(Comm):
     def _same_everywhere(self, tag: int) -> bool:
         if self._window is not None and self._across is None:
             return self._window.meet(tag)
+        return self._compare(tag)[0]
+
+    def _compare(self, tag: int, lends: bool = False) -> tuple[bool, bool]:
+        """Whether all ranks pass the same tag, and whether all of them lend their arrays."""
         # All equal if and only if the largest is mine and so is the smallest.
-        self._sent[0] = tag
-        self._sent[1] = -tag
+        self._sent[:] = tag, -tag, not lends
         self._comm.Allreduce(self._sent_buffer, self._seen_buffer, self._mpi.MAX)
-        return bool(self._seen[0] == tag and self._seen[1] == -tag)
+        largest, smallest, some_do_not = self._seen.tolist()
+        return (largest, smallest) == (tag, -tag), not some_do_not
 
     def _agree_and_all_reduce(self, tag: int, flat: np.ndarray, op: ReduceOp) -> bool:
         if self._window is not None and self._across is None:
             return self._window.all_reduce(tag, flat, op)
-        if not self._same_everywhere(tag):
-            return False
         total = _widened(flat)
+        window = self._window if total.nbytes > HIERARCHY_BYTES else None
+        same, all_lend = self._compare(tag, window is not None and window.lends(total))
+        if not same:
+            return False
         plain = ReduceOp.SUM if op is ReduceOp.AVG else op
-        if self._window is not None and total.nbytes > HIERARCHY_BYTES:
-            self._window.all_reduce(0, total, plain, lambda part: self._reduce_by_mpi(self._across, part, plain))
+        if window is not None:
+            window.all_reduce(0, total, plain, lambda part: self._reduce_by_mpi(self._across, part, plain), all_lend)
         else:
             self._reduce_by_mpi(self._comm, total, plain)
         self._finish_reduction(op, total, flat)

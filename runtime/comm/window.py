@@ -99,7 +99,7 @@ class Window:
         self._slots = functools.lru_cache(maxsize=1024)(self._make_slots)
         self._shares = 0
         self._regions: list[weakref.ref[Region]] = []
-        self._piece_bytes = _whole_pages(IN_PLACE_BYTES // size)
+        self._piece_bytes = _whole_pages(IN_PLACE_BYTES // owners)  # the same on all machines
         self._lent: np.ndarray | None = None
         self._peers = self._find_peers()
 
@@ -116,7 +116,12 @@ class Window:
         return same
 
     def all_reduce(
-        self, tag: int, flat: np.ndarray, op: ReduceOp, across: Callable[[np.ndarray], None] | None = None
+        self,
+        tag: int,
+        flat: np.ndarray,
+        op: ReduceOp,
+        across: Callable[[np.ndarray], None] | None = None,
+        in_place: bool = True,
     ) -> bool:
         """Combine `flat` over the ranks, in rank order, if all of them bring the same tag; whether they do.
 
@@ -125,10 +130,16 @@ class Window:
             flat: contiguous, one dimension, same size and dtype on every rank; changed in place.
             op: the reduction.
             across: combines this rank's slice with other machines' before it is handed to the ranks here.
+            in_place: False to leave alone where arrays are. All machines must cut their slices in the same way, and so
+                it takes that every rank of all of them `lends(flat)`.
         """
         if across is None and self.takes_whole(flat.dtype, flat.shape):
             return self._prepared(flat.dtype, flat.shape, op)(tag, 0, flat)
-        return self._reduce_by_slices(tag, flat, op, across)
+        return self._reduce_by_slices(tag, flat, op, across, in_place)
+
+    def lends(self, flat: np.ndarray) -> bool:
+        """Whether the machine's other ranks reach this rank's array where it is."""
+        return self._peers is not None and self._peers.lent_address(flat) != 0
 
     def takes_whole(self, dtype: np.dtype, shape: tuple) -> bool:
         """Whether arrays are so small that each rank had better sum all elements."""
@@ -174,13 +185,13 @@ class Window:
         return reduce
 
     def _reduce_by_slices(
-        self, tag: int, flat: np.ndarray, op: ReduceOp, across: Callable[[np.ndarray], None] | None
+        self, tag: int, flat: np.ndarray, op: ReduceOp, across: Callable[[np.ndarray], None] | None, in_place: bool
     ) -> bool:
         """Each rank sums one slice of everybody's array where these are: in a region, or in the ranks' own memory."""
-        region, offset = self._find(flat)
+        region, offset = self._find(flat) if in_place else (None, 0)
         words = self._words[(self._step + 1) & 1]
         words[self._own + 1] = 0 if region is None else region.number << _OFFSET_BITS | offset
-        words[self._own + 2] = self._peers.lent_address(flat) if self._peers else 0
+        words[self._own + 2] = self._peers.lent_address(flat) if in_place and self._peers else 0
         self._lent = flat  # the others write there even after an exception that ends the wait here
         if same := self.meet(tag):
             places, addresses = ([words[rank + place] for rank in self._everybody] for place in (1, 2))
