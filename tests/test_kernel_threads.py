@@ -1,5 +1,7 @@
 """Loops of kernels over `prange` run on threads."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -89,3 +91,19 @@ def test_bodies_are_vectorized_and_count_no_references():
     body = share.split("\n}")[0]
     assert "x double>" in body
     assert "NRT_incref" not in body
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "signature"),
+    [
+        ("optimizer", "sgd_momentum", "f4[::1], f4[::1], f4[::1], f4, f4, f4, b1, f4, b1, b1"),
+        ("recurrent", "lstm_backward", ", ".join(["f4[:, ::1]"] * 6)),
+    ],
+)
+def test_kernels_of_many_arrays_are_vectorized(family, name, signature):
+    """They no longer are if LLVM loses sight of which arrays share no memory, or of a loop's shape."""
+    module = getattr(kernels.sources, family)
+    compiled = module.jit()(getattr(module, name).py_func)
+    compiled.compile(f"({signature})")
+    (code,) = compiled.inspect_llvm().values()
+    assert re.search(r"fmul .*<\d+ x float>", code)

@@ -11,7 +11,7 @@ import logging
 import time
 from typing import Any, ClassVar
 
-from llvmlite.binding import Linkage
+from llvmlite.binding import Linkage, create_new_function_pass_manager
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 
@@ -22,7 +22,23 @@ from .threads import split
 _PATIENCE = 1.0  # seconds of compiling before the user is told what takes so long
 
 
-class _Whole(JITCodeLibrary):
+class _Library(JITCodeLibrary):
+    """Functions that are put together, and optimized only then."""
+
+    def _optimize_functions(self, module: Any) -> None:
+        """Only what has to come before: taken apart, arrays that are no other array are still known as such when a
+        function has become part of another, and loops over them vectorize."""
+        module.data_layout = self._codegen._data_layout
+        builder, passes = self._codegen._pass_builder(), create_new_function_pass_manager()
+        passes.add_sroa_pass()
+        passes.add_simplify_cfg_pass()
+        passes.add_instruction_combine_pass()
+        for function in module.functions:
+            if not function.is_declaration:
+                passes.run(function, builder)
+
+
+class _Whole(_Library):
     """A kernel with all that it calls.
 
     Functions that are linked into it are its own: Numba numbers names anew in each process, so that another kernel,
@@ -33,17 +49,24 @@ class _Whole(JITCodeLibrary):
         for function in self._final_module.functions:
             if function.linkage == Linkage.linkonce_odr:
                 function.linkage = Linkage.internal
-        super()._optimize_final_module()
+        # Some loops vectorize only if rotated before; level 3 takes half as long again, and its kernels are no faster.
+        for options in ({"cost": "cheap", "opt": 0, "loop_vectorize": False, "slp_vectorize": False}, {"opt": 2}):
+            passes, builder = self._codegen._module_pass_manager(**options)
+            passes.run(self._final_module, builder)
 
 
-class Part(JITCodeLibrary):
-    """What is linked into a kernel and gets no machine code of its own."""
+class Part(_Library):
+    """What is linked into a kernel and gets no machine code of its own, nor functions for callers from outside."""
 
     environments: ClassVar[dict[str, Any]] = {}  # what would have been written into that code
 
     @property
     def codegen(self) -> Any:
         return _Deferred(self._codegen)
+
+    def add_ir_module(self, module: Any) -> None:
+        if module.name not in ("wrapper", "cfunc_wrapper"):
+            super().add_ir_module(module)
 
     def get_pointer_to_function(self, name: str) -> int:
         self._ensure_finalized()
