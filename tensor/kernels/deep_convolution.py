@@ -27,6 +27,7 @@ Array = numpy.ndarray
 
 _DEPTH = 256  # of a block: its panel fills two thirds of the nearest cache
 _ROWS = 384  # computed at a time, about
+_LEAST_ROWS = 64
 _PANELS = 4  # computed at a time, at most
 _UNITS = 16  # pieces of work to cut a call into at least, so that all cores have some
 _PARTIAL_ELEMENTS = 1 << 21  # that partial gradients of a weight may take in all
@@ -201,6 +202,11 @@ def _pack_block(source, first, across, length, columns, targets, t0, outer, pane
         some = columns - c if columns - c < lanes else lanes
         place = first + c * across
         whole = across > 1 and place + (lanes - 1) * across + lanes <= source.size
+        start, step, apart = targets[t0]
+        if whole and length == lanes and targets[t0 + lanes - 1, 0] == start + lanes - 1:
+            target = base + (start + outer * step + panel * apart) * wide + c
+            transpose_square(source, place, across, panels, target, wide)
+            continue
         if whole:
             transpose_square(source, place, across, square, 0, lanes)
         for t in range(length):
@@ -302,7 +308,8 @@ def _panels(columns: int, itemsize: int) -> int:
 def _product_plan(c: Sizes, itemsize: int, image: int, columns: int, depth: int, largest: int, out: int) -> Plan:
     """For results of at most `largest` rows an image."""
     panels = _panels(columns, itemsize)
-    sets = -(-c.batch // max(1, _ROWS // largest))
+    least = -(-c.batch // max(1, _ROWS // largest))
+    sets = next((n for n in range(least, 2 * least) if c.batch % n == 0), least)  # equal ones, if there are such
     together = -(-c.batch // sets)
     row_parts = -(-largest * together // _ROWS)
     column_parts = min(panels, max(-(-panels // _PANELS), -(-_UNITS // (sets * c.groups * row_parts))))
@@ -377,13 +384,11 @@ def _weight_tables(itemsize: int, *sizes: Any) -> _Tables:
     forward = _forward_tables(itemsize, *sizes)
     plan = Plan(*forward.plan[0])
     rows, positions = forward.offsets, math.prod(c.out)
-    row_parts = -(-rows.size // _ROWS)
-    column_parts = -(-plan.panels // _PANELS)
     weights = c.groups * c.outputs * rows.size
-    sets = max(1, min(c.batch, _PARTIAL_ELEMENTS // weights, -(-_UNITS // (c.groups * row_parts * column_parts))))
-    units = sets * c.groups * row_parts
-    column_parts = min(plan.panels, max(column_parts, -(-_UNITS // units)))
-    row_parts = max(row_parts, min(-(-rows.size // 64), -(-_UNITS // (sets * c.groups * column_parts))))
+    column_parts = min(plan.panels, max(-(-plan.panels // _PANELS), -(-_UNITS // c.groups)))
+    units = c.groups * column_parts
+    row_parts = max(-(-rows.size // _ROWS), min(-(-rows.size // _LEAST_ROWS), -(-_UNITS // units)))
+    sets = max(1, min(c.batch, _PARTIAL_ELEMENTS // weights, -(-_UNITS // (units * row_parts))))
     together = max(1, min(-(-c.batch // sets), _DEPTH // positions))
     plan = plan._replace(
         sets=sets, together=together, depth=c.batch * positions, row_parts=row_parts, column_parts=column_parts,
