@@ -263,17 +263,18 @@ def compile(
 
     The first call with arguments of certain shapes and dtypes is recorded: which primitives were called on what. Later
     ones call the same primitives and, in backward, their rules, in the same order, so that results and gradients are
-    the same to the last bit; elementwise operations on large arrays in one pass over memory. Calls that cannot be
-    replayed are run as they are written; `reasons` of the result, and the logger "paceline.compile", say why: values of
-    tensors are read, memory is changed in place (batch norm in training), random numbers are drawn (dropout in
-    training), attributes of modules are changed, backward is called, hooks, autograd.Function, complex tensors, CUDA.
-    The modules that a function names itself are replayed even then, so those of a training step are.
+    the same to the last bit; elementwise operations on large arrays in one pass over memory. A whole training step can
+    be one call: backward, the optimizer's step and what else changes something outside are made after the operations.
+    Calls that cannot be replayed are run as they are written; `reasons` of the result, and the logger
+    "paceline.compile", say why: values of tensors are read otherwise than to return them, results are kept elsewhere,
+    an argument is changed in place, gradients are read, attributes of modules are changed, hooks, autograd.Function,
+    complex tensors, CUDA. The modules that a function refers to are replayed even then.
 
     A call is recorded anew when the shape, dtype or requires_grad of a tensor changed, a plain argument, the grad mode,
-    the default dtype or device, or an attribute of a module (training, a replaced parameter, ...). The modules are
-    `model` and those that a function names itself. What is NOT noticed: other values that the function reads (of
-    closures, globals, lists within attributes, clocks; also what a helper decides by `.array` of tensors from outside),
-    what else it does (printing, counting), and methods replaced in a class.
+    the default dtype or device, an attribute of a module (training, a replaced parameter, ...), or what a name in the
+    function stands for. What is NOT noticed: values within objects that the function reads (items of lists, clocks;
+    also what a helper decides by `.array` of tensors from outside), what else it does (printing, counting), and methods
+    replaced in a class.
 
     Args:
         model: a function of tensors, numbers, texts and None, or a module; None makes a decorator.

@@ -78,7 +78,7 @@ def _beyond(value: Any, names: frozenset) -> Iterator[tuple[Any, frozenset]]:
     """What a value leads to, each with the names of attributes that are of interest there."""
     inner = getattr(value, "__func__", value)
     if isinstance(inner, types.FunctionType):
-        if not inner.__module__.startswith("paceline."):
+        if not (inner.__module__ or "").startswith("paceline."):
             yield from _around(inner)
     elif isinstance(value, list | tuple):
         yield from ((item, names) for item in value)

@@ -181,7 +181,12 @@ class TensorBase(Variable):
 
     @grad.setter
     def grad(self, value: Any) -> None:
-        refuse_if_recording("it sets the gradient of a tensor")
+        recording = recording_now.get()
+        if recording is not None:
+            if value is not None:
+                recording.refuse("it sets the gradient of a tensor")
+            recording.later(_forget_gradient, self)
+            return
         if value is not None:
             if not isinstance(value, TensorBase):
                 kind = type(value).__name__
@@ -418,3 +423,7 @@ def _rebuild(kind: type, array: ndarray, device: str, leaf: bool) -> Any:
     if leaf:
         result.node = LEAF
     return result
+
+
+def _forget_gradient(tensor: TensorBase) -> None:
+    tensor.gradient = None
