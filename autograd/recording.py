@@ -142,6 +142,7 @@ class Recording:
         self.unknown: list[weakref.ref] = []  # what stands for other results
         self.later_calls: list[Later] = []
         self.roots: list[Variable] = []  # those of the calls of backward
+        self.steps_before_backward = 0
         self.needed: list[str] = []  # results that are used by something else than operations
         self.changing: dict[int, list] = {}  # counters of the memory that later calls change
         self.draws = False  # whether random numbers are drawn
@@ -208,7 +209,7 @@ class Recording:
         operands = [x for x in (*args, *kwargs.values()) if isinstance(x, Variable)]
         if tensor.node is not None or (is_grad_enabled() and any(x.node is not None for x in operands)):
             self.refuse("it changes a tensor in place that requires a gradient")
-        self.later(no_grad(functools.partial(function, **kwargs)), tensor, *args, changes=(tensor,))
+        self.later(no_grad()(functools.partial(function, **kwargs)), tensor, *args, changes=(tensor,))
         return True
 
     def assign(self, tensor: Variable, value: Any) -> Variable:

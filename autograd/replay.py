@@ -68,7 +68,7 @@ def replay(record: Recording, leaves: tuple, output: Any) -> Callable[..., Any]:
 
 def _moved(scope: dict, array: Any, name: str, kind: type, shape: tuple, dtype: numpy.dtype, strides: tuple) -> bool:
     """Whether a tensor's memory has another form than the known one; if not, it is the known one from now on."""
-    if type(array) is not kind or array.shape != shape or array.dtype is not dtype or array.strides != strides:
+    if array.shape != shape or array.dtype is not dtype or array.strides != strides or type(array) is not kind:
         return True
     scope[name] = weakref.ref(array)
     return False
