@@ -64,12 +64,22 @@ def promoted(declaration: Any, inputs: tuple) -> tuple:
     for i in moving:
         x = inputs[i]
         if not isinstance(x, Variable):
+            if target.category == 1 and type(x) is int and not 0 <= x < 128:
+                x = result[i] = _wrapped(x, target)
             if not tensors or target is dtypes.bfloat16:
                 like = next(x for x in inputs if isinstance(x, Variable))
                 result[i] = box(arrays.module_of(like.array).asarray(x, target.numpy))
         elif x.array.dtype != target.numpy:
             result[i] = declaration.registry["cast"](x, target, dtypes.of(x.array.dtype))
     return tuple(result)
+
+
+def _wrapped(number: int, target: dtypes.dtype) -> int:
+    """A Python integer by its lowest bits, as PyTorch takes it where it does not fit; NumPy raises an error."""
+    if not -(1 << 63) <= number < 1 << 63:
+        return number  # an error in PyTorch, too
+    limits = numpy.iinfo(target.numpy)
+    return (number - int(limits.min)) % (1 << limits.bits) + int(limits.min)
 
 
 def names_of(declaration: Any, inputs: tuple) -> tuple[str, ...]:

@@ -49,6 +49,15 @@ def test_promotion_of_tensors(first, device):
         assert torch.result_type(x, y) is of(expected) and (x == y).dtype is torch.bool
 
 
+def test_integers_that_do_not_fit_count_by_their_lowest_bits():
+    x, y = torch.tensor([1], dtype=torch.uint8), torch.tensor([100], dtype=torch.int8)
+    assert ((x + 300).tolist(), (x * -1).tolist(), (300 - x).tolist()) == ([45], [255], [43])
+    assert ((y - 1000).tolist(), (y + 127).tolist(), (y + 128).tolist()) == ([124], [-29], [-28])
+    assert (x + 300).dtype is torch.uint8 and (x // 300).tolist() == [0] and (x + 43 == 300).tolist() == [True]
+    with pytest.raises(OverflowError):
+        x + 2**70
+
+
 @pytest.mark.parametrize("first, second", list(itertools.product(NAMES, NAMES)))
 def test_zero_dimensional_tensors_count_only_where_their_category_is_higher(first, second):
     x, y = torch.ones(2, dtype=of(first)), torch.ones((), dtype=of(second))
