@@ -375,7 +375,8 @@ def _input_tables(itemsize: int, *sizes: Any) -> _Tables:
         tables[1].append(_again(places, plan.together, c.groups * plan.out))
         tables[2].append(numpy.add.outer(numpy.arange(c.outputs) * plane, numpy.array(back, numpy.int64)).reshape(-1))
         f0, r0 = f0 + depth, r0 + tables[0][-1].size
-    return _Tables(plan.record(), padding, numpy.array(results), *map(numpy.concatenate, tables), targets)
+    rows, places, offsets = map(numpy.concatenate, tables)
+    return _Tables(plan.record(), padding, numpy.array(results), rows, places, offsets, targets)
 
 
 @functools.lru_cache(maxsize=256)

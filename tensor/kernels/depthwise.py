@@ -126,7 +126,8 @@ def _tables(itemsize: int, backward: bool, *sizes: Any) -> _Tables:
     count = min(stop - start, max(-(-whole.lattice // most), -(-_UNITS // units)))
     band = -(-(stop - start) // count)
     heights = [line(c, 1, first, min(first + band, stop)) for first in range(start, stop, band)]
-    bands, results = [], []
+    bands: list[_Band] = []
+    results: list[list[int]] = []
     tables: list[list[Array]] = [[], [], [], []]
     f0 = r0 = 0
     for height in heights:
