@@ -83,7 +83,7 @@ def run(
         with Job(plan.size, [host.name for host in plan.hosts]) as job:
             if timeline:
                 environment[FOLDER] = job.folder
-            command = plan.command(worker, job.folder, environment)
+            command = plan.command(worker, job.folder, environment | job.variables)
             code, explanation = job.run(command, environment, plan.end_signal)
             if timeline:
                 tracks = trace.read_tracks(job.folder)

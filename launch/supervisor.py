@@ -154,12 +154,10 @@ class Job:
         before = {each: signal.signal(each, self._on_signal) for each in _PASSED_ON}
         before[signal.SIGUSR2] = signal.signal(signal.SIGUSR2, self._on_question)
         try:
-            environment = environment | {faults.EVENTS: self._events_path, recorder.FOLDER: self.folder}
-            if self._machines is not None:
-                environment[LAUNCHER] = self._machines.address
             # A session of its own: an interrupt from the keyboard comes to this process only, which passes it on.
             tie = functools.partial(die_with_parent, end_signal)
-            self._main = subprocess.Popen(command, env=environment, preexec_fn=tie, start_new_session=True)
+            variables = environment | self.variables
+            self._main = subprocess.Popen(command, env=variables, preexec_fn=tie, start_new_session=True)
             self._open_pidfd(self._main.pid)
             self._wait(self._main)
         finally:
@@ -178,6 +176,12 @@ class Job:
         if self._output is not None:
             self._output.finish()
             self._output = None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What ranks need to know to report to this process, on all machines."""
+        own = {faults.EVENTS: self._events_path, recorder.FOLDER: self.folder}
+        return own if self._machines is None else own | {LAUNCHER: self._machines.address}
 
     @property
     def stopped(self) -> bool:
