@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .compiler import jit, prange, serial
-from .tiles import PRODUCT_ROWS, PRODUCT_VECTORS, VECTOR_BYTES, copy_row, product_tile, transpose_square
+from .tiles import PRODUCT_ROWS, PRODUCT_VECTORS, VECTOR_BYTES, apart, copy_row, product_tile, transpose_square
 
 
 @serial
@@ -73,6 +73,7 @@ _RECORD = np.dtype([(name, np.int64) for name in Sizes._fields])
 def pack_panels(b, step, across, k0, k, depth, p0, count, columns, panels, packed):
     """panels[p * packed + k + i, q] = b[(k0 + k + i) * step + (p * width + q) * across] for i < depth and `count`
     panels from p0 on; zeros behind the last column."""
+    apart()
     lanes = VECTOR_BYTES // b.itemsize
     width, first = PRODUCT_VECTORS * lanes, (k0 + k) * step
     for p in range(p0, p0 + count):
@@ -95,6 +96,7 @@ def pack_panels(b, step, across, k0, k, depth, p0, count, columns, panels, packe
 def _pack_rows(a, a_row, a_step, first, rows, depth, block):
     """The rows in groups of PRODUCT_ROWS, of which the last is filled with what was there: each as [row, depth], or as
     [depth, row] if rows lie side by side."""
+    apart()
     for group in range(0, rows, PRODUCT_ROWS):
         start, place, count = first + group * a_row, group * depth, rows - group
         count = count if count < PRODUCT_ROWS else PRODUCT_ROWS
@@ -110,6 +112,7 @@ def _pack_rows(a, a_row, a_step, first, rows, depth, block):
 def _multiply_panel(block, b_row, b_step, rows, panels, p0, depth, out, o0, o_row, columns, start, s0, edge):
     """out[o0 + r * o_row + c] = the product of a packed block and a packed panel, and start[s0 + c], for c < columns;
     with s0 < 0 it is added to what is there. From `edge` on the block's memory is free."""
+    apart()
     lanes = VECTOR_BYTES // out.itemsize
     width = PRODUCT_VECTORS * lanes
     source, step = (out, o_row) if s0 < 0 else (start, 0)

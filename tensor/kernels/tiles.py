@@ -149,6 +149,17 @@ def _choose(builder: Any, sizes: list[tuple[int, int]], height: Any, width: Any)
 
 
 @intrinsic
+def apart(_):  # type: ignore[no-untyped-def]
+    """Keep the function that calls this as it is: inside of its callers LLVM takes twice as long for it."""
+
+    def write(context: Any, builder: Any, signature: Any, args: tuple) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), write
+
+
+@intrinsic
 def multiply_tile(_, a, a0, step, depth, image, i0, offsets, f0, bias, b0, out, o0, out_step, rows, vectors):  # type: ignore[no-untyped-def]
     """out[o0 + r * out_step + q] = bias[b0 + r] + sum over k of a[a0 + r * step + k] * image[i0 + offsets[f0 + k] + q]
     for r < rows, which is in TILE_ROWS, and q < vectors, which is in TILE_VECTORS, times the elements of a vector."""
