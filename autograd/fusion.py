@@ -25,6 +25,7 @@ class Instruction(NamedTuple):
     inputs: tuple[str, ...]
     numbers: tuple[float, ...]
     output: str
+    dtype: numpy.dtype  # of the output
 
 
 class Value:
@@ -128,7 +129,7 @@ class Trace:
         if dtype is None:
             raise NotElementwise("it is computed in another way for these dtypes")
         output = output or f"w{len(self.instructions)}"
-        self.instructions.append(Instruction(function, tuple(x.name for x in operands), numbers, output))
+        self.instructions.append(Instruction(function, tuple(x.name for x in operands), numbers, output, dtype))
         self.values[output] = Value(self, output, self.shape, dtype)
         return self.values[output]
 
@@ -345,7 +346,8 @@ class Backward:
     def _again(self, name: str, again: Again) -> None:
         """Compute a result of the forward again, as a part of this chain."""
         for step in again.steps_to([name], self.trace.values):
-            self.trace.note((step.function, tuple(map(self._array, step.inputs)), step.numbers), step.output)
+            found = step.function, tuple(map(self._array, step.inputs)), step.numbers, step.dtype
+            self.trace.note(found, step.output)
 
     def _pass(self, name: str, edge: Any, value: Value, fresh: bool) -> None:
         if name in self.region.leaves:

@@ -110,6 +110,7 @@ GRADIENTS = {
 }
 
 
+@example(program=([(6, 4, 5)], [("double", (0,)), ("mul", (0, 1))], [True], [], "full", np.float32), seed=0)
 @example(program=([(6, 4, 5), (5,)], [("add", (0, 1)), ("div", (1, 2))], [False, True], [], "full", np.float32), seed=0)
 @settings(max_examples=120, deadline=None)
 @given(program=programs(), seed=st.integers(0, 1000))
