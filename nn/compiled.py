@@ -146,6 +146,8 @@ class Compiled:
         known = {x for module in self._modules for x in module.parameters()}
         self._strict |= not all(x in known for _, x in record.externals.values() if isinstance(x, Parameter))
         kept = record.settle(tree.flatten(output)[0])
+        record.steps.clear()
+        del output, twins  # with all that was computed to record it: the replay needs the memory
         result = run(leaves)
         if result is MISSED:
             raise Unrecordable("its replay does not take the call that was recorded")

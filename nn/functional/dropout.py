@@ -39,6 +39,7 @@ def _kept(shape: tuple, p: float) -> numpy.ndarray:
 
 
 def _key() -> numpy.ndarray:
+    """What `draw_key` draws, as replays take it."""
     return numpy.asarray(draw_key(), numpy.uint64)
 
 
@@ -52,7 +53,8 @@ def _dropout(input: Any, shape: tuple, p: float, training: bool, inplace: bool) 
     if not training or p == 0:
         return input
     if shape == input.array.shape and input.array.size >= _LARGE:
-        value = dropout_by_key(input, _drawn(_key).array, p)
+        recording = recording_now.get()
+        value = dropout_by_key(input, draw_key() if recording is None else recording.drawn(_key).array, p)
     else:
         value = ar.mul(input, _drawn(_mask, shape, p, input.array.dtype, input.device))
     return assign(input, value, "dropout_") if inplace else value
