@@ -238,7 +238,7 @@ class Declaration:
         plan = self.plan(mask, values[0].__class__ is _ndarray) if mask else None
         if plan is None:
             return
-        known = tuple(CONSTANT if x is not None and not isinstance(x, Variable) else x for x in inputs)
+        known: tuple = tuple(CONSTANT if x is not None and not isinstance(x, Variable) else x for x in inputs)
         if self.variadic:
             known, raw = (known,), (raw,)
         saved, versions = plan.save(*known, results[0], *raw, *values, *attributes)

@@ -165,7 +165,7 @@ class _Backward:
         if Variable.any_groups and self.targets is None:
             self.find_groups(nodes)
 
-    def seed(self, root: Variable, gradient: Variable | None) -> tuple:
+    def seed(self, root: Variable, gradient: Variable | None) -> tuple[Any, Any]:
         """What stands for a root in the graph, and its gradient: 1 unless one is given."""
         array = root.array
         if gradient is not None:
