@@ -180,7 +180,7 @@ def hardtanh(xp, input: Array, min_val: float = -1.0, max_val: float = 1.0):
     """The input limited to [min_val, max_val]; unlike clamp, no gradient at the limits themselves."""
     if input.dtype.kind in "iu":
         min_val, max_val = int(min_val), int(max_val)
-    return input.clip(input.dtype.type(min_val), input.dtype.type(max_val))
+    return pw.clamp.declaration.body(xp, input, min_val, max_val)
 
 
 hardtanh.vjp(
@@ -209,7 +209,7 @@ one_pass(mish, "input", work=8)
 @floating
 def hardsigmoid(xp, input: Array):
     """min(max(input + 3, 0), 6) / 6."""
-    return (input + 3).clip(0, 6) / 6
+    return pw.clamp.declaration.body(xp, input + 3, 0, 6) / 6
 
 
 hardsigmoid.vjp(
