@@ -16,6 +16,7 @@ from ..runtime.report import Sight, sights_from
 
 _ANSWER_SECONDS = 0.8  # for what an agent has seen; looking takes it 0.3 s at most
 _END_SECONDS = 5.0
+_GREETING_BYTES = 4096  # at most, before a newline: nobody without the secret may fill the launcher's memory
 
 
 class Machine:
@@ -62,6 +63,8 @@ class Machine:
         if not content:
             raise EOFError
         *lines, self._received = (self._received + content).split(b"\n")
+        if not self.name and len(self._received) > _GREETING_BYTES:
+            raise EOFError
         return [json.loads(line) for line in lines]
 
     def close(self) -> None:
@@ -112,6 +115,10 @@ class Machines:
                         yield machine, kind, rest
             except EOFError:
                 self._drop(machine)
+            except (TypeError, ValueError):
+                if machine.name:
+                    raise
+                self._drop(machine)  # a stranger, who does not speak as agents do
 
     def _welcome(self, machine: Machine, secret: str, name: str) -> None:
         if not hmac.compare_digest(secret, self._secret):

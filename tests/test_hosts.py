@@ -1,5 +1,6 @@
 """The machines of a job, as options, files and batch systems name them. Nothing here has a batch system."""
 
+import contextlib
 import socket
 import stat
 
@@ -7,6 +8,7 @@ import pytest
 
 from paceline.launch import hosts, plan
 from paceline.launch.hosts import Host
+from paceline.launch.machines import Machines
 from paceline.launch.mpi import LaunchError, Mpiexec
 
 HERE = socket.gethostname()
@@ -142,3 +144,23 @@ def test_commands_for_several_machines(found, line, tmp_path):
         exported = [command[at + 1] for at, word in enumerate(command) if word == "-x"]
         assert {"PATH", "PACELINE_WORLD_SIZE", "OMP_NUM_THREADS"} <= set(exported)
         assert "HOME" not in exported
+
+
+@pytest.mark.parametrize(
+    "words", [b"GET / HTTP/1.1\r\n", b'["no secret", "host"]\n', b"[1, 2]\n", b"[]\n", b"7\n", b"without end" * 1000]
+)
+def test_the_launcher_lets_strangers_go(words):
+    """Anybody may connect to the port that it opens for the other machines."""
+    with contextlib.closing(Machines([])) as machines:
+        port = int(machines.address.split(",")[1])
+        with socket.create_connection(("127.0.0.1", port), 5) as stranger:
+            stranger.sendall(words)
+            stranger.setblocking(False)
+            for _ in range(100):
+                assert not list(machines.receive(0.05))
+                with contextlib.suppress(BlockingIOError, ConnectionResetError):
+                    if stranger.recv(1) == b"":
+                        break
+            else:
+                pytest.fail("the launcher still listens")
+        assert not machines.machines
