@@ -34,8 +34,8 @@ def run(command, program, tmp_path):
 
 KILLED = """
 import os, threading
-import numpy as np
 from paceline.runtime.comm import world_comm
+import numpy as np
 comm = world_comm()
 array = np.ones({size}, np.float32)
 if comm.rank == 1:
@@ -61,8 +61,8 @@ def test_a_kill_amid_the_windows_traffic(command, size, seconds, tmp_path):
 
 NO_MEMORY = """
 import resource
-import numpy as np
 from paceline.runtime.comm import world_comm
+import numpy as np
 from paceline.runtime.shareable import shareable_zeros
 comm = world_comm()
 if comm.rank == 0:
@@ -93,8 +93,8 @@ def test_ranks_that_cannot_share_memory_use_mpi_and_say_so(tmp_path):
 
 OUT_OF_REACH = """
 import ctypes, mmap, os, struct
-import numpy as np
 from paceline.runtime.comm import peers, world_comm
+import numpy as np
 comm = world_comm()
 
 def check(comm, array):
@@ -135,8 +135,8 @@ def test_ranks_that_cannot_reach_each_others_memory_go_without(change, tmp_path)
 
 INTERRUPTED = """
 import os, signal, time
-import numpy as np
 from paceline.runtime.comm import window, world_comm
+import numpy as np
 comm = world_comm()
 size = 10_000_000
 array = np.ones(size, np.float32)
@@ -175,8 +175,8 @@ def test_what_is_written_after_an_interrupt_hits_the_array_alone(tmp_path):
 
 CROSSED = """
 import threading, time
-import numpy as np
 from paceline.runtime.comm import CollectiveMismatchError, window, world_comm
+import numpy as np
 world = world_comm()
 if world.rank < 2 or not {late}:  # one that is late looks only when the others have seen it and left
     window.FIRST_LOOK_SECONDS = 0.2
@@ -212,8 +212,8 @@ def test_ranks_in_different_groups_get_the_same_exception(command, late, tmp_pat
 
 PATIENT = """
 import threading, time
-import numpy as np
 from paceline.runtime.comm import deadlock, window, world_comm
+import numpy as np
 window.FIRST_LOOK_SECONDS = window._LOOK_SECONDS = 0.1
 world = world_comm()
 part = world.group([0, 1])
