@@ -277,6 +277,7 @@ def test_the_sampler_deals_every_sample_once(count, batch_size, size, drop_last)
         (lambda: DataParallel(Net(), lanes=8)(torch.ones(2, 6)), RuntimeError, r"for part in model.lanes\(batch\)"),
         (lambda: DataParallel(nn.Linear(1, 1)).lane_mean([1]), RuntimeError, "has no lanes"),
         (lambda: list(DataParallel(Net(), lanes=2).lanes("text")), TypeError, "got str 'text'"),
+        (lambda: list(DataParallel(Net(), lanes=2).lanes(torch.ones(2), torch.ones(2))), TypeError, r"lanes\(\(x, y"),
         (lambda: list(DataParallel(Net(), lanes=2).lanes([torch.ones(2), torch.ones(3)])), ValueError, "same length"),
         (lambda: list(DataParallel(Net(), lanes=2).lanes(torch.ones(0))), ValueError, "not all zero"),
         (lambda: DataParallel(nn.SyncBatchNorm(2), lanes=2), ValueError, "depend on the number of ranks"),

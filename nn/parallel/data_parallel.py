@@ -184,6 +184,7 @@ class DistributedDataParallel(Module, Joinable):
 
         Raises:
             RuntimeError: the ranks' numbers of samples are not those of their lanes.
+            TypeError: the weight is no function.
 
         Example:
             >>> import paceline as torch
@@ -193,6 +194,11 @@ class DistributedDataParallel(Module, Joinable):
             >>> net.module.bias.grad
             tensor([1.])
         """
+        if weight is not None and not callable(weight):
+            raise TypeError(
+                f"lanes(): weight must be a function of a part, got {type(weight).__name__}; "
+                "the batch is one argument: lanes((x, y))"
+            )
         if self._lanes is None:
             yield batch
             return
