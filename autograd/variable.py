@@ -248,7 +248,9 @@ LAST_CHANGE = [-1]  # the stamp of the last change in place of any tensor: of wh
 
 def stamp(counters: Iterable[list], operation: str) -> None:
     """Note in the counters of tensors that their memory was changed in place now."""
-    LAST_CHANGE[0] = number = next_number()
+    number = next_number()
+    if number > LAST_CHANGE[0]:  # else another thread has come in between
+        LAST_CHANGE[0] = number
     for counter in counters:
         counter[0] += 1
         counter[1] = operation
