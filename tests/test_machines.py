@@ -60,6 +60,7 @@ def fail(what):
     if what == "leave":
         sys.exit(3)
     os.kill(os.getpid(), getattr(signal, what))
+    time.sleep(60)  # another thread may take the signal, and this one go on for a moment
 
 dist = torch.distributed
 dist.init_process_group()
