@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
 import numpy
+from numpy.lib.stride_tricks import as_strided
 
 from ..runtime import arrays, rng, tree
 from . import declaration as declarations
@@ -139,6 +140,7 @@ class Recording:
         self.constants: dict[str, Any] = {}
         self.checks: list[tuple[Callable, str, tuple]] = []  # what the function made sure of its arguments' values
         self.made: list[weakref.ref] = []  # tensors that stand for results
+        self.owners: dict[str, str] = {}  # name of a result -> of the tensor that its memory belongs to
         self.unknown: list[weakref.ref] = []  # what stands for other results
         self.later_calls: list[Later] = []
         self.roots: list[Variable] = []  # those of the calls of backward
@@ -319,6 +321,11 @@ class Recording:
         outputs = tuple(f"v{k}_{i}" for i in range(len(results)))
         residuals = tuple(f"r{k}_{i}" for i in range(len(declaration.residuals)))
         self.steps.append(Step(declaration, body, names, attributes, outputs, residuals, results, node))
+        known = [(n, x.array) for n, x in zip(names, real, strict=True) if isinstance(x, Variable)]
+        for output, result in zip(outputs, results, strict=True):
+            owner = next((n for n, array in known if numpy.may_share_memory(array, result.array)), output)
+            self.owners[output] = self.owners.get(owner, owner)
+            known.append((output, result.array))
 
     def drawn(self, draw: Callable, *args: Any) -> Any:
         """What stands for a tensor of random numbers, which replays draw."""
@@ -327,10 +334,13 @@ class Recording:
             real = box(draw(*args))
         name = f"v{len(self.steps)}_0"
         self.steps.append(Step(_DRAW, draw, (), args, (name,), (), (real,), None))
+        self.owners[name] = name
         return self.twin(real, name)
 
     def twin(self, real: Variable, name: str) -> Any:
-        twin = box(Traced(real, name, self))  # type: ignore[arg-type]
+        traced = Traced(real, name, self)
+        weakref.finalize(traced, _free, real)
+        twin = box(traced)  # type: ignore[arg-type]
         twin.node, twin.counter = real.node, counter_of(real)
         self.made.append(weakref.ref(twin))
         return twin
@@ -359,6 +369,12 @@ class Recording:
         for twin in kept:
             twin.array = twin.array.real.array
         return any(id(twin) not in returned for twin in kept) or bool(self.kept_unknown(outputs))
+
+
+def _free(result: Variable) -> None:
+    """The function has dropped a result: free the memory, as it is eagerly, and keep the form."""
+    array = result.array
+    result.array = as_strided(numpy.empty(1, array.dtype), array.shape, array.strides)
 
 
 def _plain(value: Any) -> bool:

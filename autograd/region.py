@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy
-
 from . import engine
 from .declaration import as_array
 from .engine import _fill_slot as fill_slot
@@ -140,11 +138,11 @@ class Region(engine.Compound):
         returned = {name for name, _ in self.outputs}
         returned.update(self.record.needed)
         forward = Forward(self.record, self.leaves, {*self.saved, *returned})
-        outside = [tensor.array for tensor in (*self.leaves.values(), *(real for _, real in self.outputs))]
+        owners = self.record.owners
+        outside = {*self.leaves, *(owners[name] for name, _ in self.outputs)}
 
         def hidden(name: str) -> bool:
-            array = self.array_of(name)
-            return name in self.producer and not any(numpy.may_share_memory(array, other) for other in outside)
+            return name in self.producer and owners[name] not in outside
 
         for fused in forward.chains().values():
             only = {name for name in fused.outputs if name not in returned and forward.uses[name] < fused.end}

@@ -5,6 +5,7 @@ import gc
 import random
 import sys
 import threading
+import tracemalloc
 import types
 import weakref
 
@@ -861,3 +862,29 @@ def test_threads_replay_and_record_at_once():
     assert found == [expected] * 3
     assert len(compiled._compiled._records) == 5
     assert not compiled.reasons
+
+
+def peak_memory(call):
+    """The most that arrays take at a time while a call runs."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_recorded_call_takes_no_more_memory_than_an_eager_one(wanted):
+    def step(x):
+        for _ in range(20):
+            x = torch.flip(x.reshape(-1), (0,)).reshape(x.shape) + x[:1]
+        return x.sum()
+
+    x = torch.randn(1024, 1024, requires_grad=wanted)
+    compiled = torch.compile(step, fullgraph=True)
+    eager = peak_memory(lambda: step(x))
+    assert eager > 2 * x.nbytes  # or nothing was measured
+    assert peak_memory(lambda: compiled(x)) < eager + x.nbytes // 2
+    assert peak_memory(lambda: compiled(x)) < eager + x.nbytes // 2
