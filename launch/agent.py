@@ -131,7 +131,6 @@ class Agent:
                     with contextlib.suppress(OSError):
                         signal.pidfd_send_signal(pidfd, argument)
             elif request == "end":
-                self.clean()
                 raise EOFError
 
     def clean(self) -> None:

@@ -88,6 +88,7 @@ class Job:
         self._machines = Machines(hosts) if hosts else None
         self._away: dict[int, Machine] = {}  # where the ranks are that are not here
         self._endings: dict[int, tuple[int, int] | None] = {}  # of those
+        self._seen_away: dict[int, str] = {}  # what those did last
         recorder.remove_old()
         prefix = f"{recorder.job_prefix()}{os.getpid()}-"
         self._folder = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
@@ -250,9 +251,9 @@ class Job:
                 rank, moment = rest
                 self._fallen[rank] = moment - (machine.clock or 0)
             elif kind == "gone":
-                rank, ending, summary = rest
+                rank, ending, self._seen_away[rank] = rest
                 self._endings[rank] = tuple(ending) if ending else None
-                self._note_death(rank, summary)
+                self._note_death(rank)
             elif kind == "file":
                 name, content = rest
                 with open(os.path.join(self.folder, os.path.basename(name)), "w") as file:
@@ -299,12 +300,12 @@ class Job:
                 self._fallen[self._lifelines[file]] = time.monotonic_ns()
             elif file in ranks:
                 self._selector.unregister(file)
-                self._note_death(ranks[file], report.last_seen(self.folder, ranks[file]))
+                self._note_death(ranks[file])
 
-    def _note_death(self, rank: int, last_seen: str) -> None:
+    def _note_death(self, rank: int) -> None:
         self._gone.add(rank)
         if rank not in self._done:
-            self._blame(_Cause(rank, None, last_seen))
+            self._blame(_Cause(rank, None, self._last_seen(rank)))
 
     def _blame(self, cause: _Cause) -> None:
         if self._cause is None:
@@ -378,13 +379,7 @@ class Job:
         endings = {rank: ending for rank, process in self._ranks.items() if (ending := ending_of(*process))}
         endings |= {rank: ending for rank, ending in self._endings.items() if ending}
         if cause is None or endings.get(cause.rank, (0, 0))[1] in _CONSEQUENCES:
-            # Those that were killed were so because of another, if there is one that ended differently.
-            guilty = (rank for rank, (status, number) in endings.items() if status and number not in _CONSEQUENCES)
-            rank = next(guilty, None)
-            if rank is not None:
-                cause = _Cause(rank, None, report.last_seen(self.folder, rank))
-            elif code not in _KILLED:
-                cause = None  # MPI_Abort: mpiexec knows the code, and has killed them all
+            cause = self._behind(cause, endings, code)
         number = 0 if cause is None else _fatal_signal(code, relayed=len(self._ranks) + len(self._away) > 1)
         code = 128 + number if number else code or 1
         if cause is not None:
@@ -394,6 +389,23 @@ class Job:
             text += " (this machine ran out of memory and has killed a process: see dmesg)"
         who, summary = (program, "") if cause is None else (self._name(cause.rank), cause.summary)
         return code, f"{who} {text}" + _after(", ", summary)
+
+    def _behind(self, cause: _Cause | None, endings: dict[int, tuple[int, int]], code: int) -> _Cause | None:
+        """The cause of a job in which ranks were killed: another rank's end, if there is one that ended differently."""
+        different = [rank for rank, (status, number) in endings.items() if status and number not in _CONSEQUENCES]
+        guilty = [rank for rank in different if cause is None or not self._was_cut_off(cause.rank, rank, endings[rank])]
+        if guilty:
+            return _Cause(guilty[0], None, self._last_seen(guilty[0]))
+        # MPI_Abort: mpiexec knows the code, and has killed them all
+        return cause if different or code in _KILLED else None
+
+    def _was_cut_off(self, first: int, rank: int, ending: tuple[int, int]) -> bool:
+        """Whether it was MPI that ended a rank: Open MPI does, when the connection to one that has died is closed."""
+        return ending[1] == 0 and self._fell(first) < self._fell(rank) and self._last_seen(rank).startswith("in ")
+
+    def _last_seen(self, rank: int) -> str:
+        """What a rank that has died was doing."""
+        return self._seen_away.get(rank) or report.last_seen(self.folder, rank)
 
 
 def _make_lifeline(folder: str, rank: int) -> int:
