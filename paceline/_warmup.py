@@ -31,6 +31,8 @@ def calls() -> Iterator[Callable[[], None]]:
         chained = declaration.element is not None and not declaration.name.startswith("bitwise")  # as logical_ ones are
         if chained and inputs in (("input",), ("input", "other")) and declaration.required == len(inputs):
             yield lambda p=primitive, n=len(inputs): _train(_chained(p), *(randn(6, 6) for _ in range(n)))  # type: ignore[misc]
+        if declaration.large is not None:
+            yield lambda large=declaration.large: _compute(large)  # type: ignore[misc]
     yield lambda: _train(_chained(_with_numbers), randn(6, 6))
     for layer, *shape in _layers():
         yield lambda layer=layer, shape=shape: _train(layer, randn(*shape))  # type: ignore[misc]
@@ -45,8 +47,9 @@ def _layers() -> Iterator[tuple]:
     """Layers, and the shapes of their inputs."""
     activations = (nn.CELU, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.LogSigmoid,
                    nn.Mish, nn.PReLU, nn.ReLU, nn.ReLU6, nn.SELU, nn.Sigmoid, nn.SiLU, nn.Softplus, nn.Softsign,
-                   nn.Tanh, nn.Tanhshrink, nn.Dropout, nn.GLU)  # fmt: skip
+                   nn.Tanh, nn.Tanhshrink, nn.GLU)  # fmt: skip
     yield from ((each(), 4, 6) for each in activations)
+    yield nn.Dropout(), 100, 100
     yield nn.GELU(approximate="tanh"), 4, 6
     yield from ((each(dim), 4, 5, 6) for each in (nn.Softmax, nn.LogSoftmax) for dim in (1, 2))
     yield nn.Linear(6, 5), 4, 6
@@ -70,6 +73,8 @@ def _layers() -> Iterator[tuple]:
     for i, convolution in enumerate(convolutions):
         yield from ((convolution(4, 8, 3, **each), 2, 4, *[8] * (i // 2 + 1)) for each in options)
     yield nn.Conv2d(4, 8, 1), 2, 4, 8, 8
+    yield nn.Conv2d(64, 64, 3, padding=1), 8, 64, 8, 8
+    yield nn.Conv2d(16, 16, 3, padding=1, groups=16), 2, 16, 8, 8
     yield from ((each(6, 5), 3, 4, 6) for each in (nn.RNN, nn.LSTM, nn.GRU))
 
 
@@ -89,8 +94,12 @@ def _functions() -> Iterator[tuple]:
     yield torch.add, randn(4, 6), randn(6)
     for reduce in (torch.sum, torch.mean, torch.amax, torch.amin, torch.logsumexp, torch.var, torch.std):
         yield from ((lambda x, r=reduce, d=dim: r(x, d), randn(4, 5, 6)) for dim in (0, 1, 2, (0, 2)))
+    yield lambda gates, cell: torch.add(*registry["lstm_gates"](gates, cell)), randn(4, 24), randn(4, 6)
     yield torch.mm, randn(400, 400), randn(400, 400)
-    for reduce in (torch.sum, torch.mean, torch.norm):
+    for function in (torch.cumsum, torch.argmax, functools.partial(torch.topk, k=2)):
+        yield lambda x, f=function: f(x, dim=1), randn(4, 5, 6)
+    yield from ((lambda x, n=exponent: x**n, randn(4, 6)) for exponent in (0.5, 2, 3))
+    for reduce in (torch.sum, torch.mean, torch.norm, torch.amax):
         yield from ((lambda x, r=reduce, d=dim: r(x, dim=d), randn(400, 400)) for dim in (None, 0, 1))
 
 
@@ -125,8 +134,16 @@ def _chained(function: Callable) -> Callable:
     return torch.compile(chain)
 
 
+def _compute(large: Callable) -> None:
+    """What a primitive computes large arrays by: of two, of one and a number, and of one that is repeated."""
+    x = randn(6, 6).numpy()
+    for other in (x, x[0], x[:, :1], 1.5, 2, 3, 0.5, -0.5, -1):  # as exponents, some numbers have kernels of their own
+        large(x, other)
+    large(1.5, x)
+
+
 def _with_numbers(x: Any) -> Any:
-    y = 1 - 2 / (x * x + 1) + x / 3 - 4
+    y = 1 - 2 / (x * x + 1) + x / 3 - 4 + 5 * x**3
     inside = (y > 0) & (y <= 1) | ~(y < 2) & (y >= 3) | (y == 4) | (y != 5)
     return torch.where(inside, y, 0.0) * inside.to(y.dtype) + y.masked_fill(inside, 1.0)
 
