@@ -8,6 +8,7 @@ elements of their memory. What can be computed once in Python is, and the smalle
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -184,9 +185,10 @@ def _multiply(sizes, a, b, panels, start, out):
                 _multiply_block(s, a, panels, start, out, r0, p0, k0, packed)
 
 
-def multiply(a, a_row, a_step, b, b_row, b_step, rows, columns, depth, bias, out):
-    """out[r, c] = bias[c] + sum over k of a[r * a_row + k * a_step] * b[k * b_row + c * b_step]; no bias is None."""
-    width = PRODUCT_VECTORS * VECTOR_BYTES // out.itemsize
+@functools.lru_cache(maxsize=1024)  # they take longer to find than a small product
+def _sizes(rows, columns, depth, a_row, a_step, b_row, b_step, itemsize):
+    """The sizes of a product as the kernel takes them, and how much memory it wants for what is packed of b."""
+    width = PRODUCT_VECTORS * VECTOR_BYTES // itemsize
     panels = -(-columns // width)
     column_blocks = -(-panels // BLOCK_PANELS)
     row_blocks = max(-(-rows // BLOCK_ROWS), min(-(-rows // 16), -(-JOBS // column_blocks)))
@@ -195,8 +197,11 @@ def multiply(a, a_row, a_step, b, b_row, b_step, rows, columns, depth, bias, out
     sizes = Sizes(
         rows, columns, depth, a_row, a_step, b_row, b_step, panels, column_blocks, row_blocks, block_rows, at_once
     )
-    packed = np.empty(panels * width * min(depth, at_once), out.dtype)
-    start = np.zeros(columns, out.dtype)
-    if bias is not None:
-        start[:] = bias
-    _multiply(np.array([sizes], _RECORD), a, b, packed, start, out)
+    return np.array([sizes], _RECORD), panels * width * min(depth, at_once)
+
+
+def multiply(a, a_row, a_step, b, b_row, b_step, rows, columns, depth, bias, out):
+    """out[r, c] = bias[c] + sum over k of a[r * a_row + k * a_step] * b[k * b_row + c * b_step]; no bias is None."""
+    sizes, packed = _sizes(rows, columns, depth, a_row, a_step, b_row, b_step, out.itemsize)
+    start = np.zeros(columns, out.dtype) if bias is None else bias
+    _multiply(sizes, a, b, np.empty(packed, out.dtype), start, out)

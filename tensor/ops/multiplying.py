@@ -9,8 +9,9 @@ import numpy
 from .. import kernels
 from ..kernels import sources
 
-# Multiplications from which on a kernel is called: NumPy's BLAS takes 30 us for so many, waking threads twice takes 10.
-LEAST_WORK = 1 << 22
+# Multiplications from which on a kernel is called: by then it has made up for the 2 us more that calling it takes.
+LEAST_WORK = 1 << 20
+_ALONE = 1 << 21  # to here one thread computes alone, for a second one may take as long to wake up
 BLAS_THREADS = 1 << 18  # from here on BLAS uses several threads, on whose number its bits depend
 
 _DTYPES = (numpy.float32, numpy.float64)
@@ -26,9 +27,10 @@ def product(
     The result does not depend on the number of threads, as that of BLAS does.
     """
     dtype, (rows, depth), columns = a.dtype, a.shape, b.shape[1]
-    if dtype not in _DTYPES or b.dtype != dtype or b.shape[0] != depth or not kernels.usable():
+    work = rows * depth * columns
+    if work < (LEAST_WORK if least is None else least) or not kernels.usable(work < _ALONE):
         return NotImplemented
-    if rows * depth * columns < (LEAST_WORK if least is None else least):
+    if dtype not in _DTYPES or b.dtype != dtype or b.shape[0] != depth:
         return NotImplemented
     if bias is not None and (bias.dtype != dtype or not bias.flags.c_contiguous):
         return NotImplemented
