@@ -72,12 +72,13 @@ def cross_entropy(
     _check_reduction(reduction)
     if not 0 <= label_smoothing <= 1:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
-    if target.is_floating_point() and target.array.ndim == input.array.ndim:
+    if target.array.ndim == input.array.ndim and target.is_floating_point():
         return _soft_cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing)
     rows, classes = _by_row("cross_entropy", input, target)
     plain = _is_plain(rows, classes, weight, ignore_index)
     if plain and not label_smoothing:
-        return _in_shape(softmax_cross_entropy(rows, box(classes), reduction), target, reduction)
+        chosen = target if classes is target.array else box(classes)
+        return _in_shape(softmax_cross_entropy(rows, chosen, reduction), target, reduction)
     log_p = log_softmax(rows, 1)
     if plain:
         losses = ops.negative_log_likelihood(log_p, box(classes), reduction) * (1 - label_smoothing)

@@ -93,7 +93,11 @@ def takes(array: Any, work: float = 1, size: int | None = None, light: bool = Fa
 
 
 def compiled(
-    primitive: Any, work: float = 1, sized_by: int | Callable[..., int] = 0, light: bool = False
+    primitive: Any,
+    work: float = 1,
+    sized_by: int | Callable[..., int] = 0,
+    light: bool = False,
+    few: Callable | None = None,
 ) -> Callable[[Callable], Callable]:
     """Register the decorated function as the primitive's CPU kernel for large inputs.
 
@@ -105,6 +109,7 @@ def compiled(
         work, light: see `takes`.
         sized_by: the number of the argument whose size decides, such as an array of indices; or a function of the
             arguments that gives the size.
+        few: computes small inputs instead of the body, with fewer calls of NumPy, or returns NotImplemented.
     """
     counted = callable(sized_by)
 
@@ -116,6 +121,10 @@ def compiled(
             amount = (sized_by(*args) if counted else args[sized_by].size) * work  # type: ignore[operator,index]
             if amount >= LEAST_SIZE and args[0].dtype in _FLOATS and usable(light and amount < _ALONE):
                 result = function(*args, **named)
+                if result is not NotImplemented:
+                    return result
+            elif few is not None:
+                result = few(*args, **named)
                 if result is not NotImplemented:
                     return result
             return body(*args, **named)

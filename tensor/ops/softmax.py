@@ -10,6 +10,7 @@ import numpy
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
 from ..kernels import compiled, compiled_vjp, sources, takes
+from . import few
 from .cast import accepts_dtype
 from .loss import mean_divisor
 from .shaping import one_dim
@@ -119,7 +120,25 @@ def _softmax_cross_entropy_input(F: Any, g: Any, input: Any, target: Any, reduct
 softmax_cross_entropy.vjp(input=_softmax_cross_entropy_input)
 
 
-@compiled(softmax_cross_entropy, _LOSS_WORK, light=True)
+def _few_cross_entropies(input: numpy.ndarray, target: numpy.ndarray, reduction: str = "none") -> Any:
+    if not few.is_few(input):
+        return NotImplemented
+    rows, classes = input.shape
+    elements = input.reshape(-1)
+    starts = few.row_starts(rows, classes)
+    largest = elements.take(starts + input.argmax(1))
+    exponentials = input - largest[:, None]
+    numpy.exp(exponentials, exponentials)
+    totals = exponentials.dot(few.ones(input, classes))
+    losses = numpy.log(totals)
+    largest -= elements.take(starts + target)
+    losses += largest
+    if reduction != "none":
+        losses = losses.dot(few.ones(input, rows)) / input.dtype.type(mean_divisor(rows, reduction))
+    return losses, exponentials, totals
+
+
+@compiled(softmax_cross_entropy, _LOSS_WORK, light=True, few=_few_cross_entropies)
 def _compiled_cross_entropy(input: numpy.ndarray, target: numpy.ndarray, reduction: str = "none") -> Any:
     """Keeps largest elements and totals of the rows; backward computes the exponentials anew."""
     if input.ndim != 2 or target.ndim != 1 or not input.size:
@@ -137,7 +156,8 @@ def _fused_input(
 ) -> Any:
     """softmax(input) - one_hot(target) from what the forward pass computed, times the gradient."""
     rows = len(target)
-    g = g / mean_divisor(rows, reduction)
+    if reduction == "mean":
+        g = g[()] * (1 / mean_divisor(rows, reduction))  # [()]: see mean_squared_error
     if exponentials is None:
         if not takes(input, _LOSS_WORK, light=True):
             return NotImplemented  # the process was forked since
