@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from ..autograd.mode import later
+from ..autograd.variable import changed
 from ..runtime import dtypes
 from ..runtime.comm import world_comm
 from ..tensor import creation
@@ -119,10 +121,17 @@ class _BatchNorm(_Norm):
         """The weight of this batch in the running statistics; in training it is counted."""
         momentum = self.momentum
         if self.training and self.track_running_stats:
-            self.num_batches_tracked.add_(1)
+            _count_one(self.num_batches_tracked)
             if momentum is None:
                 momentum = 1 / int(self.num_batches_tracked)
         return 0.0 if momentum is None else momentum
+
+
+@later
+def _count_one(batches: Any) -> None:
+    """Add 1 to a tensor; a tenth of what its add_() takes, which asks for dtypes, devices and the tape."""
+    batches.array += 1
+    changed(batches, "batch_norm")
 
 
 def _reset(weight: Parameter | None, bias: Parameter | None) -> None:

@@ -53,10 +53,9 @@ def batch_norm(
     if not training:
         if running_mean is None or running_var is None:
             raise RuntimeError("Expected running_mean and running_var to be defined when training=False")
-        scale = pw.rsqrt(ar.add(running_var, eps))
-        return ops.scale_channels(input, running_mean, scale if weight is None else ar.mul(scale, weight), bias)
+        return ops.normalize_by(input, running_mean, running_var, weight, bias, eps)
     dims = (0, *range(2, len(shape)))
-    count = math.prod(shape[d] for d in dims)
+    count = input.array.size // shape[1]
     if count == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(shape)}")
     mean, variance = ops.moments(input, dims)
@@ -76,8 +75,10 @@ def _track(running_mean: Any, running_var: Any, mean: Any, variance: Any, count:
 @later
 def _move_towards(running: Any, new: Any, factor: Any, momentum: float) -> None:
     """Both are tensors: statistics, and what they move towards divided by the factor."""
-    array = new.array if new.array.size == running.array.size else new.array.mean(0)
-    running.array[...] = running.array * (1 - momentum) + (array * factor).reshape(-1) * momentum
+    old = running.array
+    array = new.array if new.array.size == old.size else new.array.mean(0)
+    old *= 1 - momentum
+    old += array.reshape(-1) * (factor * momentum)
     changed(running, "batch_norm")
 
 

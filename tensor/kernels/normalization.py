@@ -51,12 +51,12 @@ def rows(x, weight, bias, eps, centered, out, means, scales):
 
 
 @jit
-def rows_backward(g, x, weight, means, scales, centered, gradient, weight_parts, bias_parts):
-    """One pass; row r adds to the parts of chunk r * chunks // rows."""
-    count, chunks = x.shape[0], weight_parts.shape[0]
+def rows_backward(g, x, weight, means, scales, centered, gradient, parts):
+    """One pass; row r adds to the parts [2, chunks, features] of chunk r * chunks // rows."""
+    count, chunks = x.shape[0], parts.shape[1]
     kind = x.dtype.type
     for chunk in prange(chunks):
-        weight_part, bias_part = weight_parts[chunk], bias_parts[chunk]
+        weight_part, bias_part = parts[0, chunk], parts[1, chunk]
         for i in range(x.shape[1]):
             weight_part[i] = bias_part[i] = 0
         for r in range(chunk * count // chunks, (chunk + 1) * count // chunks):
@@ -93,8 +93,8 @@ def groups(x, weight, bias, eps, out, means, scales):
 
 
 @jit
-def groups_backward(g, x, weight, means, scales, gradient, weight_parts, bias_parts):
-    """The parts are [n, groups, channels]."""
+def groups_backward(g, x, weight, means, scales, gradient, parts):
+    """The parts are [2, n, groups, channels]."""
     n, count, channels, places = x.shape
     kind = x.dtype.type
     for r in prange(n * count):
@@ -103,8 +103,8 @@ def groups_backward(g, x, weight, means, scales, gradient, weight_parts, bias_pa
         along, across = kind(0), kind(0)
         for c in range(channels):
             total, product = _slopes(g[i, group, c], x[i, group, c], mean)
-            weight_parts[i, group, c] = product * scale
-            bias_parts[i, group, c] = total
+            parts[0, i, group, c] = product * scale
+            parts[1, i, group, c] = total
             along += total * weight[group, c]
             across += product * scale * weight[group, c]
         along /= kind(channels * places)
@@ -157,6 +157,12 @@ def _parameter_gradients(sums, products, scale, weight_gradient, bias_gradient):
         weight_gradient[c] = products[:, c].sum() * scale[c]
 
 
+@serial
+def _scales(variance, eps, scale):
+    for c in range(scale.size):
+        scale[c] = scale.dtype.type(1) / np.sqrt(variance[c] + eps)
+
+
 @jit
 def channel_moments(x, chunks, mean, variance):
     n, channels, places = x.shape
@@ -181,8 +187,10 @@ def channel_moments(x, chunks, mean, variance):
 
 
 @jit
-def channels(x, mean, scale, weight, bias, out):
+def channels(x, mean, variance, eps, weight, bias, out, scale):
+    """Fills `scale`, too, with 1 / sqrt(variance + eps)."""
     n, count, _ = x.shape
+    _scales(variance, eps, scale)
     for job in prange(n * count):
         i, c = job // count, job % count
         source, result = x[i, c], out[i, c]
@@ -240,7 +248,8 @@ def column_moments(x, chunks, mean, variance):
 
 
 @jit
-def columns(x, mean, scale, weight, bias, out):
+def columns(x, mean, variance, eps, weight, bias, out, scale):
+    _scales(variance, eps, scale)
     for i in prange(x.shape[0]):
         for c in range(x.shape[1]):
             out[i, c] = (x[i, c] - mean[c]) * (scale[c] * weight[c]) + bias[c]

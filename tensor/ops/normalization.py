@@ -6,6 +6,7 @@ right. Ordinary backward uses the statistics of the forward pass.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -133,11 +134,13 @@ def _fused_gradients(
     shape: tuple | None,
 ) -> tuple:
     """The same from the statistics of the forward pass, with few temporary arrays."""
-    spread = _spread(weight, shape), _spread(bias, shape)
     found = None
-    if xp is numpy and kernels.takes(g, _WORK):
-        found = _compiled_gradients(g, input, center, scale, *spread, dims, centered)
-    of_input, of_weight, of_bias = found or _gradients(g, needs, input, center, scale, *spread, dims, centered)
+    if xp is numpy and kernels.takes(g, _WORK, light=True):
+        found = _compiled_gradients(g, input, center, scale, weight, bias, dims, centered, shape)
+    if found is None:
+        spread = _spread(weight, shape), _spread(bias, shape)
+        found = _gradients(g, needs, input, center, scale, *spread, dims, centered)
+    of_input, of_weight, of_bias = found
     return (
         of_input if needs[0] else None,
         None,
@@ -180,14 +183,15 @@ for _device in ("cpu", "cuda"):
     normalize.fused_vjp(_device)(_fused_gradients)
 
 
-_WORK = 4  # passes that the portable bodies make for one of a kernel's
+_WORK = 16  # passes over the elements that the portable bodies make, or nearly
 
 # -- compiled ----------------------------------------------------------------------------------------------------------
 
 
-def _layout(shape: tuple, dims: tuple, weight: Any, bias: Any) -> str | None:
-    """Which kernels take the input and parameters: "rows", "groups", "channels", or None."""
-    shapes = [p.shape for p in (weight, bias) if p is not None]
+@functools.lru_cache(maxsize=1024)
+def _layout(shape: tuple, dims: tuple, *parameters: tuple | None) -> str | None:
+    """Which kernels take an input and parameters of these shapes: "rows", "groups", "channels", or None."""
+    shapes = [size for size in parameters if size is not None]
     lead = len(shape) - len(dims)
     if not math.prod(shape):
         return None
@@ -202,11 +206,22 @@ def _layout(shape: tuple, dims: tuple, weight: Any, bias: Any) -> str | None:
     return None
 
 
+def _shape_of(parameter: Any, shape: tuple | None) -> tuple | None:
+    """The shape in which a parameter broadcasts to the input."""
+    return None if parameter is None else shape or parameter.shape
+
+
+@functools.lru_cache(maxsize=256)
+def _filled(value: float, shape: tuple, dtype: Any) -> Array:
+    """What stands for a parameter that is not there; not to be written into."""
+    return numpy.full(shape, value, dtype)
+
+
 def _parameters(weight: Any, bias: Any, shape: tuple, dtype: Any) -> tuple:
     """Both in a shape, those of the identity in place of None."""
     return (
-        numpy.ones(shape, dtype) if weight is None else weight.reshape(shape),
-        numpy.zeros(shape, dtype) if bias is None else bias.reshape(shape),
+        _filled(1, shape, dtype) if weight is None else weight.reshape(shape),
+        _filled(0, shape, dtype) if bias is None else bias.reshape(shape),
     )
 
 
@@ -222,20 +237,24 @@ def _by_channel(x: numpy.ndarray) -> numpy.ndarray:
     return x.reshape(x.shape[0], x.shape[1]) if places == 1 else x.reshape(x.shape[0], x.shape[1], places)
 
 
-@compiled(moments, _WORK)
+def _pieces(x: numpy.ndarray) -> int:
+    """How many parts to sum the channels of [n, channels, places] or [n, channels] in."""
+    return _chunks(len(x), x.shape[-1])
+
+
+@compiled(moments, _WORK, light=True)
 def _compiled_moments(input: numpy.ndarray, dims: tuple) -> Any:
-    if _layout(input.shape, dims, None, None) != "channels":
+    if _layout(input.shape, dims) != "channels":
         return NotImplemented
     x = _by_channel(input)
     kernel = sources.normalization.column_moments if x.ndim == 2 else sources.normalization.channel_moments
-    chunks = _chunks(x.shape[0], x.size // x.shape[0] if x.ndim == 2 else x.shape[2])
     shape = (1, x.shape[1]) + (1,) * (input.ndim - 2)
-    mean, variance = numpy.empty((2, x.shape[1]), x.dtype)
-    kernel(x, chunks, mean, variance)
+    mean, variance = numpy.empty(x.shape[1], x.dtype), numpy.empty(x.shape[1], x.dtype)
+    kernel(x, _pieces(x), mean, variance)
     return mean.reshape(shape), variance.reshape(shape)
 
 
-@compiled(normalize, _WORK)
+@compiled(normalize, _WORK, light=True)
 def _compiled_normalize(
     input: numpy.ndarray,
     mean: Any,
@@ -247,71 +266,83 @@ def _compiled_normalize(
     centered: bool = True,
     shape: tuple | None = None,
 ) -> Any:
-    weight, bias = _spread(weight, shape), _spread(bias, shape)
-    layout = _layout(input.shape, dims, weight, bias)
+    layout = _layout(input.shape, dims, _shape_of(weight, shape), _shape_of(bias, shape))
     if layout is None or (layout == "channels") != (mean is not None):
         return NotImplemented
-    dtype, eps = input.dtype, input.dtype.type(eps)
+    size, dtype = input.shape, input.dtype
+    out, eps = numpy.empty(size, dtype), dtype.type(eps)
     if layout == "channels":
-        x, out = _by_channel(input), numpy.empty(input.shape, dtype)
-        scale = 1 / numpy.sqrt(variance + eps)
+        x, scale = _by_channel(input), numpy.empty(size[1], dtype)
         kernel = sources.normalization.columns if x.ndim == 2 else sources.normalization.channels
-        parameters = _parameters(weight, bias, x.shape[1:2], dtype)
-        kernel(x, mean.reshape(-1), scale.reshape(-1), *parameters, out.reshape(x.shape))
-        return out, mean, scale
-    lead = input.ndim - len(dims)
-    x, out = numpy.ascontiguousarray(input), numpy.empty(input.shape, dtype)
-    center, scale = numpy.empty((2, math.prod(input.shape[:lead])), dtype)
+        parameters = _parameters(weight, bias, scale.shape, dtype)
+        kernel(x, mean.reshape(-1), variance.reshape(-1), eps, *parameters, out.reshape(x.shape), scale)
+        return out, mean, scale.reshape(mean.shape)
+    lead, x = size[: input.ndim - len(dims)], numpy.ascontiguousarray(input)
+    rows = math.prod(lead)
+    center, scale = numpy.empty(rows, dtype), numpy.empty(rows, dtype)
     if layout == "rows":
-        shape = (center.size, input.size // center.size)
+        shape = (rows, input.size // rows)
         parameters = _parameters(weight, bias, shape[1:], dtype)
         sources.normalization.rows(x.reshape(shape), *parameters, eps, centered, out.reshape(shape), center, scale)
     else:
-        parameters = _parameters(weight, bias, input.shape[1:3], dtype)
+        parameters = _parameters(weight, bias, size[1:3], dtype)
         sources.normalization.groups(x, *parameters, eps, out, center, scale)
-    kept = (*input.shape[:lead], *(1 for _ in dims))
+    kept = lead + (1,) * len(dims)
     return out, center.reshape(kept), scale.reshape(kept)
 
 
 def _compiled_gradients(
-    g: Any, input: Any, center: Any, scale: Any, weight: Any, bias: Any, dims: tuple, centered: bool
+    g: Any,
+    input: Any,
+    center: Any,
+    scale: Any,
+    weight: Any,
+    bias: Any,
+    dims: tuple,
+    centered: bool,
+    shape: tuple | None,
 ) -> tuple | None:
-    layout = _layout(input.shape, dims, weight, bias)
-    if layout is None or input.dtype is not g.dtype:
+    size, dtype = input.shape, input.dtype
+    layout = _layout(size, dims, _shape_of(weight, shape), _shape_of(bias, shape))
+    if layout is None or dtype is not g.dtype:
         return None
-    x, g, gradient = numpy.ascontiguousarray(input), numpy.ascontiguousarray(g), numpy.empty(input.shape, input.dtype)
+    x, g, gradient = numpy.ascontiguousarray(input), numpy.ascontiguousarray(g), numpy.empty(size, dtype)
     statistics = (center.reshape(-1), scale.reshape(-1))
     if layout == "channels":
         x = _by_channel(x)
         kernel = sources.normalization.columns_backward if x.ndim == 2 else sources.normalization.channels_backward
-        chunks = _chunks(x.shape[0], x.size // x.shape[0] if x.ndim == 2 else x.shape[2])
-        weight_gradient, bias_gradient = numpy.empty((2, x.shape[1]), x.dtype)
-        shape = x.shape
-        factor = _parameters(weight, None, shape[1:2], x.dtype)[0]
-        parameters = weight_gradient, bias_gradient
-        kernel(g.reshape(shape), x, chunks, *statistics, factor, gradient.reshape(shape), *parameters)
-    elif layout == "rows":
-        shape = (center.size, input.size // center.size)
-        factor = _parameters(weight, None, shape[1:], x.dtype)[0]
-        parts = numpy.empty((2, min(shape[0], 32), shape[1]), x.dtype)
+        of_weight, of_bias = numpy.empty(size[1], dtype), numpy.empty(size[1], dtype)
+        factor, _ = _parameters(weight, None, of_weight.shape, dtype)
+        arrays = (g.reshape(x.shape), x, _pieces(x), *statistics, factor)
+        kernel(*arrays, gradient.reshape(x.shape), of_weight, of_bias)
+        return gradient, of_weight, of_bias
+    if layout == "rows":
+        shape = (len(statistics[0]), input.size // len(statistics[0]))
+        factor, _ = _parameters(weight, None, shape[1:], dtype)
+        parts = numpy.empty((2, min(_chunks(*shape), 32), shape[1]), dtype)
         arrays = (g.reshape(shape), x.reshape(shape), factor, *statistics, centered, gradient.reshape(shape))
-        sources.normalization.rows_backward(*arrays, *parts)
-        weight_gradient, bias_gradient = parts.sum(1)
+        sources.normalization.rows_backward(*arrays, parts)
     else:
-        factor = _parameters(weight, None, input.shape[1:3], x.dtype)[0]
-        parts = numpy.empty((2, *input.shape[:3]), x.dtype)
-        sources.normalization.groups_backward(g, x, factor, *statistics, gradient, *parts)
-        weight_gradient, bias_gradient = parts.sum(1)
-    return gradient, weight_gradient, bias_gradient
+        factor, _ = _parameters(weight, None, size[1:3], dtype)
+        parts = numpy.empty((2, *size[:3]), dtype)
+        sources.normalization.groups_backward(g, x, factor, *statistics, gradient, parts)
+    of_weight, of_bias = parts[:, 0] if parts.shape[1] == 1 else numpy.add.reduce(parts, 1)
+    return gradient, of_weight, of_bias
 
 
 # -- with statistics that are given ------------------------------------------------------------------------------------
 
 
 @primitive
-def scale_channels(xp, input: Array, mean: Array, scale: Array, bias: Array | None):
-    """(input - mean) * scale + bias for each channel: an input [n, channels, ...], the others [channels]."""
+def normalize_by(
+    xp, input: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None, eps: float
+):
+    """(input - mean) / sqrt(variance + eps) * weight + bias for each channel: an input [n, channels, ...], the others
+    [channels]."""
     shape = (-1,) + (1,) * (input.ndim - 2)
+    scale = 1 / xp.sqrt(variance + eps)
+    if weight is not None:
+        scale *= weight
     out = input - mean.reshape(shape)
     out *= scale.reshape(shape)
     if bias is not None:
@@ -319,17 +350,19 @@ def scale_channels(xp, input: Array, mean: Array, scale: Array, bias: Array | No
     return out
 
 
-@scale_channels.joint_vjp
-def _scale_channels(F: Any, g: Any, needs: tuple, input: Any, mean: Any, scale: Any) -> tuple:
+@normalize_by.joint_vjp
+def _normalize_by(F: Any, g: Any, needs: tuple, input: Any, mean: Any, variance: Any, weight: Any, eps: float) -> tuple:
     shape = (1, -1) + (1,) * (len(input.shape) - 2)
-    factor = F.reshape(scale, shape)
-    of_input = g * factor if needs[0] or needs[1] else None
-    total = _channel_sums(F, g) if needs[3] else None
+    scale = F.rsqrt(variance + eps)
+    factor = scale if weight is None else scale * weight
+    of_input = g * F.reshape(factor, shape) if needs[0] or needs[1] else None
+    of_scale = _channel_sums(F, g * (input - F.reshape(mean, shape))) if needs[2] or needs[3] else None
     return (
         of_input,
         -_channel_sums(F, of_input) if needs[1] else None,
-        _channel_sums(F, g * (input - F.reshape(mean, shape))) if needs[2] else None,
-        total,
+        of_scale * factor * scale * scale * -0.5 if needs[2] else None,
+        of_scale * scale if needs[3] else None,
+        _channel_sums(F, g) if needs[4] else None,
     )
 
 
@@ -337,10 +370,12 @@ def _channel_sums(F: Any, x: Any) -> Any:
     return F.sum(x, (0, *range(2, len(x.shape))))
 
 
-@compiled(scale_channels)
-def _compiled_scale_channels(input: numpy.ndarray, mean: Any, scale: Any, bias: Any) -> Any:
-    x, out = _by_channel(input), numpy.empty(input.shape, input.dtype)
+@compiled(normalize_by, _WORK, light=True)
+def _compiled_normalize_by(
+    input: numpy.ndarray, mean: Any, variance: Any, weight: Any, bias: Any, eps: float
+) -> Any:
+    x, out, scale = _by_channel(input), numpy.empty(input.shape, input.dtype), numpy.empty(mean.shape, input.dtype)
     kernel = sources.normalization.columns if x.ndim == 2 else sources.normalization.channels
-    weight, bias = _parameters(None, bias, mean.shape, x.dtype)
-    kernel(x, mean, scale, weight, bias, out.reshape(x.shape))
+    parameters = _parameters(weight, bias, mean.shape, x.dtype)
+    kernel(x, mean, variance, x.dtype.type(eps), *parameters, out.reshape(x.shape), scale)
     return out
