@@ -21,7 +21,7 @@ from ..runtime import arrays, timeline
 from .mode import anomaly, grad_recorded, recorders, recording_now, refuse_if_recording
 from .plan import Pick, Plan
 from .primitive import RAW_NUMPY, RECORDED, raw_namespace
-from .variable import LAST_CHANGE, LEAF, LeafGroup, Node, Variable, box, changed, counter_of, fresh_node
+from .variable import LAST_CHANGE, LEAF, LeafGroup, Node, Variable, any_leaf, box, changed, counter_of, fresh_node
 
 _ndarray = numpy.ndarray
 _callbacks: ContextVar[list | None] = ContextVar("callbacks at the end of the running backward pass", default=None)
@@ -131,7 +131,7 @@ class _Backward:
         self.tokens: tuple | None = None
         self.pending: dict[int, tuple] = {}
         self.heap: list[int] = []
-        if Variable.any_leaf_hooks or Variable.any_groups or self.create_graph or self.targets is not None:
+        if any_leaf.hooked or any_leaf.grouped or self.create_graph or self.targets is not None:
             self.look_ahead(roots)
         try:
             if len(roots) == 1:  # the usual call, spared what a loop takes
@@ -158,11 +158,11 @@ class _Backward:
     def look_ahead(self, roots: Sequence[Variable]) -> None:
         """Before the pass: do what hooks, groups of leaves, chosen targets or a recorded pass demand."""
         nodes = [node for node in map(fresh_node, roots) if isinstance(node, Node)]
-        if Variable.any_leaf_hooks or self.targets is not None:
+        if any_leaf.hooked or self.targets is not None:
             self.explore(nodes)
-        if Variable.any_leaf_hooks or self.create_graph:
+        if any_leaf.hooked or self.create_graph:
             self.prepare_for_others()
-        if Variable.any_groups and self.targets is None:
+        if any_leaf.grouped and self.targets is None:
             self.find_groups(nodes)
 
     def seed(self, root: Variable, gradient: Variable | None) -> tuple[Any, Any]:
@@ -231,7 +231,7 @@ class _Backward:
         heap, pending, wanted, targets = self.heap, self.pending, self.wanted, self.targets
         create_graph, retain_graph = self.create_graph, self.retain_graph
         awaited = bool(self.completes or self.reports)
-        simple_leaves = targets is None and not create_graph and not Variable.any_leaf_hooks
+        simple_leaves = targets is None and not create_graph and not any_leaf.hooked
         watched = anomaly.enabled
         while True:
             if ahead is not None:

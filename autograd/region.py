@@ -17,7 +17,7 @@ from .mode import is_grad_enabled, node_observers
 from .plan import Pick, Plan
 from .primitive import RAW_NUMPY
 from .recording import Recording, Step, Traced, Unrecordable
-from .variable import BOX, LEAF, Node, counter_of, fresh_node, new_node, next_number
+from .variable import BOX, LEAF, Node, any_leaf, counter_of, fresh_node, new_node, next_number
 
 MISSED = object()  # what a replay returns for a call it was not recorded for
 
@@ -387,7 +387,7 @@ class Region(engine.Compound):
         saved = [node.values()]
         if not run.retain_graph:
             node.saved = None
-        simple = run.targets is None and not engine.Variable.any_leaf_hooks
+        simple = run.targets is None and not any_leaf.hooked
         self.backward(run, g, node.edges, saved, simple)
 
     def forget(self) -> None:

@@ -45,9 +45,6 @@ class Variable:
     home: tuple | None = None  # of a leaf in an arena, and of its slot: (the arena, its number there)
     gradient: Variable | None = None  # what `.grad` shows
 
-    any_groups = False  # true for good once a leaf got a group
-    any_leaf_hooks = False  # true for good once a leaf got a hook: backward need not look for them before
-
     if TYPE_CHECKING:  # every Variable is a Tensor, with operations that this layer does not know
 
         def __getattr__(self, name: str) -> Any: ...
@@ -60,6 +57,23 @@ class Variable:
 
 # The class of results; Tensor puts itself here with `class Tensor(Variable, box=True)`.
 BOX: list[type[Variable]] = [Variable]
+
+
+class _AnyLeaf:
+    """What any leaf ever had, so that backward need not look for it where none did.
+
+    Attributes:
+        grouped: whether a leaf got a group.
+        hooked: whether a leaf got a hook.
+    """
+
+    __slots__ = ("grouped", "hooked")
+
+    def __init__(self) -> None:
+        self.grouped = self.hooked = False
+
+
+any_leaf = _AnyLeaf()
 
 
 class LeafGroup:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy
 
 from ..autograd.mode import enable_grad, recorders, recording_now
-from ..autograd.variable import HookHandle, Variable, box, changed
+from ..autograd.variable import HookHandle, Variable, any_leaf, box, changed
 from ..runtime import device as devices
 from ..runtime import dtypes, timeline
 from ..tensor import Tensor
@@ -295,7 +295,7 @@ def _with_hooks(step: Callable) -> Callable:
             recording.later(wrapped, self, changes=chain(*(group["params"] for group in self.param_groups)))
             return None
         self.stepped = True
-        if Variable.any_groups and not self.announced:
+        if any_leaf.grouped and not self.announced:
             self._announce()
         if not (args or kwargs or self._before_step or self._after_step):
             return step(self)  # the usual call, spared what unpacking arguments takes

@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 
 from ..autograd.engine import queue_callback
-from ..autograd.variable import Variable, box
+from ..autograd.variable import Variable, any_leaf, box
 from ..runtime.arrays import Array, module_of
 from ..runtime.comm import Comm, ReduceOp, world_comm
 from ..runtime.world import has_spare_cores
@@ -155,7 +155,7 @@ class ZeroRedundancyOptimizer(Optimizer):
                 "gradients; wrap the model in nothing"
             )
         shard.on_begin, shard.on_complete = self._begin, self._complete
-        Variable.any_groups = True
+        any_leaf.grouped = True
         for p in shard.parameters:
             p.group, p.grad_slot, p.gradient = shard, None, None
 

@@ -12,7 +12,7 @@ from numpy import ndarray
 from ..autograd import api
 from ..autograd.mode import recorders, recording_now, refuse_if_recording
 from ..autograd.plan import FLOATING
-from ..autograd.variable import LEAF, HookHandle, Node, Variable, box, counter_of, fresh_node
+from ..autograd.variable import LEAF, HookHandle, Node, Variable, any_leaf, box, counter_of, fresh_node
 from ..runtime import device as devices
 from ..runtime import dtypes
 from ..runtime.arrays import address_of, memory_of, to_host
@@ -297,7 +297,7 @@ class TensorBase(Variable):
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         if isinstance(node, Node):
             return node.register_hook(hook)
-        Variable.any_leaf_hooks = True
+        any_leaf.hooked = True
         if self.hooks is None:
             self.hooks = {}
         return HookHandle(self.hooks, hook)
@@ -306,7 +306,7 @@ class TensorBase(Variable):
         """Call `hook(tensor)` once the gradient of this leaf has been added to `.grad`."""
         if self.node is not LEAF:
             raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
-        Variable.any_leaf_hooks = True
+        any_leaf.hooked = True
         if self.grad_ready_hooks is None:
             self.grad_ready_hooks = {}
         return HookHandle(self.grad_ready_hooks, hook)

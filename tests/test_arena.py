@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import paceline as torch
 from paceline import optim
-from paceline.autograd.variable import Variable
+from paceline.autograd.variable import any_leaf
 from paceline.runtime.arrays import to_host
 from paceline.tensor.arena import ALIGNMENT, Arena, flat_gradients, home_of, settle
 
@@ -205,7 +205,7 @@ def test_errors():
 
 
 def test_the_gradient_of_a_linear_layer_is_made_in_its_place(monkeypatch):
-    monkeypatch.setattr(Variable, "any_leaf_hooks", False)  # other tests may have set it, for good
+    monkeypatch.setattr(any_leaf, "hooked", False)  # other tests may have set it, for good
     layer = torch.nn.Linear(1000, 1000)
     Arena(list(layer.parameters()))
     x = torch.ones(2, 1000)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 
 from ...autograd.engine import queue_callback
-from ...autograd.variable import LeafGroup, Variable
+from ...autograd.variable import LeafGroup, any_leaf
 from ...runtime import timeline
 from ...runtime.arrays import Array
 from ...runtime.comm import Comm, ReduceOp
@@ -134,7 +134,7 @@ class Reducer:
 
     def watch(self, tune: bool, check_nan: bool) -> None:
         """Take part in all backward passes from now on."""
-        Variable.any_groups = True
+        any_leaf.grouped = True
         self._checks_nan = check_nan
         if tune:
             self._tuner = BucketTuner(self.comm, sum(parameter.nbytes for parameter in self.parameters))

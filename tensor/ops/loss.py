@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from ...autograd.primitive import primitive
-from ...runtime.arrays import Array
+from ...runtime.arrays import Array, factor
 from .. import kernels
 from ..kernels import compiled, compiled_vjp
 from . import summing
@@ -150,9 +150,10 @@ def _slope(F: Any, g: Any, input: Any, other: Any) -> Any:
     if raw and input.size >= kernels.LEAST_SIZE and _takes(input, other):
         return run("squared_difference_backward", (input, other), (float(g) * 2 / input.size,))
     difference = input - other
-    count = difference.size if raw else math.prod(difference.shape)
-    # [()] makes a NumPy number of a 0-d array, which takes a tenth of the time to multiply
-    return difference * (g[()] * (2 / (count or math.nan)))
+    if not raw:
+        return difference * (g * (2 / (math.prod(difference.shape) or math.nan)))
+    difference *= factor(float(g) * 2 / (difference.size or math.nan), numpy, difference.dtype.char)
+    return difference
 
 
 mean_squared_error.vjp(
