@@ -1,14 +1,16 @@
-"""What compile() gains: steps as they are written and compiled, both beside PyTorch as it is written.
+"""What compile() gains: steps as they are written and compiled, beside PyTorch as they are written.
 
     python -m benchmarks.compiled [--rounds 3]
 
-Prints the table and writes benchmarks/results/compiled.json. A ratio above 1 means that Paceline takes less time.
+Prints the table, in which each figure is the least of a process and the median of the rounds, and writes
+benchmarks/results/compiled.json. A round takes half a minute once all kernels are compiled.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -101,19 +103,28 @@ def steps(torch: Any) -> dict[str, Callable]:
     }
 
 
+def rows(rounds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """For each step the medians of its columns."""
+    columns = rounds[0]
+    return {name: {column: statistics.median(found[column][name] for found in rounds) for column in columns}
+            for name in rounds[0]["written"]}  # fmt: skip
+
+
 @click.command()
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--one", hidden=True)
 @click.option("--compiled", is_flag=True, hidden=True)
 def main(rounds: int, one: str | None, compiled: bool) -> None:
     if one:
-        figures = costs(importlib.import_module(one), compiled and one == turns.OURS)
-        click.echo(json.dumps(figures))
+        click.echo(json.dumps(costs(importlib.import_module(one), compiled)))
         return
-    tables = {"as written": (), "compiled": ("--compiled",)}
-    figures = {name: turns.in_turns("benchmarks.compiled", rounds, *options) for name, options in tables.items()}
-    for name, table in figures.items():
-        turns.print_table(f"time of a step {name}", "us", table)
+    columns = {"peer": (turns.PEER,), "written": (turns.OURS,), "compiled": (turns.OURS, "--compiled")}
+    found = [{name: turns.child("benchmarks.compiled", *options) for name, options in columns.items()}
+             for _ in range(rounds)]  # fmt: skip
+    figures = rows(found)
+    click.echo(f"{'microseconds of a step':56s} {turns.PEER:>10s} {'as written':>10s} {'compiled':>10s}")
+    for name, row in figures.items():
+        click.echo(f"{name:56s} {row['peer']:10.0f} {row['written']:10.0f} {row['compiled']:10.0f}")
     turns.write("compiled", figures)
 
 
