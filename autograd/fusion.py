@@ -133,19 +133,36 @@ class Trace:
         self.values[output] = Value(self, output, self.shape, dtype)
         return self.values[output]
 
-    def chain(self, outputs: list[str]) -> tuple[Callable, list[str]] | None:
-        """What computes the outputs, and the names of the arrays that it takes; None if one pass spares nothing."""
-        needed, steps = set(outputs), []
+    def add_rows(self, candidates: dict[str, tuple[str, tuple]]) -> dict[str, tuple]:
+        """Let the chain make sums over leading dimensions, from name -> (value, shape of the sum); of those of rows of
+        one width. Returns the shapes of the sums it makes."""
+        rows = [value.shape for value in self.values.values() if value.shape != self.shape]
+        widths = {name: backend[0].sums_rows(self.shape, shape, self.values[value].dtype, rows)
+                  for name, (value, shape) in candidates.items()}  # fmt: skip
+        width = max(widths.values(), default=0)
+        sums = [name for name in candidates if widths[name] == width > 0]
+        for name in sums:
+            value = candidates[name][0]
+            place = next(i for i, step in enumerate(self.instructions) if step.output == value)
+            dtype = self.values[value].dtype
+            self.instructions.insert(place + 1, Instruction("add_rows", (value,), (width,), name, dtype))
+        return {name: candidates[name][1] for name in sums}
+
+    def chain(self, outputs: list[str], sums: dict[str, tuple] | None = None) -> tuple[Callable, list[str]] | None:
+        """What computes the outputs and the sums, whose shapes are given, and the names of the arrays that it takes;
+        None if one pass spares nothing."""
+        sums = sums or {}
+        needed, steps = {*outputs, *sums}, []
         for step in reversed(self.instructions):
             if step.output in needed:
                 needed.update(step.inputs)
                 steps.append(step)
         if len(steps) < 2:
             return None
-        made = {step.output for step in steps}
-        inputs = {name: self.values[name].shape for name in sorted(needed - made)}
-        dtypes = {name: self.values[name].dtype for name in needed | made}
-        return backend[0].Chain(steps[::-1], inputs, outputs, self.shape, dtypes), list(inputs)
+        dtypes = {step.output: step.dtype for step in steps}
+        inputs = {name: self.values[name].shape for name in sorted(needed - dtypes.keys())}
+        dtypes.update((name, self.values[name].dtype) for name in inputs)
+        return backend[0].Chain(steps[::-1], inputs, outputs, sums, self.shape, dtypes), list(inputs)
 
 
 class Fused(NamedTuple):
@@ -288,14 +305,19 @@ class Backward:
                 trace.instructions, self.passed, self.totals, self.summed = before
                 break
             done.append(k)
-        values = {value.name: None for value in (*(p[2] for p in self.passed), *self.totals.values())}
-        outputs = [step.output for step in trace.instructions if step.output in values]
-        found = trace.chain(outputs)
+        made = {step.output for step in trace.instructions}
+        smaller = {f"s{j}": (value.name, shape) for j, (name, _, value, _) in enumerate(self.passed)
+                   if (shape := self.region.shape_of(name)) != trace.shape and value.name in made}  # fmt: skip
+        sums = trace.add_rows(smaller)
+        passed = [(name, edge, f"s{j}" if f"s{j}" in sums else value.name, fresh)
+                  for j, (name, edge, value, fresh) in enumerate(self.passed)]  # fmt: skip
+        totals = {target: value.name for target, value in self.totals.items()}
+        wanted = {value for _, _, value, _ in passed}.union(totals.values())
+        outputs = [step.output for step in trace.instructions if step.output in wanted.difference(sums)]
+        found = trace.chain(outputs, sums)
         if found is None:
             return None
-        passed = [(name, edge, value.name, fresh) for name, edge, value, fresh in self.passed]
-        totals = {target: value.name for target, value in self.totals.items()}
-        return FusedBackward(done, *found, outputs, passed, totals, list(self.summed))
+        return FusedBackward(done, *found, [*outputs, *sums], passed, totals, list(self.summed))
 
     def _note(self, k: int) -> None:
         step = self.region.steps[k]

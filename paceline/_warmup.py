@@ -34,6 +34,7 @@ def calls() -> Iterator[Callable[[], None]]:
         if declaration.large is not None:
             yield lambda large=declaration.large: _compute(large)  # type: ignore[misc]
     yield lambda: _train(_chained(_with_numbers), randn(6, 6))
+    yield lambda: _train(_chained(torch.mul), randn(2000, 6), randn(6))
     for layer, *shape in _layers():
         yield lambda layer=layer, shape=shape: _train(layer, randn(*shape))  # type: ignore[misc]
     for function, *inputs in _functions():

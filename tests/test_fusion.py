@@ -125,6 +125,39 @@ def test_any_chain_has_the_bits_of_its_operations(program, seed):
         assert found == expected
 
 
+ROWS = {  # shape of the chain, of rows repeated along it, and whether their gradients are added up in its pass
+    "rows": ((100, 300), (300,), (1, 300), True), "short rows": ((2000, 7), (7,), (7,), True),
+    "pieces": ((1000, 64), (64,), (1, 64), True), "a wide row": ((9, 1000), (1000,), (1000,), True),
+    "matrices": ((40, 16, 32), (16, 32), (32,), True), "two widths": ((40, 16, 30), (16, 30), (30,), True),
+    "gaps": ((100, 1, 300), (1, 1, 300), (300,), True), "few": ((30, 30), (30,), (30,), False),
+    "columns": ((100, 300), (100, 1), (), False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ROWS)
+def test_gradients_of_rows_have_the_bits_of_sums_of_gradients(name, dtype, monkeypatch):
+    def run(x, scale, shift):
+        h = torch.tanh(x * scale + shift)
+        return torch.sigmoid(h * shift) * scale - h
+
+    call, added = chains.Chain.__call__, []
+
+    def noted(chain, *given):
+        added.extend(chain.sums)
+        return call(chain, *given)
+
+    monkeypatch.setattr(chains.Chain, "__call__", noted)
+    *shapes, in_the_pass = ROWS[name]
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    compiled = torch.compile(run, fullgraph=True)
+    for gradient in GRADIENTS.values():
+        found, expected = (step(f, arrays, [True] * 3, gradient, 2) for f in (compiled, run))
+        assert found == expected
+    assert bool(added) is in_the_pass
+
+
 def block(x, scale, shift):
     h = F.gelu(x * scale + shift)
     return torch.tanh(h) * x + h * torch.sigmoid(x)

@@ -18,7 +18,6 @@ from .compiler import jit, prange, serial
 # By dtype; booleans are bytes, which loops take four times as fast as bits that they have to mask.
 _TYPES = {np.dtype(bool): types.uint8, **{np.dtype(str(t)): t for t in (
     types.int32, types.int64, types.float32, types.float64)}}  # fmt: skip
-_CHUNK = 1 << 13  # elements that a thread takes at a time
 _LINE = 64  # bytes of a line of the cache, and of the widest vector
 # Between two tiles of intermediate values, beside the tile itself: loads that follow a store to an address 4 KiB away
 # wait for it.
@@ -55,6 +54,17 @@ def _of_three(function, read):
     return loop
 
 
+def _add_rows(x, y, z, numbers, out, size):
+    """out [width] += x [rows, width]: four rows as kernels/reduction.py adds them, fewer one by one."""
+    width = types.intp(numbers[0])
+    if size == 4 * width:
+        for i in range(width):
+            out[i] += (x[i] + x[width + i]) + (x[2 * width + i] + x[3 * width + i])
+    else:
+        for i in range(size):
+            out[i % width] += x[i]
+
+
 _kept: list = []  # the machine code goes with what it was compiled to
 
 
@@ -63,15 +73,18 @@ def address(name, dtypes, numbers, result):
     """Where the machine code of an operation on a tile begins.
 
     Args:
-        name: of a function in kernels/pointwise.py.
+        name: of a function in kernels/pointwise.py, or "add_rows".
         dtypes: of the arrays that it takes.
         numbers: how many of these it takes, in the dtype of the last array.
         result: its dtype.
     """
     arrays = len(dtypes)
-    loop = (_of_one, _of_two, _of_three)[arrays - 1](getattr(pointwise, name), _READERS[numbers])
-    # Machine code is found by its name, and that of functions within functions is the same for all of them.
-    loop.__name__ = loop.__qualname__ = f"{name}_{arrays}_{numbers}"
+    if name == "add_rows":
+        loop = _add_rows
+    else:
+        loop = (_of_one, _of_two, _of_three)[arrays - 1](getattr(pointwise, name), _READERS[numbers])
+        # Machine code is found by its name, and that of functions within functions is the same for all of them.
+        loop.__name__ = loop.__qualname__ = f"{name}_{arrays}_{numbers}"
     x, y, z = [types.CPointer(_TYPES[dtype]) for dtype in (*dtypes, *dtypes[-1:] * 2)][:3]
     signature = types.void(x, y, z, z, types.CPointer(_TYPES[result]), types.intp)
     dispatcher = serial(signature, fastmath={"contract"})(loop)
@@ -105,17 +118,17 @@ def _call(typing_context, address, x, y, z, numbers, out, size):
 
 
 @jit
-def run(program, memory, registers, size, tile, itemsize):
+def run(program, memory, registers, size, tile, share, itemsize):
     """Run a chain over `size` elements, `tile` at a time.
 
     Args:
         program: [operations, 6] of address, operands x, y and z, address of the numbers, operand of the result. An
             operand is the number of an intermediate value, or `registers` and more: of an array in `memory`.
-        memory: [2, arrays] of the arrays' addresses, and by how many bytes they go on with each element.
+        memory: [3, arrays] of the arrays' addresses, and by how many bytes they go on with each tile and each task.
         registers: how many intermediate values there are at a time.
+        share: tiles that a thread takes at a time.
     """
     tiles = (size + tile - 1) // tile
-    share = max(1, _CHUNK // tile)
     for chunk in prange((tiles + share - 1) // share):
         apart = tile * itemsize + _APART
         scratch = np.empty(registers * apart + _LINE, np.uint8)
@@ -126,7 +139,7 @@ def run(program, memory, registers, size, tile, itemsize):
         for t in range(chunk * share, min(tiles, (chunk + 1) * share)):
             count = min(tile, size - t * tile)
             for i in range(memory.shape[1]):
-                operands[registers + i] = memory[0, i] + t * tile * memory[1, i]
+                operands[registers + i] = memory[0, i] + t * memory[1, i] + chunk * memory[2, i]
             for k in range(program.shape[0]):
                 _call(program[k, 0], operands[program[k, 1]], operands[program[k, 2]], operands[program[k, 3]],
                       program[k, 4], operands[program[k, 5]], count)  # fmt: skip

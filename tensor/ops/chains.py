@@ -12,8 +12,11 @@ from ...autograd import fusion
 from ...runtime import buffers
 from .. import kernels
 from ..kernels import sources, usable
+from . import summing
+from .reduction import broadcast_dims
 
 _TILE = 4096  # bytes of a tile: with those of its operands it stays in the first cache
+_CHUNK = 1 << 13  # elements that a thread takes at a time
 _BOOL = numpy.dtype(bool)
 _DTYPES = frozenset(map(numpy.dtype, (bool, numpy.int32, numpy.int64, numpy.float32, numpy.float64)))
 _CONDITIONS = frozenset(("equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and",
@@ -29,22 +32,27 @@ _WIDEST = 1 << 14  # elements of a row that is repeated; longer ones would push 
 class Chain:
     """A chain whose arrays have one shape, or are repeated along leading dimensions of it.
 
-    A call takes the arrays of the inputs and returns those of the outputs: new ones, with the bits that the operations
-    give one by one. It returns None, and the operations are to be run one by one, if an array does not lie in memory
-    in the order of its elements, where the results of the operations might not either.
+    A call takes the arrays of the inputs and returns those of the outputs and sums: new ones, with the bits that the
+    operations give one by one. It returns None, and the operations are to be run one by one, if an array does not lie
+    in memory in the order of its elements, where the results of the operations might not either.
     """
 
     def __init__(self, instructions: Sequence[fusion.Instruction], inputs: dict[str, tuple], outputs: Sequence[str],
-                 shape: tuple, dtypes: dict[str, numpy.dtype]) -> None:  # fmt: skip
-        """inputs: the shapes by name."""
+                 sums: dict[str, tuple], shape: tuple, dtypes: dict[str, numpy.dtype]) -> None:  # fmt: skip
+        """inputs, sums: the shapes by name; sums over rows are made by instructions "add_rows"."""
         self.instructions, self.shape, self.dtypes = instructions, shape, dtypes
         self.inputs = tuple((form, dtypes[name]) for name, form in inputs.items())
         self.outputs = tuple(dtypes[name] for name in outputs)
+        self.sums = tuple((form, dtypes[name]) for name, form in sums.items())
         self.itemsize = max(dtype.itemsize for dtype in dtypes.values())
-        self.operands = {name: i for i, name in enumerate((*inputs, *outputs))}
+        self.operands = {name: i for i, name in enumerate((*inputs, *outputs, *sums))}
         row = max((math.prod(s) for s in inputs.values() if s != shape), default=1)
         self.tile = row * max(1, _TILE // self.itemsize // row)
-        self.registers = self._assign({*inputs, *outputs})
+        self.share = max(1, _CHUNK // self.tile)
+        if sums:  # a task is a piece of rows, a tile four of these
+            self.pieces = row_pieces(shape, self.sums[0][0])
+            self.tile, self.share = 4 * self.pieces[1], summing.HEIGHT // 4
+        self.registers = self._assign({*inputs, *outputs, *sums})
         self.program: numpy.ndarray | None = None
 
     def _assign(self, elsewhere: set[str]) -> int:
@@ -93,12 +101,21 @@ class Chain:
         if self.program is None:
             self.program = self._compile()
         results = [buffers.empty(self.shape, dtype) for dtype in self.outputs]
-        size = results[0].size
-        steps = [array.itemsize if array.size == size else 0 for array in (*ready, *results)]
+        sums = [numpy.zeros((1, *self.pieces), dtype) for _, dtype in self.sums]
+        size, whole = math.prod(self.shape), len(ready) + len(results)
+        operands = (*ready, *results, *sums)
         memory_of = sources.chains.memory_of
-        places = numpy.array([[memory_of(array.reshape(-1)) for array in (*ready, *results)], steps], numpy.intp)
-        sources.chains.run(self.program, places, self.registers, size, self.tile, self.itemsize)
-        return results
+        places = numpy.zeros((3, len(operands)), numpy.intp)
+        for i, array in enumerate(operands):
+            places[0, i] = memory_of(array.reshape(-1))
+            if i >= whole:
+                places[2, i] = array.shape[2] * array.itemsize
+            elif array.size == size:
+                places[1, i] = self.tile * array.itemsize
+        sources.chains.run(self.program, places, self.registers, size, self.tile, self.share, self.itemsize)
+        totals = [summing.total(each, math.prod(form)).reshape(form)
+                  for each, (form, _) in zip(sums, self.sums, strict=True)]  # fmt: skip
+        return results + totals
 
     def _laid_out(self, array: numpy.ndarray) -> numpy.ndarray | None:
         """An array in the order of its elements, or a tile's worth of one that is repeated."""
@@ -130,6 +147,20 @@ def dtype_of(function: str, dtypes: Sequence[numpy.dtype], numbers: tuple) -> nu
         if not exact or function not in _OF_ALL[first.kind]:
             return None
     return _BOOL if function in _CONDITIONS else first
+
+
+def row_pieces(shape: tuple, size: tuple) -> tuple[int, int] | None:
+    """How many pieces the sum over leading dimensions to a size consists of, and how wide they are; None if it is
+    another sum."""
+    return summing.row_pieces(shape, broadcast_dims(shape, size))
+
+
+def sums_rows(shape: tuple, size: tuple, dtype: numpy.dtype, repeated: Sequence[tuple]) -> int:
+    """The width of the rows that a chain can add up for a sum over leading dimensions to a size; 0 if it cannot."""
+    found = row_pieces(shape, size) if dtype.kind == "f" and repeats(size, shape) else None
+    if found is None or any(4 * found[1] % math.prod(row) for row in repeated):
+        return 0
+    return found[1]
 
 
 def repeats(shape: tuple, whole: tuple) -> bool:

@@ -76,10 +76,10 @@ def _sum(input: Array, dim: Dim = None, keepdim: bool = False) -> Any:
 def sum_to_size(xp, input: Array, size: tuple):
     """The sum over the dimensions along which a tensor of that size would be broadcast to the input's shape."""
     dtype = numpy.int64 if input.dtype.kind in "bui" else None
-    return input.sum(_broadcast_dims(input.shape, size), dtype, keepdims=True).reshape(size)
+    return input.sum(broadcast_dims(input.shape, size), dtype, keepdims=True).reshape(size)
 
 
-def _broadcast_dims(shape: tuple, size: tuple) -> tuple[int, ...]:
+def broadcast_dims(shape: tuple, size: tuple) -> tuple[int, ...]:
     """The dims of a shape along which an array of a size is repeated to fill it."""
     lead = len(shape) - len(size)
     return tuple(i for i, n in enumerate(shape) if i < lead or (size[i - lead] == 1 and n != 1))
@@ -87,7 +87,7 @@ def _broadcast_dims(shape: tuple, size: tuple) -> tuple[int, ...]:
 
 @compiled(sum_to_size, light=True)
 def _sum_to_size(input: Array, size: tuple) -> Any:
-    total = summing.sum_along(input, _broadcast_dims(input.shape, size), True)
+    total = summing.sum_along(input, broadcast_dims(input.shape, size), True)
     return total if total is NotImplemented else total.reshape(size)
 
 

@@ -13,7 +13,7 @@ from . import few
 VALUE, SIZE, SQUARE = 0, 1, 2  # what is summed: the elements, their sizes, their squares
 
 _PIECE = 1024  # elements of a row that are added without a break
-_HEIGHT = 64  # rows that are added without a break
+HEIGHT = 64  # rows that are added without a break
 _BLOCK = 1024  # columns that a thread adds at a time
 _SMALL = 1 << 13  # fewer sums of pieces are NumPy's to add
 _LEAST_ROW = 64
@@ -122,12 +122,30 @@ def _sum_middle(x: Array, power: int) -> Array:
         return _sum_rows(x.reshape(before, length), power)
     if x.size < _SMALL and power == VALUE:
         return numpy.ascontiguousarray(x.swapaxes(1, 2)).sum(2)  # NumPy adds in pairs along contiguous dims only
-    # short rows of a long array side by side make wide ones; their columns are added up later
+    sums = numpy.zeros((before, *_pieces(length, after)), x.dtype)
+    sources.reduction.along_columns(x.reshape(before, length * after), HEIGHT, _BLOCK, power, sums)
+    return total(sums, after)
+
+
+def _pieces(length: int, after: int) -> tuple[int, int]:
+    """How many pieces of HEIGHT rows are added, and the width of these: short rows of a long array side by side make
+    wide ones, whose columns are added up later."""
     beside = max(1, _BLOCK // after) if length * after > _BLOCK else 1
-    pieces = -(-length // (beside * _HEIGHT))
-    sums = numpy.zeros((before, pieces, beside * after), x.dtype)
-    sources.reduction.along_columns(x.reshape(before, length * after), _HEIGHT, _BLOCK, power, sums)
-    return _sum_middle(sums.reshape(before, pieces * beside, after), VALUE)
+    return -(-length // (beside * HEIGHT)), beside * after
+
+
+def total(sums: Array, after: int) -> Array:
+    """The sum of the sums of pieces [before, pieces, width]: [before, after]."""
+    return _sum_middle(sums.reshape(len(sums), -1, after), VALUE)
+
+
+def row_pieces(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, int] | None:
+    """The `_pieces` of a sum over leading dims of a contiguous array, or None if it is another sum."""
+    groups, size = _groups(shape, dims), math.prod(shape)
+    if len(groups) != 1 or size < _SMALL:
+        return None
+    ((before, length, after),) = groups
+    return _pieces(length, after) if before == 1 < after and length > 1 else None
 
 
 def _extreme_middle(x: Array, smallest: bool) -> Array:
@@ -139,12 +157,11 @@ def _extreme_middle(x: Array, smallest: bool) -> Array:
         out = numpy.empty(before, x.dtype)
         sources.reduction.extremes_of_rows(x.reshape(before, length), smallest, out)
         return out
-    beside = max(1, _BLOCK // after) if length * after > _BLOCK else 1
-    pieces = -(-length // (beside * _HEIGHT))
-    out = numpy.full((before, pieces, beside * after), numpy.inf if smallest else -numpy.inf, x.dtype)
-    sources.reduction.extremes(x.reshape(before, length * after), _HEIGHT, _BLOCK, smallest, out)
-    out = out.reshape(before, pieces * beside, after)
-    return (out.min if smallest else out.max)(1) if beside == 1 else _extreme_middle(out, smallest)
+    pieces, width = _pieces(length, after)
+    out = numpy.full((before, pieces, width), numpy.inf if smallest else -numpy.inf, x.dtype)
+    sources.reduction.extremes(x.reshape(before, length * after), HEIGHT, _BLOCK, smallest, out)
+    out = out.reshape(before, -1, after)
+    return (out.min if smallest else out.max)(1) if width == after else _extreme_middle(out, smallest)
 
 
 def _sum_rows(x: Array, power: int) -> Array:
