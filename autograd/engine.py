@@ -528,6 +528,16 @@ def _fill_slot(leaf: Variable, write: Callable, F: Any, g: Any, saved: tuple) ->
     return True
 
 
+def claim_slot(leaf: Variable) -> bool:
+    """Let a leaf's place in its arena be its gradient, for the caller to fill; False where `_fill_slot` would not."""
+    return _fill_slot(leaf, _left_alone, None, None, ())
+
+
+def _left_alone(F: Any, g: Any, saved: tuple, into: Any) -> Any:
+    """The writer of a gradient that somebody else will write."""
+    return into
+
+
 def _as_it_is(F: Any, g: Any, saved: tuple, into: Any) -> Any:
     """The writer of a gradient that is there already."""
     return g

@@ -203,8 +203,44 @@ def test_gradients_add_up_over_batches_and_live_in_the_arena():
     assert model.module.weight.grad is model.module.weight.grad_slot
 
 
+def test_gradients_that_somebody_keeps_stay_as_they_are():
+    model = DataParallel(nn.Linear(2, 1), lanes=2)
+    torch.optim.SGD(model.parameters(), lr=1)
+    kept = []
+    for step in (1.0, 2.0, 3.0):
+        model.zero_grad()
+        for part in model.lanes(torch.full((4, 2), step)):
+            model(part).mean().backward()
+        kept.append(model.module.weight.grad)
+    assert [each.tolist() for each in kept] == [[[1.0, 1.0]], [[2.0, 2.0]], [[3.0, 3.0]]]
+
+
+def test_parameters_may_freeze_or_move_between_steps():
+    def body():
+        model = DataParallel(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)), lanes=4)
+        first, last = model.module
+        first.requires_grad_(False)
+        nn.init.ones_(first.weight)
+        nn.init.zeros_(first.bias)
+        batch = torch.arange(8 * 2 // world_comm().size, dtype=torch.float32).reshape(-1, 2) * 0 + 3
+        found = []
+        for optimizer in (None, torch.optim.SGD, torch.optim.Adam):
+            model.zero_grad()
+            if optimizer is not None:  # another arena for each group
+                optimizer([{"params": [last.bias]}, {"params": [last.weight]}], lr=0.1)
+            for part in model.lanes(batch):
+                model(part).mean().backward()
+            assert first.weight.grad is None
+            found.append((last.weight.grad.tolist(), last.bias.grad.tolist()))
+        return found
+
+    for size in (1, 3):
+        assert run_threads(size, body, timeout=60) == [[([[6.0, 6.0]], [1.0])] * 3] * size
+
+
 def test_an_exception_leaves_everything_as_it_was():
     model = DataParallel(Net(), lanes=LANES)
+    torch.optim.SGD(model.parameters(), lr=1)
     slots = [p.grad_slot for p in model.parameters()]
     before = torch.get_rng_state().tolist()
     with pytest.raises(ZeroDivisionError):

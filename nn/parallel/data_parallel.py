@@ -204,7 +204,7 @@ class DistributedDataParallel(Module, Joinable):
             return
         seed, step = self.lane_position.tolist()
         yield from self._lanes.run(batch, weight, f"{seed} {step}")
-        self.lane_position[1] += 1
+        self.lane_position.array[1] += 1
 
     def lane_mean(self, values: Sequence[Any]) -> float:
         """The mean of numbers over all lanes of the last batch, weighted as its gradients; the same bits on any ranks.

@@ -6,53 +6,131 @@ from typing import Any
 
 import numpy
 
-from ...autograd.variable import changed, counter_of
+from ...autograd.engine import accumulate, claim_slot
+from ...autograd.variable import box, changed, counter_of
 from ...runtime.arrays import Array, module_of
+from ...tensor.arena import Arena, home_of, settle
 from ..module import Module
 from .tree import Block, TreeSum
 
-Arrays = list[Array | None]  # one for each tensor; None for a parameter that got no gradient
+
+class Row:
+    """Memory for the gradients of a lane, and then for those of a block of the tree.
+
+    Attributes:
+        arrays: for each arena a flat array, laid out as the arena's own gradients.
+        slots: views of them for each parameter, which nobody else may hold: see `Variable.grad_slot`.
+    """
+
+    def __init__(self, arrays: list[Array], arenas: list[Arena], parameters: list[Any]) -> None:
+        self.arrays = arrays
+        self.slots = [box(_part(arrays, arenas, p)) for p in parameters]
+        for slot in self.slots:
+            counter_of(slot)
 
 
 class Gradients:
-    """The gradients of a step, collected lane by lane.
+    """The gradients of a rank's lanes: each lane's are written into a row, rows are added up along the tree.
 
-    Meanwhile parameters have no place in an arena for them: the engine would copy every lane's gradients there, which
-    costs more than adding them up.
+    Where it is free, the first row is the arenas' own memory: there the sums end. The others are used again, also in
+    the next step.
     """
 
     def __init__(self, parameters: list[Any], lanes: int) -> None:
         self._parameters = parameters
-        self._before = [(p.gradient, p.grad_slot) for p in parameters]
-        self.sums: TreeSum[Arrays] = TreeSum(lanes, add_in_place)
-        for p in parameters:
-            p.gradient = p.grad_slot = None
+        self._lanes = lanes
+        self._homes: list[tuple | None] = []
+
+    def begin(self) -> None:
+        """Begin a step."""
+        if self._homes != [home_of(p) for p in self._parameters]:  # the first step, or they have moved since
+            self._plan()
+        gradients = [p.gradient for p in self._trained]
+        self._in_place = all(claim_slot(p) for p in self._trained)
+        self._before = [(gradient, p.grad_slot) for gradient, p in zip(gradients, self._trained, strict=True)]
+        self._used: set[Any] = set()
+        self._sums: TreeSum[Row] = TreeSum(self._lanes, self._add)
+        self._free = [*self._spare, self._own] if self._in_place else [*self._spare]
+        for p in self._trained:
+            p.gradient = None
+
+    def _plan(self) -> None:
+        """See where the parameters live."""
+        settle(self._parameters)
+        self._homes = [home_of(p) for p in self._parameters]
+        self._arenas = list(dict.fromkeys(home[0] for home in self._homes if home is not None))
+        self._trained = [p for p, home in zip(self._parameters, self._homes, strict=True) if home is not None]
+        self._own = Row([arena.grad for arena in self._arenas], self._arenas, self._trained)
+        self._spare: list[Row] = []
+
+    def open(self) -> None:
+        """Let the next lane's gradients have a row of their own."""
+        if not self._free:
+            arrays = [module_of(arena.grad).zeros_like(arena.grad) for arena in self._arenas]
+            self._free = [Row(arrays, self._arenas, self._trained)]
+            self._spare += self._free
+        self._row = self._free.pop()
+        slots, self._row.slots = self._row.slots, []
+        for p, slot in zip(self._trained, slots, strict=True):
+            p.grad_slot = slot
+
+    def _close(self) -> None:
+        """Take back the slots of the row that a lane had."""
+        self._row.slots = [p.grad_slot for p in self._trained]
 
     def collect(self, lane: int, share: float | None) -> None:
         """Take the gradients of a lane, times its share in the mean."""
-        arrays: Arrays = []
-        for p in self._parameters:
-            gradient = p.gradient
-            arrays.append(None if gradient is None else gradient.array)
+        for p in self._trained:
+            gradient, slot = p.gradient, p.grad_slot
+            if gradient is None:
+                slot.array[...] = 0
+            else:
+                self._used.add(p)
+                if gradient is not slot:
+                    slot.array[...] = gradient.array
             p.gradient = None
+        self._close()
         if share is not None:
-            for array in arrays:
-                if array is not None:
-                    array *= array.dtype.type(share)
-        self.sums.push(Block(0, lane), arrays)
+            for array in self._row.arrays:
+                array *= array.dtype.type(share)
+        self._sums.push(Block(0, lane), self._row)
 
-    def used(self) -> Array:
-        """Which parameters have a gradient."""
-        found = numpy.zeros(len(self._parameters), bool)
-        for _, arrays in self.sums.blocks:
-            found |= [array is not None for array in arrays]
-        return found
+    def _add(self, left: Row, right: Row) -> Row:
+        for a, b in zip(left.arrays, right.arrays, strict=True):
+            a += b
+        self._free.append(right)
+        return left
 
     def give_back(self) -> None:
         """Let parameters have the gradients and places that they had before."""
-        for p, (gradient, slot) in zip(self._parameters, self._before, strict=True):
+        self._close()
+        for p, (gradient, slot) in zip(self._trained, self._before, strict=True):
             p.gradient, p.grad_slot = gradient, slot
         self._before = []  # a place is used only while nobody else holds it
+
+    def used(self) -> Array:
+        """Which parameters have a gradient."""
+        return numpy.array([p in self._used for p in self._parameters])
+
+    def blocks(self) -> list[list[Array]]:
+        """For each block of this rank's lanes the flat arrays with its sums."""
+        return [row.arrays for _, row in self._sums.blocks]
+
+    def accumulate(self, totals: list[Array], wanted: Array) -> None:
+        """Give the parameters that are wanted the sums over all lanes, which stand in the arrays of the first block."""
+        for i in numpy.flatnonzero(wanted).tolist():
+            p = self._parameters[i]
+            if self._in_place:
+                p.gradient = p.grad_slot
+            else:
+                accumulate(p, _part(totals, self._arenas, p), False, False)
+
+
+def _part(arrays: list[Array], arenas: list[Arena], p: Any) -> Array:
+    """What belongs to a parameter in flat arrays like those of the arenas."""
+    arena, number = p.home
+    start, stop = arena.ranges[number]
+    return arrays[arenas.index(arena)][start:stop].reshape(p.array.shape)
 
 
 class Buffers:
@@ -64,7 +142,7 @@ class Buffers:
     Attributes:
         changed: which ones some lane of this rank changed.
         averaged: the numbers of those that hold floating-point numbers, which are averaged over the lanes.
-        lanes: for each lane the values of the averaged ones after it.
+        lanes: for each lane the values of all buffers after it.
     """
 
     def __init__(self, places: list[tuple[Module, str]]) -> None:
@@ -99,23 +177,10 @@ class Buffers:
             if i in moved:
                 largest = self._largest.setdefault(i, values[i])
                 module_of(largest).maximum(largest, values[i], out=largest)
-        self.lanes.append([values[i] for i in self.averaged])
+        self.lanes.append(values)
         self._seen = self._versions()
 
     def largest(self, wanted: Array) -> list[tuple[Any, Array]]:
         """(buffer, its largest value over this rank's lanes) for those of integers that are wanted."""
         tensors = self.tensors()
         return [(tensors[i], self._largest.get(i, self._start[i])) for i in self._counted if wanted[i]]
-
-
-def add_in_place(left: Arrays, right: Arrays) -> Arrays:
-    """The sums, in the memory of the left ones. A missing one counts as zeros, which it will be when it is sent."""
-    return [_sum(a, b) for a, b in zip(left, right, strict=True)]
-
-
-def _sum(a: Array | None, b: Array | None) -> Array | None:
-    if a is None:
-        a, b = b, a
-    if a is not None:
-        a += 0 if b is None else b  # adding zero turns -0.0 into 0.0
-    return a

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy
 
-from ...autograd.engine import accumulate
 from ...autograd.variable import changed
 from ...runtime import rng, threads, tree
 from ...runtime.arrays import Array, module_of
@@ -24,8 +24,8 @@ from ...runtime.data.lanes import check_lanes, share_out
 from ..module import Module
 from ..normalization import SyncBatchNorm
 from .buffers import buffer_places
-from .flat import cut, dense_places
-from .lane_state import Arrays, Buffers, Gradients, add_in_place
+from .flat import cut, dense_places, pack, unpack
+from .lane_state import Buffers, Gradients
 from .tree import Block, TreeSum, blocks_of
 
 
@@ -55,6 +55,7 @@ class Lanes:
         self._mine = range(self._bounds[comm.rank], self._bounds[comm.rank + 1])
         self._blocks = [blocks_of(first, last, count) for first, last in itertools.pairwise(self._bounds)]
         self._shares: list[float] = []
+        self._gradients = Gradients(parameters, count)
         self._stream = rng.Generator()
 
     def run(self, batch: Any, weight: Callable[[Any], float] | None, key: str) -> Iterator[Any]:
@@ -64,12 +65,14 @@ class Lanes:
         """
         if self.active:
             raise RuntimeError("lanes(): the loop over the lanes of the last batch has not ended")
-        parts = self._cut(batch)
-        lanes, equal = self._weigh(parts, weight)
-        gradients, buffers = Gradients(self._parameters, self.count), Buffers(self._buffer_places)
+        parts, samples = self._cut(batch)
+        lanes, equal = self._weigh(parts, samples, weight)
+        gradients, buffers = self._gradients, Buffers(self._buffer_places)
+        gradients.begin()
         self.active = True
         try:
             for lane, part, share in lanes:
+                gradients.open()
                 if share:
                     with rng.drawing_from(self._stream.manual_seed(_seed(f"{key} {lane}"))):
                         yield part
@@ -94,8 +97,8 @@ class Lanes:
 
     # -- cutting -------------------------------------------------------------------------------------------------------
 
-    def _cut(self, batch: Any) -> list[Any]:
-        """This rank's part of a global batch in lanes."""
+    def _cut(self, batch: Any) -> tuple[list[Any], list[int]]:
+        """This rank's part of a global batch in lanes, and their numbers of samples."""
         leaves, structure = tree.flatten(batch)
         local = _length(leaves)
         counts = numpy.zeros((self.comm.size, 1), numpy.int64)
@@ -108,20 +111,20 @@ class Lanes:
                 f"{counts.sum()} samples are shared out as {expected.tolist()}; take the batches from a "
                 f"paceline.utils.data.LaneSampler(..., lanes={self.count})"
             )
-        origin = bounds[self._mine.start]
-        return [
-            tree.unflatten([leaf[bounds[lane] - origin : bounds[lane + 1] - origin] for leaf in leaves], structure)
-            for lane in self._mine
+        edges = [bounds[lane] - bounds[self._mine.start] for lane in (*self._mine, self._mine.stop)]
+        parts = [
+            tree.unflatten([leaf[start:stop] for leaf in leaves], structure)
+            for start, stop in itertools.pairwise(edges)
         ]
+        return parts, numpy.diff(edges).tolist()
 
     def _weigh(
-        self, parts: list[Any], weight: Callable[[Any], float] | None
+        self, parts: list[Any], samples: list[int], weight: Callable[[Any], float] | None
     ) -> tuple[list[tuple[int, Any, float]], bool]:
         """(lane, its part, its share in the mean) of this rank's lanes, and whether all lanes have the same share."""
         weights = numpy.zeros(self.count)
-        for lane, part in zip(self._mine, parts, strict=True):
-            samples = _length(tree.flatten(part)[0])
-            weights[lane] = float(weight(part)) if weight is not None and samples else samples
+        for lane, part, count in zip(self._mine, parts, samples, strict=True):
+            weights[lane] = float(weight(part)) if weight is not None and count else count
         self.comm.all_reduce(weights)  # every other term is zero
         total = math.fsum(weights)
         if not (weights >= 0).all() or not 0 < total < math.inf:
@@ -138,44 +141,40 @@ class Lanes:
         if self.comm.size > 1:
             self.comm.all_reduce(flags, ReduceOp.MAX)
         used, moved = numpy.split(flags, [len(self._parameters)])
-        for i, array in self._totals(gradients.sums.blocks, self._parameters, used, scale):
-            accumulate(self._parameters[i], array, True, False)
+        gradients.accumulate(self._totals(gradients.blocks(), scale), used)
         if moved.any():
             self._combine_buffers(buffers, moved, scale)
 
     def _combine_buffers(self, buffers: Buffers, moved: Array, scale: float | None) -> None:
         """Average the floating-point buffers that some lane changed; of integers, which count, take the largest."""
-        lanes: TreeSum[Arrays] = TreeSum(self.count, add_in_place)
-        for lane, values in zip(self._mine, buffers.lanes, strict=True):
-            share = 1 if scale is not None else self._shares[lane]
-            lanes.push(Block(0, lane), [value * value.dtype.type(share) for value in values])
         tensors = buffers.tensors()
-        averaged = [tensors[i] for i in buffers.averaged]
-        for i, array in self._totals(lanes.blocks, averaged, moved[buffers.averaged], scale):
-            averaged[i].array[...] = array
-            changed(averaged[i], "lanes")
+        for group in cut(tensors, [i for i in buffers.averaged if moved[i]], self._cap, self._cap):
+            arrays = [tensors[i].array for i in group]
+            places = dense_places(arrays)
+            lanes: TreeSum[Array] = TreeSum(self.count, operator.iadd)
+            for lane, values in zip(self._mine, buffers.lanes, strict=True):
+                flat = pack([values[i] for i in group], places)
+                lanes.push(Block(0, lane), _scaled(flat, None if scale is not None else self._shares[lane]))
+            (total,) = self._totals([[flat] for _, flat in lanes.blocks], scale)
+            unpack(total, arrays, places)
+            for i in group:
+                changed(tensors[i], "lanes")
         for tensor, array in buffers.largest(moved):
             self.comm.all_reduce(array, ReduceOp.MAX)
             tensor.array[...] = array
             changed(tensor, "lanes")
 
-    def _totals(
-        self, blocks: list[tuple[Block, Arrays]], tensors: list[Any], wanted: Array, scale: float | None
-    ) -> Iterator[tuple[int, Array]]:
-        """(i, sum over all lanes) for the tensors that are wanted."""
-        indices = numpy.flatnonzero(wanted).tolist()
+    def _totals(self, blocks: list[list[Array]], scale: float | None) -> list[Array]:
+        """The sums over all lanes of flat arrays, given some for each of this rank's blocks."""
         if self.comm.size == 1:
-            total = blocks[0][1]
-            for i in indices:
-                yield i, _scaled(total[i], scale)
-            return
-        for members in cut(tensors, indices, self._cap, self._cap):
-            arrays = [tensors[i].array for i in members]
-            places = dense_places(arrays)
-            rows = [_packed(values, members, places, arrays[0]) for _, values in blocks]
-            flat = self._exchange(rows, scale)
-            for i, array, (start, stop) in zip(members, arrays, places, strict=True):
-                yield i, flat[start:stop].reshape(array.shape)
+            return [_scaled(total, scale) for total in blocks[0]]
+        totals = []
+        for rows in zip(*blocks, strict=True):
+            total, width = rows[0], max(1, self._cap // rows[0].itemsize)
+            for start in range(0, total.size, width):
+                total[start : start + width] = self._exchange([row[start : start + width] for row in rows], scale)
+            totals.append(total)
+        return totals
 
     def _exchange(self, rows: list[Array], scale: float | None) -> Array:
         """The sum over all lanes of flat arrays, given one for each of this rank's blocks.
@@ -193,7 +192,7 @@ class Lanes:
                 sent[rank, number, : part.size] = part
         received = xp.empty_like(sent)
         self.comm.all_to_all(received, sent)
-        lanes: TreeSum[Array] = TreeSum(self.count, _add)
+        lanes: TreeSum[Array] = TreeSum(self.count, operator.iadd)
         for rank, blocks in enumerate(self._blocks):
             for number, block in enumerate(blocks):
                 lanes.push(block, received[rank, number])
@@ -222,23 +221,8 @@ def _length(leaves: list[Any]) -> int:
     return lengths.pop()
 
 
-def _packed(values: Arrays, members: list[int], places: list[tuple[int, int]], like: Array) -> Array:
-    """Arrays one behind the other in a flat one, missing ones as zeros."""
-    flat = module_of(like).zeros(places[-1][1], like.dtype)
-    for i, (start, stop) in zip(members, places, strict=True):
-        array = values[i]
-        if array is not None:
-            flat[start:stop] = array.reshape(-1)
-    return flat
-
-
 def _scaled(array: Array, scale: float | None) -> Array:
     """The array times the scale, in place."""
     if scale is not None:
         array *= array.dtype.type(scale)
     return array
-
-
-def _add(left: Array, right: Array) -> Array:
-    left += right
-    return left
