@@ -222,7 +222,8 @@ def test_parameters_may_freeze_or_move_between_steps():
         first.requires_grad_(False)
         nn.init.ones_(first.weight)
         nn.init.zeros_(first.bias)
-        batch = torch.arange(8 * 2 // world_comm().size, dtype=torch.float32).reshape(-1, 2) * 0 + 3
+        comm = world_comm()
+        batch = torch.full((8, 2), 3.0)[2 * (4 * comm.rank // comm.size) : 2 * (4 * (comm.rank + 1) // comm.size)]
         found = []
         for optimizer in (None, torch.optim.SGD, torch.optim.Adam):
             model.zero_grad()
