@@ -78,6 +78,9 @@ class Declaration:
         self.fused_takes: dict[str, Callable[[Array], bool] | None] = {}  # which gradients `fused` is for; None: all
         self.kernels: dict[str, Callable] = {}
         self.large: Callable | None = None  # for two host arrays or one and a number, the first array being large
+        # What computes a call that compile() replays: (arrays and numbers, attributes) -> body or None. The body has to
+        # take only arrays of these shapes, dtypes and strides, so that what it asks about them is asked once.
+        self.replayed: Callable | None = None
         # What gives one element with the bits that the body has on large arrays: (inputs, attributes) -> (name of a
         # function in kernels/pointwise.py, arrays, numbers) or None; and of `fused`, of (g, *saved values)
         self.element: Callable | None = None
@@ -158,6 +161,14 @@ class Declaration:
                 if not recorders:  # without a body the quick paths hand every call on to the general one
                     self.bodies[array.__class__] = found
         return found
+
+    def body_of(self, raw: tuple, attributes: tuple) -> Callable:
+        """The function that computes on arrays of the forms of these."""
+        first = next(x for x in raw if isinstance(x, _ndarray))
+        if self.large is not None and first.size >= LARGE:
+            return self.large
+        found = None if self.replayed is None else self.replayed(raw, attributes)
+        return found or self.body_for(first)
 
     def raw(self, xp: ModuleType) -> Callable:
         """The function of raw arrays that rules see as `F.<name>`: the output only, no residuals."""

@@ -23,7 +23,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from ..runtime import arrays, rng, tree
 from . import declaration as declarations
-from .declaration import LARGE, Declaration
+from .declaration import Declaration
 from .mode import is_grad_enabled, no_grad, recording_now
 from .variable import Node, Variable, box, counter_of, next_number
 
@@ -302,18 +302,17 @@ class Recording:
         finally:
             recording_now.reset(token)
         results = (result,) if declaration.multiple is None else tuple(result)
-        self.note(declaration, tuple(names), real, attributes, results)
+        raw = tuple(x.array if isinstance(x, Variable) else x for x in real)
+        body = declaration.body_of(raw, given_attributes)
+        self.note(declaration, body, tuple(names), raw, attributes, results)
         twins = [self.twin(r, name) for r, name in zip(results, self.steps[-1].outputs, strict=True)]
         return twins[0] if declaration.multiple is None else declaration.multiple(*twins)
 
-    def note(self, declaration: Declaration, names: tuple, real: list, attributes: tuple, results: tuple) -> None:
-        tensors = [x for x in real if isinstance(x, Variable)]
-        if any(t.array.dtype.kind == "c" for t in (*tensors, *results)):
+    def note(self, declaration: Declaration, body: Callable, names: tuple, raw: tuple, attributes: tuple,
+             results: tuple) -> None:  # fmt: skip
+        known = [(name, x) for name, x in zip(names, raw, strict=True) if isinstance(x, numpy.ndarray)]
+        if any(x.dtype.kind == "c" for x in (*(x for _, x in known), *(r.array for r in results))):
             self.refuse("complex tensors")
-        first = tensors[0].array
-        body = declaration.body_for(first)
-        if declaration.large is not None and first.size >= LARGE:
-            body = declaration.large
         k = len(self.steps)
         node = results[0].node
         if declaration.multiple is not None:
@@ -321,7 +320,6 @@ class Recording:
         outputs = tuple(f"v{k}_{i}" for i in range(len(results)))
         residuals = tuple(f"r{k}_{i}" for i in range(len(declaration.residuals)))
         self.steps.append(Step(declaration, body, names, attributes, outputs, residuals, results, node))
-        known = [(n, x.array) for n, x in zip(names, real, strict=True) if isinstance(x, Variable)]
         for output, result in zip(outputs, results, strict=True):
             owner = next((n for n, array in known if numpy.may_share_memory(array, result.array)), output)
             self.owners[output] = self.owners.get(owner, owner)

@@ -73,6 +73,10 @@ def mlp():
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
 
 
+def narrow():
+    return nn.Sequential(nn.Linear(8, 6, bias=False), nn.ReLU(), nn.Linear(6, 1))
+
+
 def conv():
     layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()
     return nn.Sequential(*layers).eval()
@@ -98,6 +102,7 @@ def tokens():
 
 MODELS = {
     "mlp": (mlp, lambda: torch.randn(3, 8)),
+    "narrow": (narrow, lambda: torch.randn(3, 8)),
     "conv": (conv, lambda: torch.randn(2, 3, 8, 8)),
     "residual": (Residual, lambda: torch.randn(3, 8)),
     "several": (Several, lambda: torch.randn(3, 8)),

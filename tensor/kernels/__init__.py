@@ -129,8 +129,13 @@ def compiled(
                     return result
             return body(*args, **named)
 
+        def replayed(raw: tuple, attributes: tuple) -> Callable | None:
+            amount = (sized_by(*raw, *attributes) if counted else raw[sized_by].size) * work  # type: ignore[operator,index]
+            return body if amount < LEAST_SIZE else None
+
         choose.compiled = function  # type: ignore[attr-defined]  # for the tests, which compare it with the body
         primitive.kernel("cpu")(choose)
+        primitive.declaration.replayed = replayed
         return function
 
     return register

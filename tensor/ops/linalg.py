@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import string
 from typing import Any
 
@@ -180,6 +181,19 @@ def _linear(input: numpy.ndarray, weight: numpy.ndarray, bias: numpy.ndarray | N
         # NumPy adds a number in half the time of a row
         out += bias.reshape(()) if bias.size == 1 == bias.ndim else bias
     return out
+
+
+def _linear_replayed(raw: tuple, attributes: tuple) -> Any:
+    input, weight, bias = raw
+    if input.ndim != 2 or input.itemsize < 4 or len(input) * weight.size >= multiplying.LEAST_WORK:
+        return None
+    if bias is None:
+        return lambda input, weight, bias: input.dot(weight.T)
+    one = bias.size == 1 == bias.ndim
+    return lambda input, weight, bias: operator.iadd(input.dot(weight.T), bias.reshape(()) if one else bias)
+
+
+linear.declaration.replayed = _linear_replayed
 
 
 def _linear_of_any(input: numpy.ndarray, weight: numpy.ndarray, bias: numpy.ndarray | None) -> numpy.ndarray:
