@@ -103,20 +103,19 @@ class Lanes:
         local = _length(leaves)
         counts = numpy.zeros((self.comm.size, 1), numpy.int64)
         self.comm.all_gather(counts, numpy.array([local]))
-        bounds = share_out(int(counts.sum()), self.count)
-        expected = numpy.diff([bounds[lane] for lane in self._bounds])
-        if (counts[:, 0] != expected).any():
+        everywhere = counts[:, 0].tolist()
+        bounds = share_out(sum(everywhere), self.count)
+        expected = [bounds[last] - bounds[first] for first, last in itertools.pairwise(self._bounds)]
+        if everywhere != expected:
             raise RuntimeError(
-                f"lanes(): the ranks have {counts[:, 0].tolist()} samples of this batch, but the {self.count} lanes of "
-                f"{counts.sum()} samples are shared out as {expected.tolist()}; take the batches from a "
+                f"lanes(): the ranks have {everywhere} samples of this batch, but the {self.count} lanes of "
+                f"{sum(everywhere)} samples are shared out as {expected}; take the batches from a "
                 f"paceline.utils.data.LaneSampler(..., lanes={self.count})"
             )
-        edges = [bounds[lane] - bounds[self._mine.start] for lane in (*self._mine, self._mine.stop)]
-        parts = [
-            tree.unflatten([leaf[start:stop] for leaf in leaves], structure)
-            for start, stop in itertools.pairwise(edges)
-        ]
-        return parts, numpy.diff(edges).tolist()
+        origin = bounds[self._mine.start]
+        places = [(bounds[lane] - origin, bounds[lane + 1] - origin) for lane in self._mine]
+        parts = [tree.unflatten([leaf[start:stop] for leaf in leaves], structure) for start, stop in places]
+        return parts, [stop - start for start, stop in places]
 
     def _weigh(
         self, parts: list[Any], samples: list[int], weight: Callable[[Any], float] | None
@@ -140,7 +139,7 @@ class Lanes:
         flags = numpy.concatenate([gradients.used(), buffers.changed]).astype(numpy.uint8)
         if self.comm.size > 1:
             self.comm.all_reduce(flags, ReduceOp.MAX)
-        used, moved = numpy.split(flags, [len(self._parameters)])
+        used, moved = flags[: len(self._parameters)], flags[len(self._parameters) :]
         gradients.accumulate(self._totals(gradients.blocks(), scale), used)
         if moved.any():
             self._combine_buffers(buffers, moved, scale)
