@@ -11,7 +11,7 @@ from types import FunctionType
 from typing import Any
 
 import numba
-from numba import prange
+from numba import prange, types
 
 from ...runtime.threads import get_num_threads
 from .cache import Cache
@@ -50,10 +50,22 @@ def _njit(target: Any = None, **options: Any) -> Any:
 def _dispatcher(function: FunctionType, signature: Any, options: dict[str, Any]) -> Any:
     dispatcher = numba.njit(**options)(function)
     dispatcher._cache = Cache(function, options)
+    _forget_literals(dispatcher._compiler)
     if signature is not None:
         dispatcher.compile(signature)
         dispatcher.disable_compile()  # of other types: arguments are converted to these
     return dispatcher
+
+
+def _forget_literals(compiler: Any) -> None:
+    """Compile once for all numbers of a type: those written down in a call would each be a type of its own."""
+    fold = compiler.fold_argument_types
+
+    def fold_argument_types(args: tuple, named: dict) -> tuple:
+        signature, args = fold(args, named)
+        return signature, tuple(map(types.unliteral, args))
+
+    compiler.fold_argument_types = fold_argument_types
 
 
 THREADED = _threads_may_share()

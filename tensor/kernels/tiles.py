@@ -159,6 +159,15 @@ def apart(_):  # type: ignore[no-untyped-def]
     return types.void(), write
 
 
+def _multiply(
+    w: _Writer, a: Any, step: Any, depth: Any, image: Any, table: Any, bias: Any, out: Any, out_step: Any, height: int,
+    width: int,
+) -> None:  # fmt: skip
+    sums = [w.variables([w.spread(p)] * width) for p in w.steps(bias, w.number(1), height)]
+    w.add_products(sums, w.steps(a, step, height), w.number(1), lambda k: w.through(image, table, k), depth)
+    w.store_all(sums, w.steps(out, out_step, height))
+
+
 @intrinsic
 def multiply_tile(_, a, a0, step, depth, image, i0, offsets, f0, bias, b0, out, o0, out_step, rows, vectors):  # type: ignore[no-untyped-def]
     """out[o0 + r * out_step + q] = bias[b0 + r] + sum over k of a[a0 + r * step + k] * image[i0 + offsets[f0 + k] + q]
@@ -172,10 +181,8 @@ def multiply_tile(_, a, a0, step, depth, image, i0, offsets, f0, bias, b0, out, 
         a, image, table = w.element(kind[0], a, a0), w.element(kind[4], image, i0), w.element(kind[6], offsets, f0)
         bias, out = w.element(kind[8], bias, b0), w.element(kind[10], out, o0)
         for height, width in _choose(builder, list(itertools.product(TILE_ROWS, TILE_VECTORS)), rows, vectors):
-            factors = w.steps(a, step, height)
-            sums = [w.variables([w.spread(p)] * width) for p in w.steps(bias, w.number(1), height)]
-            w.add_products(sums, factors, w.number(1), lambda k: w.through(image, table, k), depth)
-            w.store_all(sums, w.steps(out, out_step, height))
+            given = (a, step, depth, image, table, bias, out, out_step)
+            w.call(f"multiply_tile_{height}_{width}", _multiply, *given, height=height, width=width)
         return context.get_dummy_value()
 
     return signature, write
@@ -272,6 +279,28 @@ def lane_tile(_, image, rows, r0, offsets, f0, depth, factors, w0, start, s0, s_
     return types.void(image, rows, r0, offsets, f0, depth, factors, w0, start, s0, s_row, out, places), write
 
 
+def _dot(
+    w: _Writer, a: Any, step: Any, a_image: Any, image: Any, table: Any, b_image: Any, images: Any, length: Any,
+    out: Any, out_step: Any, height: int, width: int,
+) -> None:  # fmt: skip
+    builder = w.builder
+    lefts = w.steps(a, step, height)
+    rights = [w.through(image, table, w.number(j)) for j in range(width)]
+    sums = [w.variables([w.zero] * width) for _ in range(height)]
+    with cgutils.for_range(builder, images) as outer:
+        left, right = builder.mul(outer.index, a_image), builder.mul(outer.index, b_image)
+        with cgutils.for_range(builder, length) as loop:
+            q = builder.mul(loop.index, w.number(w.lanes))
+            values = [w.load(builder.gep(p, [builder.add(left, q)])) for p in lefts]
+            for j, pointer in enumerate(rights):
+                pixel = w.load(builder.gep(pointer, [builder.add(right, q)]))
+                for row, value in zip(sums, values, strict=True):
+                    w.add_product(row[j], value, pixel)
+    for row, pointer in zip(sums, w.steps(out, out_step, height), strict=True):
+        for total, place in zip(row, w.steps(pointer, w.number(1), width), strict=True):
+            builder.store(w.add_up(builder.load(place), builder.load(total)), place)
+
+
 @intrinsic
 def dot_tile(
     _, a, a0, step, a_image, image, i0, offsets, f0, b_image, images, length, out, o0, out_step, rows, columns
@@ -290,21 +319,8 @@ def dot_tile(
         a, image, table = w.element(kind[0], a, a0), w.element(kind[4], image, i0), w.element(kind[6], offsets, f0)
         out = w.element(kind[11], out, o0)
         for height, width in _choose(builder, list(itertools.product(DOT_ROWS, DOT_COLUMNS)), rows, columns):
-            lefts = w.steps(a, step, height)
-            rights = [w.through(image, table, w.number(j)) for j in range(width)]
-            sums = [w.variables([w.zero] * width) for _ in range(height)]
-            with cgutils.for_range(builder, images) as outer:
-                left, right = builder.mul(outer.index, a_image), builder.mul(outer.index, b_image)
-                with cgutils.for_range(builder, length) as loop:
-                    q = builder.mul(loop.index, w.number(w.lanes))
-                    values = [w.load(builder.gep(p, [builder.add(left, q)])) for p in lefts]
-                    for j, pointer in enumerate(rights):
-                        pixel = w.load(builder.gep(pointer, [builder.add(right, q)]))
-                        for row, value in zip(sums, values, strict=True):
-                            w.add_product(row[j], value, pixel)
-            for row, pointer in zip(sums, w.steps(out, out_step, height), strict=True):
-                for total, place in zip(row, w.steps(pointer, w.number(1), width), strict=True):
-                    builder.store(w.add_up(builder.load(place), builder.load(total)), place)
+            given = (a, step, a_image, image, table, b_image, images, length, out, out_step)
+            w.call(f"dot_tile_{height}_{width}", _dot, *given, height=height, width=width)
         return context.get_dummy_value()
 
     return signature, write
