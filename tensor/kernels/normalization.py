@@ -139,12 +139,15 @@ def _through(g, x, mean, scale, weight, along, across, gradient):
 @serial
 def _combine(sums, squares, counts, mean, variance):
     """Mean and variance from the chunks' sums and sums of squared deviations from their own means."""
-    total = counts.sum()
+    total = _sum(counts)
     for c in range(mean.size):
-        center = sums[:, c].sum() / total
-        spread = squares[:, c].sum()
+        center = spread = sums.dtype.type(0)
         for k in range(counts.size):
-            spread += counts[k] * (sums[k, c] / counts[k] - center) ** 2
+            center += sums[k, c]
+        center /= total
+        for k in range(counts.size):
+            apart = sums[k, c] / counts[k] - center
+            spread += squares[k, c] + counts[k] * apart * apart
         mean[c] = center
         variance[c] = spread / total
 
@@ -153,8 +156,12 @@ def _combine(sums, squares, counts, mean, variance):
 def _parameter_gradients(sums, products, scale, weight_gradient, bias_gradient):
     """The chunks' sums of g and of g * (x - mean), together."""
     for c in range(scale.size):
-        bias_gradient[c] = sums[:, c].sum()
-        weight_gradient[c] = products[:, c].sum() * scale[c]
+        total = product = sums.dtype.type(0)
+        for k in range(len(sums)):
+            total += sums[k, c]
+            product += products[k, c]
+        bias_gradient[c] = total
+        weight_gradient[c] = product * scale[c]
 
 
 @serial

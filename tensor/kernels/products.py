@@ -21,6 +21,7 @@ from .tiles import PRODUCT_ROWS, PRODUCT_VECTORS, VECTOR_BYTES, apart, copy_row,
 def product(a, a0, a_row, a_step, b, b0, b_step, out, o0, o_row, m, n, depth):
     """Add to out[o0 + r * o_row + q] the sum over k < depth of a[a0 + r * a_row + k * a_step] * b[b0 + k * b_step + q],
     for r < m and q < n; n is a multiple of a vector's length."""
+    apart()
     lanes = VECTOR_BYTES // b.itemsize
     q = 0
     while q + 2 * lanes <= n:
