@@ -150,8 +150,8 @@ def _weigh(scores, slopes, kn, sums, delta):
 
 @serial
 def _backward_head(g, q, k, v, mask, masked, causal, scale, out, sums, dq, dk, dv, b, h):
-    length, features = q.shape[2:]
-    keys, width = v.shape[2:]
+    _, _, length, features = q.shape
+    _, _, keys, width = v.shape
     kind, dtype = q.dtype.type, q.dtype
     lanes = VECTOR_BYTES // q.itemsize
     features_padded, width_padded = -(-features // lanes) * lanes, -(-width // lanes) * lanes

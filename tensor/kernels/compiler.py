@@ -69,8 +69,11 @@ def _forget_literals(compiler: Any) -> None:
 
 
 THREADED = _threads_may_share()
-# For functions that kernels call, and for loops that are not worth a second thread.
-serial = functools.partial(_njit, nogil=True, error_model="numpy", fastmath=_FREEDOM, no_cfunc_wrapper=True)
+# For functions that kernels call, and for loops that are not worth a second thread. The rewrites are of expressions of
+# whole arrays, which kernels do not have.
+serial = functools.partial(
+    _njit, nogil=True, error_model="numpy", fastmath=_FREEDOM, no_cfunc_wrapper=True, no_rewrites=True
+)
 # A reduction over `prange` would depend on the number of threads: kernels cut their work into chunks by size instead.
 jit = functools.partial(serial, pipeline_class=ThreadedKernel if THREADED else Kernel)
 
