@@ -2,7 +2,8 @@
 
 No rank copies for the others, and so no core has to fetch what another has just written: between two cores' caches
 that takes several times as long as from memory. Linux allows it (process_vm_readv) between processes of one user,
-unless a security module or a sandbox refuses.
+unless a security module or a sandbox refuses. Yama, which is such a module (ptrace_scope=1 on Ubuntu, say), asks the
+process whose memory it is: see `let_siblings_in`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import numpy as np
 from .region import address_of
 
 Copy = Callable[[int, int, int], None]
+
+_PR_SET_PTRACER = 0x59616D61  # linux/prctl.h
 
 
 class _Span(ctypes.Structure):
@@ -57,6 +60,15 @@ class Peer:
         except OSError:
             return False
         return True
+
+
+def let_siblings_in() -> None:
+    """Let what descends from this process's parent, as the machine's other ranks do, read and write its memory.
+
+    Yama would allow that to its ancestors alone; elsewhere this does nothing.
+    """
+    parent = ctypes.c_ulong(os.getppid())
+    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, parent, ctypes.c_ulong(), ctypes.c_ulong(), ctypes.c_ulong())
 
 
 def _copier(name: str, process: int) -> Copy:

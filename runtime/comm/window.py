@@ -23,7 +23,7 @@ import numpy as np
 
 from ..shareable import Pages
 from .deadlock import FIRST_LOOK_SECONDS
-from .peers import LentArrays, Peer, Peers
+from .peers import LentArrays, Peer, Peers, let_siblings_in
 from .reduction import ReduceOp, combine, combiner
 from .region import MappedArrays, Region, address_of, open_pages
 
@@ -294,6 +294,7 @@ class Window:
 
     def _find_peers(self) -> Peers | None:
         """The ranks' processes, if all of them can read and write each other's memory."""
+        let_siblings_in()
         token = np.frombuffer(os.urandom(8), np.uint64).copy()
         words = self._words[(self._step + 1) & 1]
         for i, number in enumerate((os.getpid(), address_of(token), int(token[0])), self._own + 1):
