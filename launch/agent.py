@@ -96,9 +96,11 @@ class Agent:
         def fall() -> None:
             self._selector.unregister(lifeline)
             self._tell("fell", rank, time.monotonic_ns())
+            if rank in self._processes:  # told in this order
+                self._selector.register(self._processes[rank][1], selectors.EVENT_READ, go)
 
         def go() -> None:
-            self._selector.unregister(pidfd)
+            self._selector.unregister(self._processes[rank][1])
             self._tell_end(rank)
             self._remaining -= 1
             if not self._remaining:
@@ -106,9 +108,7 @@ class Agent:
 
         self._selector.register(lifeline, selectors.EVENT_READ, fall)
         with contextlib.suppress(OSError):
-            pidfd = os.pidfd_open(pid)
-            self._processes[rank] = pid, pidfd
-            self._selector.register(pidfd, selectors.EVENT_READ, go)
+            self._processes[rank] = pid, os.pidfd_open(pid)
 
     def _tell_end(self, rank: int) -> None:
         """Tell that a rank is gone, and what it did last; how it ended is known when its parent has taken note."""
@@ -173,6 +173,7 @@ def main() -> None:
     agent.run()
     agent.clean()
     leftovers.remove_shared_memory(set(sys.argv[3:]))
+    leftovers.remove_proxy_files()
 
 
 if __name__ == "__main__":

@@ -1,17 +1,22 @@
-"""What a job may leave behind that was killed, and how to get rid of it: processes and shared memory."""
+"""What a job may leave behind that was killed, and how to get rid of it: processes, shared memory and files."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
+import tempfile
 import time
 
 _PR_SET_CHILD_SUBREAPER = 36
 _SHARED_MEMORY = "/dev/shm"
 # MPICH, Intel MPI, Open MPI, and our own.
 _SEGMENTS = ("mpich_shm", "Intel_MPI", "shm-col-space", "sm_segment", "vader_segment", "osc_", "ompi", "paceline")
+# What Hydra's proxy, one process on each machine, writes down about the machine for its ranks, wherever TMPDIR is.
+_PROXY = "hydra_pmi_proxy"
+_PROXY_FILES = "hydra_hwloc_xmlfile_"
 _WAIT_SECONDS = 2.0
 
 
@@ -45,13 +50,7 @@ def kill_marked(name: str, value: str) -> None:
 
 def shared_memory() -> set[str]:
     """Names of the segments of MPI libraries that belong to this user."""
-    found = set()
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(_SHARED_MEMORY):
-            with contextlib.suppress(OSError):
-                if entry.name.startswith(_SEGMENTS) and entry.stat().st_uid == os.getuid():
-                    found.add(entry.path)
-    return found
+    return _own_files(_SHARED_MEMORY, _SEGMENTS)
 
 
 def remove_shared_memory(before: set[str]) -> None:
@@ -60,6 +59,32 @@ def remove_shared_memory(before: set[str]) -> None:
     for path in left - _mapped(left):
         with contextlib.suppress(OSError):
             os.unlink(path)
+
+
+def remove_proxy_files() -> None:
+    """Unlink what Hydra's proxies have left that were killed: everything, if none of them still runs."""
+    left = _own_files("/tmp", _PROXY_FILES)
+    if not left or _PROXY in map(_name, _others()):
+        return
+    for path in left:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def remove_session(pid: int) -> None:
+    """Remove the directory of an Open MPI launcher that was killed."""
+    shutil.rmtree(os.path.join(tempfile.gettempdir(), f"ompi.{pid}"), ignore_errors=True)
+
+
+def _own_files(folder: str, prefixes: str | tuple[str, ...]) -> set[str]:
+    """This user's files with such names."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            with contextlib.suppress(OSError):
+                if entry.name.startswith(prefixes) and entry.stat().st_uid == os.getuid():
+                    found.add(entry.path)
+    return found
 
 
 def _children() -> list[int]:
@@ -74,6 +99,15 @@ def _children() -> list[int]:
 
 def _others() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+
+
+def _name(pid: int) -> str:
+    """Of a process's program, as far as the kernel keeps it: 15 letters; nothing of one that has ended."""
+    try:
+        with open(f"/proc/{pid}/comm") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def _environment(pid: int) -> list[bytes]:

@@ -16,6 +16,7 @@ from ..runtime.report import Sight, sights_from
 
 _ANSWER_SECONDS = 0.8  # for what an agent has seen; looking takes it 0.3 s at most
 _END_SECONDS = 5.0
+_CLOCK_LOOKS = 8  # of which the quickest is the most precise
 _GREETING_BYTES = 4096  # at most, before a newline: nobody without the secret may fill the launcher's memory
 
 
@@ -30,7 +31,9 @@ class Machine:
     def __init__(self, connection: socket.socket) -> None:
         self.name = ""
         self.clock: int | None = None
+        self._looks = 0
         self._asked_at = 0
+        self._quickest = float("inf")  # answer about its clock, in ns
         self._connection = connection
         self._received = b""
 
@@ -48,7 +51,13 @@ class Machine:
         self.tell("clock")
 
     def set_clock(self, theirs: int) -> None:
-        self.clock = theirs - (self._asked_at + time.monotonic_ns()) // 2
+        now = time.monotonic_ns()
+        if now - self._asked_at < self._quickest:
+            self._quickest = now - self._asked_at
+            self.clock = theirs - (self._asked_at + now) // 2
+        self._looks += 1
+        if self._looks < _CLOCK_LOOKS:
+            self.ask_clock()
 
     def receive(self) -> list[list]:
         """What it has sent, as far as it is there.

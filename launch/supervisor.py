@@ -33,6 +33,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PASSED_ON = (*_ENDING, signal.SIGUSR1)
 # Where the kernel counts, for the whole machine, the processes that it has killed for lack of memory.
 VMSTAT = "/proc/vmstat"
+_ASKED_NS = 200_000_000  # between Open MPI's SIGTERM and SIGKILL there is more
 # How mpiexec ends ranks, and its own exit code when a rank was ended so: that of a child, MPICH's, Open MPI's, Intel's.
 _CONSEQUENCES = (signal.SIGKILL, signal.SIGTERM)
 _KILLED = (-9, -15, 9, 15, 137, 143, 255)
@@ -105,6 +106,7 @@ class Job:
         self._fallen: dict[int, int] = {}  # when the lifelines of ranks have ended, in ns
         self._cause: _Cause | None = None
         self._is_asked = False  # what the ranks are doing
+        self._asks_first = False  # whether mpiexec sends ranks a SIGTERM before it kills them
         self._signal: int | None = None
         self._kill_at = float("inf")
         self._look_at = time.monotonic() + _LOOK_SECONDS
@@ -126,8 +128,10 @@ class Job:
         self._kill()
         if self._main is not None:
             self._main.wait()
+            leftovers.remove_session(self._main.pid)
         self._end_ranks()
         leftovers.remove_shared_memory(self._shared_memory)
+        leftovers.remove_proxy_files()
         for pidfd in self._pidfds:
             os.close(pidfd)
         self._selector.close()
@@ -151,6 +155,7 @@ class Job:
             Its exit code (that of the rank that failed first; 128 + number for a signal), and one line that explains
             a code other than 0.
         """
+        self._asks_first = end_signal == signal.SIGTERM
         leftovers.adopt_orphans()
         before = {each: signal.signal(each, self._on_signal) for each in _PASSED_ON}
         before[signal.SIGUSR2] = signal.signal(signal.SIGUSR2, self._on_question)
@@ -294,13 +299,12 @@ class Job:
 
     def _note_deaths(self, ready: list[int]) -> None:
         ranks = {process.pidfd: rank for rank, process in self._ranks.items()}
-        for file in ready:
-            if file in self._lifelines:
-                self._selector.unregister(file)
-                self._fallen[self._lifelines[file]] = time.monotonic_ns()
-            elif file in ranks:
-                self._selector.unregister(file)
-                self._note_death(ranks[file])
+        for file in filter(self._lifelines.__contains__, ready):  # closed before their processes have ended
+            self._selector.unregister(file)
+            self._fallen[self._lifelines[file]] = time.monotonic_ns()
+        for file in filter(ranks.__contains__, ready):
+            self._selector.unregister(file)
+            self._note_death(ranks[file])
 
     def _note_death(self, rank: int) -> None:
         self._gone.add(rank)
@@ -378,8 +382,7 @@ class Job:
             return cause.code, f"{who} failed with exit code {cause.code}" + _after(": ", cause.summary)
         endings = {rank: ending for rank, process in self._ranks.items() if (ending := ending_of(*process))}
         endings |= {rank: ending for rank, ending in self._endings.items() if ending}
-        if cause is None or endings.get(cause.rank, (0, 0))[1] in _CONSEQUENCES:
-            cause = self._behind(cause, endings, code)
+        cause = self._behind(cause, endings, code)
         number = 0 if cause is None else _fatal_signal(code, relayed=len(self._ranks) + len(self._away) > 1)
         code = 128 + number if number else code or 1
         if cause is not None:
@@ -391,17 +394,24 @@ class Job:
         return code, f"{who} {text}" + _after(", ", summary)
 
     def _behind(self, cause: _Cause | None, endings: dict[int, tuple[int, int]], code: int) -> _Cause | None:
-        """The cause of a job in which ranks were killed: another rank's end, if there is one that ended differently."""
+        """The cause, if what was noticed first is a consequence of something else."""
+        killed = min((rank for rank, end in endings.items() if end[1] == signal.SIGKILL), key=self._fell, default=None)
         different = [rank for rank, (status, number) in endings.items() if status and number not in _CONSEQUENCES]
-        guilty = [rank for rank in different if cause is None or not self._was_cut_off(cause.rank, rank, endings[rank])]
-        if guilty:
-            return _Cause(guilty[0], None, self._last_seen(guilty[0]))
-        # MPI_Abort: mpiexec knows the code, and has killed them all
-        return cause if different or code in _KILLED else None
+        cut_off = [rank for rank in different if killed is not None and self._was_cut_off(rank, killed, endings[rank])]
+        if cause is not None and cause.rank not in cut_off and endings.get(cause.rank, (0, 0))[1] not in _CONSEQUENCES:
+            return cause
+        guilty = next((rank for rank in different if rank not in cut_off), killed if cut_off else None)
+        if guilty is not None:
+            return _Cause(guilty, None, self._last_seen(guilty))
+        return cause if code in _KILLED else None  # MPI_Abort: mpiexec knows the code, and has killed them all
 
-    def _was_cut_off(self, first: int, rank: int, ending: tuple[int, int]) -> bool:
-        """Whether it was MPI that ended a rank: Open MPI does, when the connection to one that has died is closed."""
-        return ending[1] == 0 and self._fell(first) < self._fell(rank) and self._last_seen(rank).startswith("in ")
+    def _was_cut_off(self, rank: int, killed: int, ending: tuple[int, int]) -> bool:
+        """Whether MPI has ended a rank because its connection to a killed one was closed, as Open MPI does.
+
+        That kills nobody without a SIGTERM before: what died of SIGKILL about the same time was the first.
+        """
+        in_a_call = ending[1] == 0 and self._last_seen(rank).startswith("in ")
+        return in_a_call and self._asks_first and self._fell(killed) < self._fell(rank) + _ASKED_NS
 
     def _last_seen(self, rank: int) -> str:
         """What a rank that has died was doing."""
