@@ -167,10 +167,11 @@ if out is not None or named or {names[-1]} is MISSING or len(attributes) != arit
 
 @functools.cache
 def _maker(names: tuple[str, ...], optional: tuple[bool, ...], attributes: bool, promote: str, kept: int, view: bool,
-           residuals: bool) -> Callable:  # fmt: skip
+           residuals: int) -> Callable:  # fmt: skip
     """Compile the path of all primitives of one form."""
     count = len(names)
     raw = ", ".join(f"x{i}" for i in range(count))
+    rest = "".join(f", r{i}" for i in range(residuals))
     parameters, arguments = _arguments(names, attributes)
     texts = {
         "parameters": parameters,
@@ -180,8 +181,8 @@ def _maker(names: tuple[str, ...], optional: tuple[bool, ...], attributes: bool,
         "attributes": "attributes" if attributes else "()",
         "arrays": raw,
         "spread": ", *attributes" if attributes else "",
-        "values": "value, *rest = value" if residuals else "",
-        "outputs": "result.array, *rest" if residuals else "result.array",
+        "values": f"value{rest} = value" if residuals else "",
+        "outputs": f"result.array{rest}",
         "view": _block(_VIEW, 8) if view else "",
         "wanted": " or ".join(f"n{i} is not None" for i in range(count)),
         "mask": " | ".join(f"({1 << i} if n{i} is not None else 0)" for i in range(count)) if count > 1 else "1",
@@ -205,7 +206,7 @@ def quick_path(declaration: Declaration) -> Callable:
         names = tuple(f"i{i}" for i in range(len(names)))  # no name of a primitive's is then one of the path's own
     optional = tuple(name in declaration.optional for name in declaration.inputs)
     make = _maker(names, optional, bool(declaration.attributes), declaration.promote, len(declaration.keep),
-                  declaration.view, bool(declaration.residuals))  # fmt: skip
+                  declaration.view, len(declaration.residuals))  # fmt: skip
     return make(declaration, declaration.bodies, declaration.plans, declaration.bind, declaration.call,
                 declaration.arity)  # fmt: skip
 

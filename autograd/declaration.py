@@ -95,11 +95,14 @@ class Declaration:
         return (*self.inputs, *self.outputs, *shapes, *self.attributes)
 
     def vjp(self, **rules: Callable) -> None:
-        """Give the vector-Jacobian product for inputs by name: `input=lambda F, g, <what it needs>: ...`."""
+        """Give the vector-Jacobian product for inputs by name: `input=lambda F, g, <what it needs>: ...`.
+
+        A residual that a rule asks for is None for `create_graph=True`, since the tape does not know where it came from.
+        """
         for name, function in rules.items():
             if name not in self.inputs:
                 raise TypeError(f"{self.name}: no input {name!r} to give a rule for; inputs are {self.inputs}")
-            self.rules[name] = Rule(self.name, function, 2, self.nameable())
+            self.rules[name] = Rule(self.name, function, 2, (*self.nameable(), *self.residuals))
 
     def joint_vjp(self, function: Callable) -> Callable:
         """Give one rule `(F, g, needs, ...) -> gradients of all inputs`, for inputs whose rules share work."""
@@ -107,7 +110,7 @@ class Declaration:
         return function
 
     def fused_vjp(self, device: str, takes: Callable[[Array], bool] | None = None) -> Callable[[Callable], Callable]:
-        """Register a backward kernel `(xp, g, needs, ...)` for raw arrays; it may name residuals, rules may not.
+        """Register a backward kernel `(xp, g, needs, ...)` for raw arrays; it may name residuals.
 
         Residuals are constants to the tape, so they would make higher derivatives silently wrong: the written rule
         stays, and is what `create_graph=True` uses, and what computes if `takes(g)` is false or the kernel returns

@@ -57,7 +57,9 @@ class Plan:
         declaration = self.declaration
         lifted: list = []
         for name, value in zip(self.names, saved, strict=True):
-            if name in declaration.inputs and declaration.variadic:
+            if name in declaration.residuals:
+                value = None
+            elif name in declaration.inputs and declaration.variadic:
                 value = [_on_tape(v, edge) for v, edge in zip(value, node.edges, strict=True)]
             elif name in declaration.inputs:
                 value = _on_tape(value, node.edges[declaration.inputs.index(name)])

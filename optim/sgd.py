@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-from ..runtime.arrays import Array, factor
+from ..runtime.arrays import Array
 from ..tensor.kernels import sources
-from .flat import ElementwiseOptimizer, State, descent, descent_options
+from .flat import ElementwiseOptimizer, State, constant, descent, descent_options
 from .optimizer import check_options
 
 
@@ -98,7 +98,7 @@ class SGD(ElementwiseOptimizer):
                 g = xp.add(g, xp.multiply(v, momentum, out=b), out=a)
             else:
                 g = v
-        p -= xp.multiply(g, factor(float(hp["lr"]), xp, p.dtype.char), b)
+        p -= xp.multiply(g, constant(float(hp["lr"]), xp, p.dtype.char), b)
 
     @staticmethod
     def fused_update(p: Array, g: Array, state: State, hp: dict[str, Any], step: int) -> None:

@@ -154,10 +154,3 @@ def scipy_linalg(xp: ModuleType) -> ModuleType:
 def linalg_errors(xp: ModuleType) -> AbstractContextManager:
     """A context in which linear algebra on this module's arrays raises where it fails; CuPy does not look by itself."""
     return nullcontext() if xp is numpy else importlib.import_module("cupyx").errstate(linalg="raise")
-
-
-@functools.lru_cache(maxsize=1024)
-def factor(value: float, xp: ModuleType, kind: str) -> Any:
-    """A number as a factor of arrays of this kind (`dtype.char`): for NumPy as a 0-d array, kept, by which it
-    multiplies in half the time that converting a number anew takes."""
-    return numpy.array(value, kind) if xp is numpy and kind in "fd" else value
