@@ -9,7 +9,7 @@ import numpy
 
 from ..runtime.arrays import module_of
 from . import engine
-from .batching import Batched, gradients_per_example, level_of
+from .batching import gradients_per_example, level_of
 from .mode import is_grad_enabled
 from .plan import FLOATING
 from .variable import Variable, box, fresh_node
@@ -75,11 +75,6 @@ def backward(
         tensor([2., 4.])
     """
     retain = create_graph if retain_graph is None else retain_graph
-    if grad_tensors is None and inputs is None and isinstance(tensors, Variable):
-        array = tensors.array
-        if array.size == 1 and array.dtype is _FLOAT32 and array.__class__ is not Batched and tensors.node is not None:
-            engine.backward((tensors,), (None,), retain, create_graph)  # the usual call, a loss: nothing to check
-            return
     roots = _as_list(tensors, "backward(): tensors")
     gradients = [None] * len(roots) if grad_tensors is None else _as_list(grad_tensors, "backward(): grad_tensors")
     if any(map(level_of, roots)):

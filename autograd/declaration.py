@@ -97,7 +97,7 @@ class Declaration:
     def vjp(self, **rules: Callable) -> None:
         """Give the vector-Jacobian product for inputs by name: `input=lambda F, g, <what it needs>: ...`.
 
-        A residual that a rule asks for is None for `create_graph=True`, since the tape does not know where it came from.
+        A residual that a rule asks for is None for `create_graph=True`: the tape does not know where it came from.
         """
         for name, function in rules.items():
             if name not in self.inputs:

@@ -27,7 +27,6 @@ _ndarray = numpy.ndarray
 _callbacks: ContextVar[list | None] = ContextVar("callbacks at the end of the running backward pass", default=None)
 
 
-@timeline.traced("backward")
 def backward(roots: Sequence[Variable], gradients: Sequence[Variable | None], retain_graph: bool, create_graph: bool,
              inputs: Sequence[Variable] | None = None) -> None:  # fmt: skip
     """Add the gradients of the roots to `.grad` of the leaves they depend on, or only of `inputs` if given."""
@@ -38,7 +37,7 @@ def backward(roots: Sequence[Variable], gradients: Sequence[Variable | None], re
         recording.backward(_backward_of, roots[0], retain_graph)
         return
     run = _Backward()
-    run.start(roots, gradients, retain_graph, create_graph, inputs)
+    run.start(roots, _seeds(roots, gradients, create_graph), retain_graph, create_graph, inputs)
     if inputs is None:
         return
     for x in inputs:
@@ -47,12 +46,29 @@ def backward(roots: Sequence[Variable], gradients: Sequence[Variable | None], re
             accumulate(x, gradient, False, create_graph)
 
 
+def backward_of_loss(root: Variable, retain_graph: bool) -> bool:
+    """The usual backward, spared what others need: of a computed float32 number on the CPU. False if it is not one."""
+    array, node = root.array, root.node
+    if (
+        array.dtype is not _FLOAT32
+        or array.ndim
+        or array.__class__ is not _ndarray
+        or node.__class__ is not Node
+        or root.view_of is not None
+        or recorders
+    ):
+        return False
+    run = _Backward()
+    run.start((root,), ((node, _ONE),), retain_graph, False, None)
+    return True
+
+
 def gradients_of(roots: Sequence[Variable], gradients: Sequence[Variable | None], inputs: Sequence[Variable],
                  retain_graph: bool, create_graph: bool) -> list:  # fmt: skip
     """The gradients of the roots with respect to `inputs`, as tensors, or None where there is no path."""
     refuse_if_recording("it calls autograd.grad")
     run = _Backward()
-    run.start(roots, gradients, retain_graph, create_graph, inputs)
+    run.start(roots, _seeds(roots, gradients, create_graph), retain_graph, create_graph, inputs)
     found = [run.found.get(_target(x)) for x in inputs]
     return [g if g is None or create_graph else box(_as_array(g)) for g in found]
 
@@ -67,6 +83,16 @@ def queue_callback(callback: Callable[[], None]) -> None:
     if queue is None:
         raise RuntimeError("queue_callback(): there is no backward pass running in this thread")
     queue.append(callback)
+
+
+def _seeds(roots: Sequence[Variable], gradients: Sequence[Variable | None], create_graph: bool) -> list[tuple]:
+    """What stands for each root in the graph, and its gradient: 1 unless one is given."""
+    seeds = []
+    for root, gradient in zip(roots, gradients, strict=True):
+        if gradient is None:
+            gradient = box(arrays.module_of(root.array).ones(root.array.shape, root.array.dtype))
+        seeds.append((_target(root), gradient if create_graph else gradient.array))
+    return seeds
 
 
 def _target(x: Variable) -> Any:
@@ -117,8 +143,10 @@ class _Backward:
     held: dict[Variable, tuple]
 
     # no __init__: a second call for each pass would take as long as an addition of small arrays
-    def start(self, roots: Sequence[Variable], gradients: Sequence[Variable | None], retain_graph: bool,
-              create_graph: bool, inputs: Iterable[Variable] | None) -> None:  # fmt: skip
+    @timeline.traced("backward")
+    def start(self, roots: Sequence[Variable], seeds: Sequence[tuple], retain_graph: bool, create_graph: bool,
+              inputs: Iterable[Variable] | None) -> None:  # fmt: skip
+        """Go back from the roots; their seeds are what `_seeds` makes of them."""
         self.retain_graph = retain_graph or create_graph
         self.create_graph = create_graph
         self.targets: set | None = None
@@ -134,15 +162,11 @@ class _Backward:
         if any_leaf.hooked or any_leaf.grouped or self.create_graph or self.targets is not None:
             self.look_ahead(roots)
         try:
-            if len(roots) == 1:  # the usual call, spared what a loop takes
-                target, g = self.seed(roots[0], gradients[0])
-                if target.__class__ is Node:
-                    self.run(target, g)
-                else:
-                    self.pass_to(target, g, False)
+            if len(seeds) == 1 and seeds[0][0].__class__ is Node:
+                self.run(*seeds[0])  # it need not wait in the heap
             else:
-                for root, gradient in zip(roots, gradients, strict=True):
-                    self.pass_to(*self.seed(root, gradient), False)
+                for seed in seeds:
+                    self.pass_to(*seed, False)
                 self.run(None, None)
             if self.completes is not None:  # roots that are leaves themselves
                 for leaf in tuple(self.held):
@@ -164,19 +188,6 @@ class _Backward:
             self.prepare_for_others()
         if any_leaf.grouped and self.targets is None:
             self.find_groups(nodes)
-
-    def seed(self, root: Variable, gradient: Variable | None) -> tuple[Any, Any]:
-        """What stands for a root in the graph, and its gradient: 1 unless one is given."""
-        array = root.array
-        if gradient is not None:
-            g = gradient if self.create_graph else gradient.array
-        elif array.dtype is _FLOAT32 and not array.ndim and array.__class__ is _ndarray and not self.create_graph:
-            g = _ONE  # the usual case: a loss
-        else:
-            g = arrays.module_of(array).ones(array.shape, array.dtype)
-            g = box(g) if self.create_graph else g
-        node = root.node if root.view_of is None else fresh_node(root)
-        return node if node.__class__ is Node else _target(root), g
 
     def prepare_for_others(self) -> None:
         """Before anything but a primitive's rule runs, which may record operations and queue callbacks: set what such

@@ -10,6 +10,7 @@ import numpy
 from numpy import ndarray
 
 from ..autograd import api
+from ..autograd.engine import backward_of_loss
 from ..autograd.mode import recorders, recording_now, refuse_if_recording
 from ..autograd.plan import FLOATING
 from ..autograd.variable import LEAF, HookHandle, Node, Variable, any_leaf, box, counter_of, fresh_node
@@ -248,7 +249,8 @@ class TensorBase(Variable):
         inputs: Any = None,
     ) -> None:
         """Add the gradients of this tensor to `.grad` of the leaves it was computed from; see `autograd.backward`."""
-        api.backward(self, gradient, retain_graph, create_graph, inputs)
+        if create_graph or gradient is not None or inputs is not None or not backward_of_loss(self, bool(retain_graph)):
+            api.backward(self, gradient, retain_graph, create_graph, inputs)
 
     def detach(self) -> Any:
         """The same memory off the tape."""
