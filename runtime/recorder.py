@@ -32,6 +32,8 @@ FOLDER = "PACELINE_RUN_DIR"
 
 _HEADER = struct.Struct("=IIId")  # process id, rank, whether its program has ended, timeout
 _ENTRY = struct.Struct("=QQQQIIIi")  # begin, end, inside, number; where the texts of group, call, place are; peer
+_TEXTS_AT = struct.Struct("=IIIi")
+_PREPARED = struct.Struct(f"=QQQQ{_TEXTS_AT.size}s")
 _BEGIN = struct.Struct("=Q")
 _FINISH = struct.Struct("=QQ")
 _ENTRIES = 256
@@ -152,16 +154,24 @@ class Recorder:
 
     def prepare(self, group: str, call: object, depth: int) -> Callable[[int], int]:
         """What notes such a call, given its number, as one that returns at once; the user is `depth` frames above."""
-        now, pack, memory, advance = time.monotonic_ns, _ENTRY.pack_into, self._map, self._next
-        places, frame_above = self._places, sys._getframe
+        now, pack, memory, advance = time.monotonic_ns, _PREPARED.pack_into, self._map, self._next
+        frame_above = sys._getframe
         group_at, call_at = self._add_text(group), self._add_text(call)
+        code, instruction, texts = None, -1, b""  # of the call before, which often came from the same place
+
+        def find_texts(frame: FrameType) -> None:
+            nonlocal code, instruction, texts
+            texts = _TEXTS_AT.pack(group_at, call_at, self._place(frame), -1)
+            is_users = self._places.get((id(frame.f_code), frame.f_lasti))
+            code, instruction = frame.f_code if is_users else None, frame.f_lasti
 
         def note(number: int) -> int:
             frame = frame_above(depth)
-            place_at = places.get((id(frame.f_code), frame.f_lasti)) or self._place(frame)
+            if frame.f_lasti != instruction or frame.f_code is not code:
+                find_texts(frame)
             offset = advance()
             moment = now()
-            pack(memory, offset, moment, moment, self._inside, number, group_at, call_at, place_at, -1)
+            pack(memory, offset, moment, moment, self._inside, number, texts)
             return offset
 
         return note

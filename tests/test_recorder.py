@@ -33,6 +33,19 @@ def test_a_prepared_call_is_over_unless_it_is_reopened(own):
     assert [entry.number for entry in own.record().entries if entry.end] == [1, 2]
 
 
+def test_prepared_calls_tell_their_places_apart(own):
+    def collective():
+        note(1)
+
+    note = own.prepare("0-1", "barrier()", depth=2)
+    for _ in range(2):
+        collective()  # one
+        collective()  # two
+    source = Path(__file__).read_text().splitlines()
+    lines = [number for number, text in enumerate(source, 1) if text.endswith(("# one", "# two"))]
+    assert [entry.place for entry in own.record().entries] == [f"{__file__}:{line}" for line in lines] * 2
+
+
 def test_calls_and_their_lines(own):
     group = own.name_group([0, 1, 2, 5])
     first = own.begin(1, group, "all_reduce(float32 [3])")  # here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import mmap
 import os
@@ -13,16 +14,16 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from .. import faults, timeline
+from .. import faults
 from ..arrays import Array
 from ..shareable import pages_of, reserve
 from ..world import World
-from . import messages
+from . import messages, prepared
 from .base import Comm
-from .deadlock import Lookout, failures
-from .reduction import ReduceOp, combine, divide, is_half
+from .deadlock import Lookout
+from .reduction import ReduceOp, combine, combiner, divide, is_half
 from .region import Region
-from .signature import call_of, reduction_of, user_line
+from .signature import call_of, reduction_of
 from .window import SUPPORTED, Window, window_bytes
 from .work import Receipt, Work
 
@@ -151,31 +152,12 @@ class MpiComm(Comm):
         self, dtype: np.dtype, shape: tuple, op: ReduceOp | str
     ) -> Callable[[np.ndarray], None] | None:
         call = reduction_of("all_reduce", dtype, shape, op)
-        recorder, group, window = self._recorder, self._group_name, self._window
+        recorder, window = self._recorder, self._window
         if recorder is None or window is None or self._across is not None or not dtype.isnative:
             return None
         if not window.takes_whole(dtype, shape):
             return None
-        # What `_perform` does, with less Python around: recorded as over, and as under way only if it has to wait.
-        digest = call.digest
-
-        def wait(words: memoryview, other: int, word: int, entry: int) -> bool:
-            recorder.reopen(entry)
-            try:
-                return window.wait(words, other, word)
-            finally:
-                recorder.end(entry)
-
-        reduce = window.prepare(dtype, shape, call.op, recorder.prepare(group, call, 4), wait)
-
-        def perform(array: np.ndarray) -> None:
-            if failures:
-                raise failures[0]
-            self._calls = number = self._calls + 1
-            if not reduce(digest ^ number, number, array):
-                self._raise_mismatch(call, user_line())
-
-        return timeline.traced("collective", lambda array: str(call))(perform)
+        return prepared.prepare(self, window, recorder, call, functools.partial(combiner, call.op))
 
     def _reduce_by_mpi(self, comm: Any, flat: np.ndarray, op: ReduceOp) -> None:
         for piece in _pieces(flat):

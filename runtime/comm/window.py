@@ -24,7 +24,7 @@ import numpy as np
 from ..shareable import Pages
 from .deadlock import FIRST_LOOK_SECONDS
 from .peers import LentArrays, Peer, Peers, let_siblings_in
-from .reduction import ReduceOp, combine, combiner
+from .reduction import ReduceOp, combine
 from .region import MappedArrays, Region, address_of, open_pages
 
 SUPPORTED = hasattr(os, "memfd_create") and platform.machine() in ("x86_64", "AMD64")
@@ -34,25 +34,40 @@ WHOLE_BYTES = 128 << 10  # up to here two ranks add up everything themselves, wh
 IN_PLACE_BYTES = 512 << 10  # of all ranks together, summed at a time where no slots are needed: they fit in a cache
 _SLOTS = 3  # one that others still read, one that is being summed, one that is being filled
 _CELLS = 2 * _SLOTS  # combinations of a slot and a set of words
-_STEPS = _SLOTS << 22  # a multiple of the slots and of two, so that their order survives the wrap
-_TAG_BITS = 40
-_TAG_MASK = (1 << _TAG_BITS) - 1
+_STEPS = 128 * _CELLS  # ranks are one apart, or more when one has been interrupted within a call
+_TAG_BITS = 44
 _LINE_BYTES = 64  # words that two ranks write lie on different cache lines; after its word a rank may say more
 _OFFSET_BITS = 44
 _SPINS = 300  # looks at a word before the core is offered to others
-_GLANCES = 20  # looks before waiting is worth a note
 _PATIENCE_SECONDS = 0.05  # afterwards a waiting rank sleeps, since it waits for more than a message
 _SLEEP_SECONDS = 1e-4
 _LOOK_SECONDS = 0.25
-
-Reduce = Callable[[int, int, np.ndarray], bool]
-Note = Callable[[int], int]
-Wait = Callable[[memoryview, int, int, int], bool]
 
 
 def window_bytes(size: int) -> int:
     """Bytes that `size` ranks share."""
     return _header_bytes(size) + size * _SLOTS * TILE_BYTES
+
+
+class Step:
+    """One meet. They follow each other in a ring of a few, made once: to look one up is quicker than to compute it.
+
+    Attributes:
+        stamp: its number, as the upper bits of a word.
+        words: where all ranks' words of this step are.
+        cell: number of the combination of words and slot.
+        slot: which one of their slots the ranks fill before it.
+        next: the step after it.
+    """
+
+    __slots__ = ("cell", "next", "slot", "stamp", "words")
+
+    def __init__(self, number: int, words: memoryview) -> None:
+        self.stamp = number << _TAG_BITS
+        self.words = words
+        self.cell = number % _CELLS
+        self.slot = number % _SLOTS
+        self.next = self
 
 
 class Window:
@@ -66,6 +81,11 @@ class Window:
         crowded: whether they have fewer cores than ranks, so that waiting must not hold on to one.
         progress: called while waiting; it must let other threads run, and messages under way go on.
         look: called with the seconds of a long wait, time and again; it may raise what ends the wait.
+
+    Attributes:
+        step: the last one that this rank has made.
+        own_word, other_words: which words are this rank's and the others'.
+        spins: looks at a word before the core is offered to others.
     """
 
     def __init__(
@@ -84,18 +104,15 @@ class Window:
         self._memory = memory
         self._progress = progress
         self._look = look
-        self._spins = 1 if crowded else _SPINS
+        self.spins = 1 if crowded else _SPINS
         words = memoryview(memory).cast("Q")
         stride = _LINE_BYTES // 8
         # Two sets in turn: a rank may be one step ahead while another still reads its last word.
         self._words = (words[: size * stride], words[size * stride : 2 * size * stride])
-        self._own = rank * stride
+        self.own_word = rank * stride
         self._everybody = [each * stride for each in range(size)]
-        self._others = [each * stride for each in range(size) if each != rank]
-        self._step = 0
-        self._prepared = functools.lru_cache(maxsize=1024)(
-            functools.partial(self.prepare, note=lambda number: 0, wait=self.wait)
-        )
+        self.other_words = [each * stride for each in range(size) if each != rank]
+        self.step = self._make_steps()
         self._slots = functools.lru_cache(maxsize=1024)(self._make_slots)
         self._shares = 0
         self._regions: list[weakref.ref[Region]] = []
@@ -105,12 +122,11 @@ class Window:
 
     def meet(self, tag: int = 0) -> bool:
         """Wait until all ranks have come here; whether all of them bring the same tag."""
-        self._step = step = (self._step + 1) % _STEPS
-        word = step << _TAG_BITS | tag & _TAG_MASK
-        words = self._words[step & 1]
-        words[self._own] = word
+        self.step = step = self.step.next
+        words = step.words
+        words[self.own_word] = word = step.stamp | tag
         same = True
-        for other in self._others:
+        for other in self.other_words:
             if words[other] != word:
                 same = self.wait(words, other, word) and same
         return same
@@ -126,7 +142,7 @@ class Window:
         """Combine `flat` over the ranks, in rank order, if all of them bring the same tag; whether they do.
 
         Args:
-            tag: number to compare.
+            tag: number of less than 44 bits to compare.
             flat: contiguous, one dimension, same size and dtype on every rank; changed in place.
             op: the reduction.
             across: combines this rank's slice with other machines' before it is handed to the ranks here.
@@ -134,7 +150,7 @@ class Window:
                 it takes that every rank of all of them `lends(flat)`.
         """
         if across is None and self.takes_whole(flat.dtype, flat.shape):
-            return self._prepared(flat.dtype, flat.shape, op)(tag, 0, flat)
+            return self._reduce_whole(tag, flat, op)
         return self._reduce_by_slices(tag, flat, op, across, in_place)
 
     def lends(self, flat: np.ndarray) -> bool:
@@ -145,53 +161,27 @@ class Window:
         """Whether arrays are so small that each rank had better sum all elements."""
         return math.prod(shape) * dtype.itemsize * self.size <= 2 * WHOLE_BYTES
 
-    def prepare(self, dtype: np.dtype, shape: tuple, op: ReduceOp, note: Note, wait: Wait) -> Reduce:
-        """all_reduce for small arrays as `reduce(tag, number, array)`.
+    def cells(self, dtype: np.dtype, shape: tuple) -> list[tuple[memoryview, list[np.ndarray]]]:
+        """By `Step.cell`, where the words of all ranks are, and where such arrays of theirs are if they are small."""
+        slots = [[each.reshape(shape) for each in slot] for slot in self._slots(dtype, math.prod(shape))]
+        return [(self._words[cell % 2], slots[cell % _SLOTS]) for cell in range(_CELLS)]
 
-        Args:
-            dtype, shape: the array's.
-            op: the reduction.
-            note: `note(number)` is called while the others' arrays may be on their way.
-            wait: `self.wait`, or what does something besides when the wait is more than a moment; its last argument is
-                what `note` has returned.
-        """
-        cells = [
-            (self._words[step % 2], sources[self.rank], combiner(op, sources))
-            for step in range(_CELLS)
-            for sources in [[each.reshape(shape) for each in self._slots(dtype, math.prod(shape))[step % _SLOTS]]]
-        ]
-        own_word, others, looks = self._own, self._others, range(min(_GLANCES, self._spins))
-
-        def reduce(tag: int, number: int, array: np.ndarray) -> bool:
-            self._step = step = (self._step + 1) % _STEPS
-            words, own, combine = cells[step % _CELLS]
-            own[...] = array
-            words[own_word] = word = step << _TAG_BITS | tag & _TAG_MASK
-            entry = note(number)
-            same = True
-            for other in others:
-                if words[other] != word:
-                    same = come(words, other, word, entry) and same
-            if same:
-                combine(array)
-            return same
-
-        def come(words: memoryview, other: int, word: int, entry: int) -> bool:
-            for _ in looks:
-                if words[other] == word:
-                    return True
-            return wait(words, other, word, entry)
-
-        return reduce
+    def _reduce_whole(self, tag: int, flat: np.ndarray, op: ReduceOp) -> bool:
+        """Each rank sums all elements."""
+        slots = self._slots(flat.dtype, flat.size)[self.step.next.slot]
+        slots[self.rank][...] = flat
+        if same := self.meet(tag):
+            combine(op, slots, flat)
+        return same
 
     def _reduce_by_slices(
         self, tag: int, flat: np.ndarray, op: ReduceOp, across: Callable[[np.ndarray], None] | None, in_place: bool
     ) -> bool:
         """Each rank sums one slice of everybody's array where these are: in a region, or in the ranks' own memory."""
         region, offset = self._find(flat) if in_place else (None, 0)
-        words = self._words[(self._step + 1) & 1]
-        words[self._own + 1] = 0 if region is None else region.number << _OFFSET_BITS | offset
-        words[self._own + 2] = self._peers.lent_address(flat) if in_place and self._peers else 0
+        words = self.step.next.words
+        words[self.own_word + 1] = 0 if region is None else region.number << _OFFSET_BITS | offset
+        words[self.own_word + 2] = self._peers.lent_address(flat) if in_place and self._peers else 0
         self._lent = flat  # the others write there even after an exception that ends the wait here
         if same := self.meet(tag):
             places, addresses = ([words[rank + place] for rank in self._everybody] for place in (1, 2))
@@ -251,7 +241,7 @@ class Window:
 
     def _show(self, tile: np.ndarray) -> list[np.ndarray]:
         """Copy what others sum into this rank's slot; the slots of all ranks for this tile."""
-        slots = self._slots(tile.dtype, tile.size)[(self._step + 1) % _SLOTS]
+        slots = self._slots(tile.dtype, tile.size)[self.step.next.slot]
         own = self._bounds(tile, self.rank)
         slots[self.rank][: own.start] = tile[: own.start]
         slots[self.rank][own.stop :] = tile[own.stop :]
@@ -275,9 +265,9 @@ class Window:
     def share(self, pages: Pages | None) -> Region | None:
         """Let the ranks map each other's pages; None if some rank has none, or they differ in size, or cannot."""
         self._shares += 1
-        words = self._words[(self._step + 1) & 1]
+        words = self.step.next.words
         mine = (0, 0, 0) if pages is None else (os.getpid(), pages.file, len(pages))
-        for i, number in enumerate(mine, self._own + 1):
+        for i, number in enumerate(mine, self.own_word + 1):
             words[i] = number
         self.meet()
         everybody = [tuple(words[i + 1 : i + 4]) for i in self._everybody]
@@ -296,8 +286,8 @@ class Window:
         """The ranks' processes, if all of them can read and write each other's memory."""
         let_siblings_in()
         token = np.frombuffer(os.urandom(8), np.uint64).copy()
-        words = self._words[(self._step + 1) & 1]
-        for i, number in enumerate((os.getpid(), address_of(token), int(token[0])), self._own + 1):
+        words = self.step.next.words
+        for i, number in enumerate((os.getpid(), address_of(token), int(token[0])), self.own_word + 1):
             words[i] = number
         self.meet()
         everybody = [tuple(words[i + 1 : i + 4]) for i in self._everybody]
@@ -310,8 +300,8 @@ class Window:
 
     def _all_agree(self, mine: bool) -> bool:
         """Whether something holds on every rank."""
-        words = self._words[(self._step + 1) & 1]
-        words[self._own + 1] = mine
+        words = self.step.next.words
+        words[self.own_word + 1] = mine
         self.meet()
         return all(words[i + 1] for i in self._everybody)
 
@@ -324,6 +314,13 @@ class Window:
                 return region, offset
         return None, 0
 
+    def _make_steps(self) -> Step:
+        """The first of a ring of steps, which counts as made: its word is zero, as all words are now."""
+        steps = [Step(number, self._words[number % 2]) for number in range(_STEPS)]
+        for each, following in zip(steps, steps[1:] + steps[:1], strict=True):
+            each.next = following
+        return steps[0]
+
     def _make_slots(self, dtype: np.dtype, length: int) -> list[list[np.ndarray]]:
         """For each slot, the arrays of all ranks there."""
         start = _header_bytes(self.size)
@@ -335,10 +332,10 @@ class Window:
             for slot in range(_SLOTS)
         ]
 
-    def wait(self, words: memoryview, other: int, word: int, entry: int = 0) -> bool:
-        """Wait for a rank to come to this step; whether it brings the same word. `entry` is for those who note it."""
+    def wait(self, words: memoryview, other: int, word: int) -> bool:
+        """Wait for a rank to come to this step; whether it brings the same word."""
         step = word >> _TAG_BITS
-        for _ in range(self._spins):
+        for _ in range(self.spins):
             if words[other] >> _TAG_BITS == step:
                 return words[other] == word
         start, next_look = time.monotonic(), FIRST_LOOK_SECONDS

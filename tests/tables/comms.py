@@ -226,6 +226,10 @@ def check_async(comm: Comm) -> None:
     barrier = comm.barrier(async_op=True)
     assert barrier is not None
     barrier.wait()
+    work = comm.all_reduce(array, async_op=comm.rank > 0)  # ranks need not agree on that
+    if work is not None:
+        work.wait()
+    np.testing.assert_array_equal(array, np.full(3, comm.size**2))
 
 
 def check_split(comm: Comm) -> None:
