@@ -28,8 +28,12 @@ import numpy
 from ..runtime import arrays
 from ..runtime.arrays import Array
 from .calls import list_path, quick_path
-from .declaration import Declaration, registry
+from .declaration import Declaration, registry, wrap
+from .mode import is_grad_enabled
+from .operands import explain
 from .out import with_out, write_into
+from .plan import FLOATING
+from .variable import fresh_node
 
 
 class Primitive(Protocol):
@@ -46,11 +50,36 @@ class Primitive(Protocol):
 
 
 def _any(declaration: Declaration) -> Callable:
-    """The path of primitives with several outputs or no inputs: binds the arguments and takes the general path."""
-    bind, call_bound = declaration.bind, declaration.call
+    """The path of primitives with several outputs or no inputs: binds the arguments and takes the general path, but for
+    one tensor with a body that is known."""
+    bind, general, bodies = declaration.bind, declaration.call, declaration.bodies
+    alone = len(declaration.inputs) == 1 and not (declaration.variadic or declaration.view)
+    floating, count, multiple = declaration.promote == "float", len(declaration.outputs), declaration.multiple
 
     def call(*args, out=None, **kwargs):  # type: ignore[no-untyped-def]
-        return write_into(out, call_bound(*bind(args, kwargs)), declaration.name)
+        if out is not None:
+            return write_into(out, call(*args, **kwargs), declaration.name)
+        inputs, attributes = bind(args, kwargs)
+        if not alone:
+            return general(inputs, attributes)
+        (input,) = inputs
+        try:
+            x = input.array
+            body = bodies[type(x)]
+        except (AttributeError, KeyError):
+            return general(inputs, attributes)
+        if floating and x.dtype not in FLOATING:
+            return general(inputs, attributes)
+        try:
+            values = body(x, *attributes)
+        except (ValueError, TypeError, IndexError) as error:
+            raise explain(declaration, error, (x,)) from None
+        results = [wrap(value, x) for value in values[:count]]
+        wanted = input.node if input.view_of is None else fresh_node(input)
+        if wanted is not None and is_grad_enabled():
+            outs = (*[result.array for result in results], *values[count:])
+            declaration.record(results, outs, inputs, (x,), attributes)
+        return multiple(*results)  # type: ignore[misc]  # primitives of an input on this path have several outputs
 
     return call
 

@@ -182,7 +182,7 @@ def layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any 
         tensor([-1.,  1.])
     """
     dims = _last_dims(input, normalized_shape, weight, bias)
-    return ops.normalize(input, None, None, weight, bias, dims, eps, True)
+    return ops.normalize(input, None, None, weight, bias, dims, eps, True, None)
 
 
 def _last_dims(input: Any, normalized_shape: Any, weight: Any, bias: Any) -> tuple[int, ...]:
@@ -222,7 +222,7 @@ def rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float |
     dims = _last_dims(input, normalized_shape, weight, None)
     if eps is None:
         eps = finfo(input.dtype).eps
-    return ops.normalize(input, None, None, weight, None, dims, eps, False)
+    return ops.normalize(input, None, None, weight, None, dims, eps, False, None)
 
 
 def local_response_norm(input: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Any:

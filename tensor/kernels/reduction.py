@@ -155,8 +155,8 @@ def extremes_of_rows(x, smallest, out):
 
 
 @jit
-def largest_of_rows(x, smallest, places):
-    """places [rows, k]: where the k largest elements of each row of x [rows, n] are, in order; of equal ones the first.
+def largest_of_rows(x, smallest, values, places):
+    """The k largest elements of each row of x [rows, n] in order, and where they are; of equal ones the first.
 
     Few elements are larger than all but k - 1 before them, so that hardly any is put in its place among these.
     """
@@ -175,6 +175,8 @@ def largest_of_rows(x, smallest, places):
                 c -= 1
             ranks[c] = place
             where[c] = j
+        for c in range(where.size):
+            values[i, c] = row[where[c]]
 
 
 @jit

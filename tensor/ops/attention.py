@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy
 from ...autograd.primitive import primitive
 from ...autograd.variable import Variable, box
 from ...runtime.arrays import Array, module_of
-from ..kernels import compiled, compiled_vjp, sources
+from ..kernels import compiled, sources, takes
+from . import few
 from .softmax import largest
 
 
@@ -100,7 +102,41 @@ def _addend(mask: Any, query: numpy.ndarray, key: numpy.ndarray) -> numpy.ndarra
     return _four_dims(numpy.broadcast_to(mask.astype(query.dtype, copy=False), shape))
 
 
-@compiled(attention)
+@functools.lru_cache(maxsize=64)
+def _ahead(length: int, source: int, dtype: Any) -> numpy.ndarray:
+    """What hides keys from the queries before them when it is added to scores; not to be written into."""
+    return numpy.where(numpy.tri(length, source, dtype=bool), 0, -math.inf).astype(dtype)
+
+
+def _few_attention(
+    query: numpy.ndarray, key: numpy.ndarray, value: numpy.ndarray, mask: Any, causal: bool, scale: float
+) -> Any:
+    """Keeps the weights, which are few."""
+    rows, source = query.size // query.shape[-1] if query.size else 0, key.shape[-2]
+    if mask is not None or not 0 < rows * source <= few.MOST or not few.is_few(value):
+        return NotImplemented
+    weights = numpy.matmul(query * scale, key.swapaxes(-2, -1))
+    if causal:
+        weights += _ahead(*weights.shape[-2:], weights.dtype)
+    table = weights.reshape(rows, source)
+    table -= few.row_peaks(table)[:, None]
+    numpy.exp(table, table)
+    table /= table.dot(few.ones(table, source))[:, None]
+    return numpy.matmul(weights, value), (weights,)
+
+
+def _few_gradients(g: Any, query: Any, key: Any, value: Any, weights: Any, scale: float) -> tuple:
+    slopes = numpy.matmul(g, value.swapaxes(-2, -1))
+    slopes *= weights
+    source = weights.shape[-1]
+    totals = slopes.reshape(-1, source).dot(few.ones(slopes, source)).reshape((*slopes.shape[:-1], 1))
+    slopes -= weights * totals
+    slopes *= scale
+    of_key, of_value = (numpy.matmul(w.swapaxes(-2, -1), x) for w, x in ((slopes, query), (weights, g)))
+    return numpy.matmul(slopes, key), of_key, of_value, None
+
+
+@compiled(attention, few=_few_attention)
 def _compiled_attention(
     query: numpy.ndarray, key: numpy.ndarray, value: numpy.ndarray, mask: Any, causal: bool, scale: float
 ) -> Any:
@@ -114,7 +150,7 @@ def _compiled_attention(
     return out.reshape(*query.shape[:-1], out.shape[-1]), sums.reshape(query.shape[:-1])
 
 
-@compiled_vjp(attention)
+@attention.fused_vjp("cpu", lambda g: True)
 def _compiled_attention_gradients(
     xp: Any,
     g: numpy.ndarray,
@@ -124,11 +160,13 @@ def _compiled_attention_gradients(
     value: numpy.ndarray,
     mask: Any,
     out: numpy.ndarray,
-    sums: numpy.ndarray,
+    sums: Any,
     causal: bool,
     scale: float,
 ) -> Any:
-    if needs[3] or not (key.size and value.size):
+    if type(sums) is tuple:
+        return _few_gradients(g, query, key, value, *sums, scale)
+    if needs[3] or not (key.size and value.size) or not takes(g):
         return NotImplemented
     given = tuple(map(_four_dims, (query, key, value)))
     slopes = tuple(map(numpy.empty_like, given))

@@ -270,6 +270,8 @@ def along(xp: Any, index: Array, dim: int) -> tuple:
 @primitive
 def gather_along(xp, input: Array, index: Array, dim: int):
     """out[i][j] = input[index[i][j]][j] for dim 0, and so on."""
+    if input.flags.c_contiguous and index.ndim:
+        return input.reshape(-1).take(placing.flat_places(xp, index, input.shape, dim))
     return input[along(xp, index, dim)] if index.ndim else input[index]
 
 

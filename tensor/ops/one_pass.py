@@ -64,8 +64,14 @@ def run(name: str, arrays: tuple, numbers: tuple = ()) -> Any:
     for i, array in enumerate(arrays[:-1]):
         if array.shape != shape or (array.dtype is not dtype and (i or array.dtype is not _BOOL)):
             return NotImplemented
+    if numbers:
+        numbers = tuple([dtype.type(number) for number in numbers])
+    if len(arrays) == 1 and last.flags.c_contiguous:
+        out = numpy.empty(shape, dtype)
+        _loop(name, 1)(last.reshape(-1), numbers, out.reshape(-1))
+        return out
     flat, out = flattened(arrays)
-    _loop(name, len(arrays))(*flat, tuple([dtype.type(number) for number in numbers]), out.ravel("K"))
+    _loop(name, len(arrays))(*flat, numbers, out.ravel("K"))
     return out
 
 

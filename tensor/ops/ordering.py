@@ -75,6 +75,13 @@ sort.vjp(
 )
 
 
+@sort.fused_vjp("cpu")
+def _unsorted(xp: Any, g: tuple, needs: tuple, indices: Array, input_shape: tuple, dim: int) -> tuple:
+    """The written rule, which need not add: no place is named twice."""
+    written = input_shape and placing.written_along(xp, input_shape, indices, g[0], one_dim(dim, len(input_shape)))
+    return (written if input_shape else g[0],)
+
+
 @takes_out
 def sort_by(input: Any, dim: int = -1, descending: bool = False, *, stable: bool = False) -> Any:
     """The elements in order along dim, and where they came from; always stable.
@@ -110,18 +117,23 @@ first_in_order.vjp(
     input=lambda F, g, indices, input_shape, dim: F.scatter_zeros(g[0], indices, input_shape, dim)
 )
 
+first_in_order.fused_vjp("cpu")(_unsorted)
+
 _FEW = 32  # kernels look for so many by putting each candidate in its place among the best
 
 
-@compiled(first_in_order, work=4)
+@compiled(first_in_order, work=16, light=True)
 def _first_in_order(input: Array, dim: int, count: int, descending: bool) -> Any:
     if not 0 < count <= _FEW:
         return NotImplemented
-    rows = numpy.moveaxis(input, dim, -1)
-    places = numpy.empty((*rows.shape[:-1], count), numpy.int64)
-    x = numpy.ascontiguousarray(rows).reshape(-1, rows.shape[-1])
-    sources.reduction.largest_of_rows(x, not descending, places.reshape(-1, count))
-    return numpy.moveaxis(numpy.take_along_axis(rows, places, -1), -1, dim), numpy.moveaxis(places, -1, dim)
+    rows = numpy.ascontiguousarray(input if dim == input.ndim - 1 else numpy.moveaxis(input, dim, -1))
+    size = (*rows.shape[:-1], count)
+    values, places = numpy.empty(size, rows.dtype), numpy.empty(size, numpy.int64)
+    flat = (values.reshape(-1, count), places.reshape(-1, count))
+    sources.reduction.largest_of_rows(rows.reshape(-1, rows.shape[-1]), not descending, *flat)
+    if dim == input.ndim - 1:
+        return values, places
+    return numpy.moveaxis(values, -1, dim), numpy.moveaxis(places, -1, dim)
 
 
 @takes_out

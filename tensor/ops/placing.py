@@ -51,16 +51,28 @@ def scatter(out: Array, source: Array, index: Array, dim: int, adding: bool) -> 
 
 def add_along(xp: Any, out: Array, index: Array, values: Array, dim: int) -> Array:
     """out, which is contiguous, with values added at the places that an index array of their shape names along dim."""
-    if not index.size:
-        return out
-    places = index
-    for i, n in enumerate(index.shape):
-        step = math.prod(out.shape[i + 1 :])
-        if i != dim:
-            places = places + xp.arange(0, n * step, step).reshape((n,) + (1,) * (index.ndim - i - 1))
-        elif step != 1:
-            places = places + index * (step - 1)  # index itself is in it already
-    return _add_flat(xp, out, places, values)
+    return _add_flat(xp, out, flat_places(xp, index, out.shape, dim), values) if index.size else out
+
+
+def written_along(xp: Any, size: tuple, index: Array, values: Array, dim: int) -> Array:
+    """Zeros of a size with values at the places that an index array of their shape names along dim, none twice."""
+    out = xp.zeros(size, values.dtype)
+    if index.size:
+        out.reshape(-1)[flat_places(xp, index, size, dim)] = values
+    return out
+
+
+def flat_places(xp: Any, index: Array, size: tuple, dim: int) -> Array:
+    """Where the elements that an index array names along dim are in a flattened array of a size."""
+    places, step = index, 1
+    for i in range(index.ndim - 1, -1, -1):
+        if i == dim:
+            places = places if step == 1 else places + index * (step - 1)  # index itself is in it already
+        elif index.shape[i] != 1:
+            steps = xp.arange(0, index.shape[i] * step, step)
+            places = places + steps.reshape((-1,) + (1,) * (index.ndim - i - 1))
+        step *= size[i]
+    return places
 
 
 def add_rows(xp: Any, out: Array, places: Array, rows: Array) -> Array:

@@ -160,7 +160,7 @@ def _divisors(plane: tuple, windows: Windows, dtype: Any, *options: Any) -> Arra
     return numpy.ascontiguousarray(numpy.broadcast_to(divisor, windows.out)).reshape(-1)
 
 
-_WORK = 16  # passes over the elements that the portable bodies make, at least
+_WORK = 32  # passes over the elements that the portable bodies make, or nearly
 
 
 @compiled(max_pool, _WORK)
@@ -171,7 +171,7 @@ def _max_pool(input, windows):  # type: ignore[no-untyped-def]
     return out, sources.pooling.max_pool(input, out, *_geometry(windows))
 
 
-@compiled_vjp(max_pool, _WORK)
+@compiled_vjp(max_pool, 4 * _WORK)  # of the elements of a window, four at least, one has a gradient
 def _(xp, g, needs, input, windows, winners):  # type: ignore[no-untyped-def]
     out = numpy.empty(input.shape, g.dtype)
     if winners is None and not sources.pooling.side_by_side(input.shape[2:], *_geometry(windows)):
@@ -190,7 +190,7 @@ def _avg_pool(input, windows, count_include_pad, divisor_override):  # type: ign
     return out
 
 
-@compiled(avg_pool_spread, _WORK)
+@compiled(avg_pool_spread, _WORK, sized_by=lambda gradient, size, *_: math.prod(size))
 def _avg_pool_spread(gradient, size, windows, count_include_pad, divisor_override):  # type: ignore[no-untyped-def]
     if gradient.ndim > 5:
         return NotImplemented

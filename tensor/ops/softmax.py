@@ -15,7 +15,7 @@ from .cast import accepts_dtype
 from .loss import mean_divisor
 from .shaping import one_dim
 
-_WORK = 8  # that of an exponential function
+_WORK = 32  # an exponential function and two reductions
 _LOSS_WORK = 2  # a kernel spares a loss of few classes some microseconds, and takes a second to compile
 
 
