@@ -145,7 +145,7 @@ def _text(region: Region, record: Recording, leaves: tuple, items: list, terms: 
             emit(f"if n_{name} {wants} None: return MISSED")
     _body(region, record, emit, constant)
     _results(region, record, emit, constant)
-    _later_calls(record, ids, emit, constant)
+    _later_calls(region, record, ids, emit, constant)
     for unknown in record.kept_unknown(items):
         emit(f"{constant(unknown)}._value = {unknown._text}")
     if scope.get("bare"):
@@ -269,7 +269,11 @@ def _results(region: Region, record: Recording, emit: Callable, constant: Callab
         emit(f"R{i}.node = new_node(Pick(region.title, {j}), (node,), (), {region.outputs[i][0]}.shape, ())")
 
 
-def _later_calls(record: Recording, ids: dict, emit: Callable, constant: Callable) -> None:
+def _later_calls(region: Region, record: Recording, ids: dict, emit: Callable, constant: Callable) -> None:
+    dropped = [name for name in region.saved if name not in region.leaves and name not in record.needed]
+    if record.later_calls and dropped:  # or nothing would be freed as backward goes
+        emit(" = ".join(dropped) + " = None")
+
     def text(x: Any) -> str:
         if not isinstance(x, Variable) or x.array.__class__ is not Traced:
             return constant(x)

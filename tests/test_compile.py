@@ -893,3 +893,21 @@ def test_a_recorded_call_takes_no_more_memory_than_an_eager_one(wanted):
     assert eager > 2 * x.nbytes  # or nothing was measured
     assert peak_memory(lambda: compiled(x)) < eager + x.nbytes // 2
     assert peak_memory(lambda: compiled(x)) < eager + x.nbytes // 2
+
+
+def test_a_replayed_training_step_takes_no_more_memory_than_an_eager_one():
+    layers = [layer for _ in range(6) for layer in (nn.Linear(64, 64), nn.Tanh(), nn.Softmax(1))]
+    model, x = nn.Sequential(*layers), torch.randn(1024, 64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step():
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    compiled = torch.compile(step, fullgraph=True)
+    for _ in range(2):
+        step(), compiled()
+    assert peak_memory(compiled) < peak_memory(step) + x.nbytes // 2
