@@ -47,6 +47,8 @@ DEPTH = 256  # of a block: a panel of b of that depth fills two thirds of the ne
 BLOCK_ROWS = 64
 BLOCK_PANELS = 8
 JOBS = 16
+FEW_JOBS = 4  # of a product with fewer than LARGE multiplications, for which threads are called together only once
+LARGE = 1 << 24
 PACKED = 1 << 20  # elements of b packed at a time
 PACKED_ROWS = 64  # of them by one job
 
@@ -62,9 +64,11 @@ class Sizes(NamedTuple):
     b_row: int
     b_step: int
     panels: int  # of b, of two vectors width each
+    block_panels: int
     column_blocks: int
     row_blocks: int
     block_rows: int
+    shared: bool  # whether several jobs use what is packed of b
     at_once: int  # rows of b that are packed at a time
 
 
@@ -148,7 +152,7 @@ def _multiply_panel(block, b_row, b_step, rows, panels, p0, depth, out, o0, o_ro
 def _multiply_block(s, a, panels, start, out, r0, p0, k0, packed):
     """One block of rows by one of panels."""
     width = PRODUCT_VECTORS * VECTOR_BYTES // out.itemsize
-    rows, last = s.rows - r0, p0 + BLOCK_PANELS
+    rows, last = s.rows - r0, p0 + s.block_panels
     rows, last = rows if rows < s.block_rows else s.block_rows, last if last < s.panels else s.panels
     edge = s.block_rows * DEPTH
     block = np.empty(edge + PRODUCT_ROWS * width, out.dtype)
@@ -167,23 +171,34 @@ def _multiply_block(s, a, panels, start, out, r0, p0, k0, packed):
             )  # fmt: skip
 
 
+@serial
+def _pack_block(s, b, panels, k0, k, depth, p0, packed):
+    """Some rows of a block of panels."""
+    count = s.panels - p0 if s.panels - p0 < s.block_panels else s.block_panels
+    pack_panels(b, s.b_row, s.b_step, k0, k, depth, p0, count, s.columns, panels, packed)
+
+
 @jit
 def _multiply(sizes, a, b, panels, start, out):
     """The product; panels is memory for what is packed of b."""
     s = sizes[0]
     for k0 in range(0, s.depth, s.at_once):
         packed = s.depth - k0 if s.depth - k0 < s.at_once else s.at_once
-        layers = -(-packed // PACKED_ROWS)
-        for job in prange(s.column_blocks * layers):
-            p0, k = job // layers * BLOCK_PANELS, job % layers * PACKED_ROWS
-            depth, count = packed - k, s.panels - p0
-            depth = depth if depth < PACKED_ROWS else PACKED_ROWS
-            count = count if count < BLOCK_PANELS else BLOCK_PANELS
-            pack_panels(b, s.b_row, s.b_step, k0, k, depth, p0, count, s.columns, panels, packed)
-        for job in prange(s.row_blocks * s.column_blocks):
-            r0, p0 = job // s.column_blocks * s.block_rows, job % s.column_blocks * BLOCK_PANELS
-            if r0 < s.rows:
-                _multiply_block(s, a, panels, start, out, r0, p0, k0, packed)
+        if s.shared:
+            layers = -(-packed // PACKED_ROWS)
+            for job in prange(s.column_blocks * layers):
+                p0, k = job // layers * s.block_panels, job % layers * PACKED_ROWS
+                depth = packed - k if packed - k < PACKED_ROWS else PACKED_ROWS
+                _pack_block(s, b, panels, k0, k, depth, p0, packed)
+            for job in prange(s.row_blocks * s.column_blocks):
+                r0, p0 = job // s.column_blocks * s.block_rows, job % s.column_blocks * s.block_panels
+                if r0 < s.rows:
+                    _multiply_block(s, a, panels, start, out, r0, p0, k0, packed)
+        else:
+            for job in prange(s.column_blocks):
+                _pack_block(s, b, panels, k0, 0, packed, job * s.block_panels, packed)
+                for r0 in range(0, s.rows, s.block_rows):
+                    _multiply_block(s, a, panels, start, out, r0, job * s.block_panels, k0, packed)
 
 
 @functools.lru_cache(maxsize=1024)  # they take longer to find than a small product
@@ -191,13 +206,18 @@ def _sizes(rows, columns, depth, a_row, a_step, b_row, b_step, itemsize):
     """The sizes of a product as the kernel takes them, and how much memory it wants for what is packed of b."""
     width = PRODUCT_VECTORS * VECTOR_BYTES // itemsize
     panels = -(-columns // width)
-    column_blocks = -(-panels // BLOCK_PANELS)
-    row_blocks = max(-(-rows // BLOCK_ROWS), min(-(-rows // 16), -(-JOBS // column_blocks)))
+    shared = panels == 1 or rows * columns * depth >= LARGE
+    block_panels = BLOCK_PANELS if shared else -(-panels // FEW_JOBS)
+    column_blocks = -(-panels // block_panels)
+    row_blocks = -(-rows // BLOCK_ROWS)
+    if shared:
+        row_blocks = max(row_blocks, min(-(-rows // 16), -(-JOBS // column_blocks)))
     block_rows = -(-rows // (row_blocks * PRODUCT_ROWS)) * PRODUCT_ROWS
     at_once = max(DEPTH, PACKED // (panels * width) // DEPTH * DEPTH)
     sizes = Sizes(
-        rows, columns, depth, a_row, a_step, b_row, b_step, panels, column_blocks, row_blocks, block_rows, at_once
-    )
+        rows, columns, depth, a_row, a_step, b_row, b_step, panels, block_panels, column_blocks, row_blocks, block_rows,
+        shared, at_once,
+    )  # fmt: skip
     return np.array([sizes], _RECORD), panels * width * min(depth, at_once)
 
 
