@@ -61,7 +61,7 @@ def batch_norm(
     mean, variance = ops.moments(input, dims)
     _track(running_mean, running_var, mean, variance, count, momentum)
     each = (1, shape[1]) + (1,) * (len(shape) - 2)
-    return ops.normalize(input, mean, variance, weight, bias, dims, eps, True, each)
+    return ops.normalize(input, mean, variance, weight, bias, dims, eps, True, each, None)
 
 
 def _track(running_mean: Any, running_var: Any, mean: Any, variance: Any, count: int, momentum: float) -> None:
@@ -182,7 +182,7 @@ def layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any 
         tensor([-1.,  1.])
     """
     dims = _last_dims(input, normalized_shape, weight, bias)
-    return ops.normalize(input, None, None, weight, bias, dims, eps, True, None)
+    return ops.normalize(input, None, None, weight, bias, dims, eps, True, None, None)
 
 
 def _last_dims(input: Any, normalized_shape: Any, weight: Any, bias: Any) -> tuple[int, ...]:
@@ -222,7 +222,7 @@ def rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float |
     dims = _last_dims(input, normalized_shape, weight, None)
     if eps is None:
         eps = finfo(input.dtype).eps
-    return ops.normalize(input, None, None, weight, None, dims, eps, False, None)
+    return ops.normalize(input, None, None, weight, None, dims, eps, False, None, None)
 
 
 def local_response_norm(input: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Any:
@@ -270,9 +270,7 @@ def _by_group(input: Any, num_groups: int, weight: Any, bias: Any, eps: float) -
     """Normalization over groups of channels, as [n, num_groups, channels of a group, places]."""
     shape = input.array.shape
     size = (shape[0], num_groups, shape[1] // max(num_groups, 1), math.prod(shape[2:]))
-    images = shaping.reshape(input, size)
-    out = ops.normalize(images, None, None, weight, bias, (2, 3), eps, True, (1, *size[1:3], 1))
-    return shaping.reshape(out, shape)
+    return ops.normalize(input, None, None, weight, bias, (2, 3), eps, True, (1, *size[1:3], 1), size)
 
 
 def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Any:

@@ -37,7 +37,7 @@ def _mean(x: Array, dims: tuple) -> Array:
 
 
 def _spread(parameter: Any, shape: tuple | None) -> Any:
-    """A parameter in the shape in which it broadcasts to the input."""
+    """A parameter in the shape in which it broadcasts to the input; or the input in another shape, if one is given."""
     return parameter if parameter is None or shape is None else parameter.reshape(shape)
 
 
@@ -53,13 +53,16 @@ def normalize(
     eps: float = 1e-5,
     centered: bool = True,
     shape: tuple | None = None,
+    size: tuple | None = None,
 ):
     """(input - mean) / sqrt(variance + eps) * weight + bias, where mean and variance are the input's over dims.
 
     weight and bias broadcast to the input, in another shape if one is given. mean and variance are given by who has
     them, both or none; the rule knows that they depend on the input. Without `centered` they are 0 and the mean square.
+    Where a size is given, all of this is meant of the input in that shape.
     """
-    weight, bias = _spread(weight, shape), _spread(bias, shape)
+    weight, bias, given = _spread(weight, shape), _spread(bias, shape), input.shape
+    input = _spread(input, size)
     if not centered:
         out = input.copy()
         mean = xp.zeros((1,) * input.ndim, input.dtype)
@@ -79,7 +82,7 @@ def normalize(
             out *= weight
     if bias is not None:
         out += bias
-    return out, mean, scale
+    return out.reshape(given), mean, scale
 
 
 @normalize.joint_vjp
@@ -94,13 +97,18 @@ def _normalize_gradients(
     eps: float,
     centered: bool,
     shape: tuple | None,
+    size: tuple | None,
 ) -> tuple:
+    given = tuple(input.shape)
+    if size is not None:
+        input, g = F.reshape(input, size), F.reshape(g, size)
     deviation = input - F.mean(input, dims, True) if centered else input
     scale = F.rsqrt(F.mean(deviation * deviation, dims, True) + eps)
     normal = deviation * scale
     slope = g if weight is None else g * (weight if shape is None else F.reshape(weight, shape))
+    of_input = _through_statistics(F, slope, normal, scale, dims, centered) if needs[0] else None
     return (
-        _through_statistics(F, slope, normal, scale, dims, centered) if needs[0] else None,
+        of_input if of_input is None or size is None else F.reshape(of_input, given),
         None,
         None,
         _to_parameter(F, g * normal, weight, shape) if needs[3] else None,
@@ -132,9 +140,11 @@ def _fused_gradients(
     dims: tuple,
     centered: bool,
     shape: tuple | None,
+    size: tuple | None,
 ) -> tuple:
     """The same from the statistics of the forward pass, with few temporary arrays."""
-    found = None
+    found, given = None, input.shape
+    input, g = _spread(input, size), _spread(g, size)
     if xp is numpy and kernels.takes(g, _WORK, light=True):
         found = _compiled_gradients(g, input, center, scale, weight, bias, dims, centered, shape)
     if found is None:
@@ -142,7 +152,7 @@ def _fused_gradients(
         found = _gradients(g, needs, input, center, scale, *spread, dims, centered)
     of_input, of_weight, of_bias = found
     return (
-        of_input if needs[0] else None,
+        _spread(of_input, size and given) if needs[0] else None,
         None,
         None,
         of_weight.reshape(weight.shape) if needs[3] else None,
@@ -265,19 +275,21 @@ def _compiled_normalize(
     eps: float,
     centered: bool = True,
     shape: tuple | None = None,
+    size: tuple | None = None,
 ) -> Any:
-    layout = _layout(input.shape, dims, _shape_of(weight, shape), _shape_of(bias, shape))
+    size, given = size or input.shape, input.shape
+    layout = _layout(size, dims, _shape_of(weight, shape), _shape_of(bias, shape))
     if layout is None or (layout == "channels") != (mean is not None):
         return NotImplemented
-    size, dtype = input.shape, input.dtype
-    out, eps = numpy.empty(size, dtype), dtype.type(eps)
+    dtype = input.dtype
+    out, eps = numpy.empty(given, dtype), dtype.type(eps)
     if layout == "channels":
         x, scale = _by_channel(input), numpy.empty(size[1], dtype)
         kernel = sources.normalization.columns if x.ndim == 2 else sources.normalization.channels
         parameters = _parameters(weight, bias, scale.shape, dtype)
         kernel(x, mean.reshape(-1), variance.reshape(-1), eps, *parameters, out.reshape(x.shape), scale)
         return out, mean, scale.reshape(mean.shape)
-    lead, x = size[: input.ndim - len(dims)], numpy.ascontiguousarray(input)
+    lead, x = size[: len(size) - len(dims)], numpy.ascontiguousarray(input)
     rows = math.prod(lead)
     center, scale = numpy.empty(rows, dtype), numpy.empty(rows, dtype)
     if layout == "rows":
@@ -286,7 +298,7 @@ def _compiled_normalize(
         sources.normalization.rows(x.reshape(shape), *parameters, eps, centered, out.reshape(shape), center, scale)
     else:
         parameters = _parameters(weight, bias, size[1:3], dtype)
-        sources.normalization.groups(x, *parameters, eps, out, center, scale)
+        sources.normalization.groups(x.reshape(size), *parameters, eps, out.reshape(size), center, scale)
     kept = lead + (1,) * len(dims)
     return out, center.reshape(kept), scale.reshape(kept)
 
