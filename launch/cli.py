@@ -15,13 +15,19 @@ from . import doctor as doctor_page
 from . import trace
 from .bench import bench
 from .mpi import LaunchError
-from .plan import Plan, make_plan
+from .plan import make_plan
 from .supervisor import Job
 from .timeline import timeline as show_timeline
 from .worker import LOG_FOLDER
 
 _SIZE_HELP = "Number of ranks; as many as the machines take, else 1."
 _TIMEOUT_HELP = f"End the job when a rank waits so long in a collective [{watchdog.DEFAULT_TIMEOUT:g}]."
+_UNREACHED = "if a machine could not be reached: `paceline doctor` with the same --hosts or --hostfile tells which one"
+
+_hosts = click.option("--hosts", default="", metavar="A:8,B:8", help="Machines, and how many ranks each takes.")
+_hostfile = click.option(
+    "--hostfile", default="", metavar="FILE", help="The same from a file, a line `A:8` or `A slots=8` each."
+)
 
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,8 +39,8 @@ def cli() -> None:
 @cli.command(context_settings={"allow_interspersed_args": False})
 @click.option("-n", "size", type=click.IntRange(min=1), metavar="N", help=_SIZE_HELP)
 @click.option("-m", "as_module", is_flag=True, help="PROGRAM is a module, as in `python -m`.")
-@click.option("--hosts", default="", metavar="A:8,B:8", help="Machines, and how many ranks each takes.")
-@click.option("--hostfile", default="", metavar="FILE", help="The same from a file, a line `A:8` or `A slots=8` each.")
+@_hosts
+@_hostfile
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help=_TIMEOUT_HELP)
 @click.option("--max-restarts", type=click.IntRange(min=0), default=0, metavar="N", help="Start again up to N times.")
 @click.option("--timeline", default="", metavar="FILE", help="Write a trace of all ranks for Chrome or Perfetto.")
@@ -92,7 +98,7 @@ def run(
         if explanation and (plan.size > 1 or code > 128):
             click.echo(f"paceline run: {explanation}", err=True)
             if plan.mpiexec is not None and plan.hosts and explanation.startswith(plan.mpiexec.path):
-                click.echo(f"paceline run: {_needs_of(plan)}", err=True)
+                click.echo(f"paceline run: {_UNREACHED}", err=True)
         if code == 0 or job.stopped:
             break
         if attempt < max_restarts:
@@ -101,10 +107,16 @@ def run(
 
 
 @cli.command()
+@_hosts
+@_hostfile
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a page.")
-def doctor(as_json: bool) -> None:
-    """Show what is installed and working, and what to do about what is not."""
-    checks = doctor_page.examine()
+def doctor(hosts: str, hostfile: str, as_json: bool) -> None:
+    """Show what is installed and working, and what to do about what is not.
+
+    With --hosts or --hostfile, and in a job of Slurm, PBS or LSF, it starts a job on those machines as well: can they
+    be reached, have they the same software and paths, do their clocks agree, and how quick is the network between them?
+    """
+    checks = doctor_page.examine(hosts, hostfile)
     click.echo(doctor_page.to_json(checks) if as_json else doctor_page.page(checks))
     sys.exit(any(check.state == "broken" for check in checks))
 
@@ -122,14 +134,6 @@ def warmup() -> None:
 
 cli.add_command(bench)
 cli.add_command(show_timeline)
-
-
-def _needs_of(plan: Plan) -> str:
-    """What to look at when mpiexec has failed on other machines, of whose ranks nothing is known here."""
-    return (
-        f"if a machine could not be reached: `ssh {plan.hosts[0].name} {sys.executable} -c 'import paceline'` has to "
-        "work for each of them, without a password; see docs/launching.md"
-    )
 
 
 def _check_program(program: str, as_module: bool) -> None:

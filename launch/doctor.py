@@ -11,42 +11,26 @@ import json
 import os
 import platform
 import re
-import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from ..runtime.world import read_world
-from .hosts import allocation
+from .check import Check, last_line, run_command
+from .hosts import Host, is_here
 from .mpi import LaunchError, Mpiexec, find_mpiexec
-from .plan import without_rank
+from .network import examine_machines
+from .plan import find_machines
 
-CHECK_SECONDS = 60
 CPU_QUOTA = "/sys/fs/cgroup/cpu.max"
 LEAST_SHARED_MIB = 128
 # What people want to do, and what has to be there for it.
 _USES = {
     "training on one rank": ("NumPy",),
     "training on several": ("NumPy", "mpi4py", "mpiexec", "2 ranks", "Machines"),
+    "training on several machines": ("NumPy", "mpi4py", "mpiexec", "Machines", "All ranks"),
     "training on a GPU": ("NumPy", "CUDA"),
     "training on several GPUs": ("NumPy", "mpi4py", "mpiexec", "2 ranks", "CUDA", "NCCL"),
 }
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the page.
-
-    Attributes:
-        name: what was looked at.
-        state: "ok", "missing" (works without it) or "broken".
-        detail: what was found.
-        advice: what to do; empty if all is well.
-    """
-
-    name: str
-    state: str
-    detail: str
-    advice: str = ""
 
 
 # Each program prints what it found, or "missing" alone; an exception means broken.
@@ -146,13 +130,18 @@ print(f"{version // 10000}.{version // 100 % 100}.{version % 100}")
 """
 
 
-def examine() -> list[Check]:
-    """All checks, in the order of the page."""
-    return [
+def examine(hosts: str = "", hostfile: str = "") -> list[Check]:
+    """All checks, in the order of the page.
+
+    Args:
+        hosts, hostfile: the options of `paceline run`.
+    """
+    machines, where = _machines(hosts, hostfile)
+    checks = [
         _python(),
         _cores(),
         _shared_memory(),
-        _machines(),
+        where,
         _probe("NumPy", _NUMPY, "reinstall it: pip install --force-reinstall numpy"),
         _probe("Numba", _NUMBA, "pip install numba; without it CPU kernels are plain NumPy, several times slower"),
         _probe("Kernels", _KERNELS, "the CPU kernels of Paceline need Numba"),
@@ -162,6 +151,7 @@ def examine() -> list[Check]:
         _probe("CUDA", _CUPY, "for NVIDIA GPUs: pip install 'paceline[cuda13]' (driver 580 or later) or [cuda12]"),
         _probe("NCCL", _NCCL, "for several GPUs: it comes with paceline[cuda13] and [cuda12]"),
     ]
+    return checks if is_here(machines) else checks + examine_machines(machines)
 
 
 def page(checks: list[Check]) -> str:
@@ -174,7 +164,8 @@ def page(checks: list[Check]) -> str:
             lines.append(f"{'':{width}}           -> {check.advice}")
     working = {check.name for check in checks if check.state == "ok"}
     ready = [use for use, needs in _USES.items() if working.issuperset(needs)]
-    missing = [use for use in _USES if use not in ready]
+    tried = {check.name for check in checks}
+    missing = [use for use, needs in _USES.items() if use not in ready and tried.issuperset(needs)]
     lines += ["", *(f"{word}: {', '.join(uses)}" for word, uses in (("Ready", ready), ("Not ready", missing)) if uses)]
     return "\n".join(lines)
 
@@ -220,15 +211,17 @@ def _shared_memory() -> Check:
     return Check("/dev/shm", "ok", f"{free:.0f} of {total:.0f} MiB free", advice)
 
 
-def _machines() -> Check:
-    """Where `paceline run` starts ranks if it is not told."""
+def _machines(hosts: str = "", hostfile: str = "") -> tuple[list[Host], Check]:
+    """Where `paceline run` starts ranks with these options."""
     try:
         read_world(os.environ)
-        hosts = allocation(os.environ)
+        machines = find_machines(hosts, hostfile, os.environ)
     except (LaunchError, RuntimeError) as error:
-        return Check("Machines", "broken", *str(error).split(": ", 1))
-    listed = ", ".join(f"{host.name}:{host.slots}" for host in hosts)
-    return Check("Machines", "ok", f"those of the batch job: {listed}" if hosts else "this one (no batch job here)")
+        return [], Check("Machines", "broken", *str(error).split(": ", 1))
+    listed = ", ".join(f"{host.name}:{host.slots}" for host in machines)
+    if not machines:
+        return [], Check("Machines", "ok", "this one (no batch job here)")
+    return machines, Check("Machines", "ok", listed if hosts or hostfile else f"those of the batch job: {listed}")
 
 
 def _mpiexec() -> Check:
@@ -248,21 +241,21 @@ def _two_ranks() -> Check:
     except LaunchError:
         return Check(name, "missing", "cannot run without mpiexec")
     command = found.command(2, [sys.executable, "-c", _WORLD])
-    code, output = _run(command, found.environment(2))
+    code, output = run_command(command, found.environment(2))
     worlds = re.findall(r"world \d", output)  # not by lines: mpiexec may mix those of two ranks
     if code == 0 and worlds == ["world 2"] * 2:
         return _two_ranks_talk(name, found)
     if worlds == ["world 1"] * 2:
         advice = "mpiexec and mpi4py's library are of different MPIs: use that library's mpiexec, or set MPI4PY_LIBMPI"
         return Check(name, "broken", "mpiexec -n 2 gives two worlds of 1", advice)
-    problem = _last_line(output) or f"mpiexec ended with code {code}"
+    problem = last_line(output) or f"mpiexec ended with code {code}"
     return Check(name, "broken", problem, f"look at: {found.path} -n 2 {sys.executable} -m mpi4py.bench helloworld")
 
 
 def _two_ranks_talk(name: str, found: Mpiexec) -> Check:
     """Whether two ranks get the right sums from each other, and how quickly."""
-    code, output = _run(found.command(2, [sys.executable, "-c", _TALK]), found.environment(2))
-    said = _last_line(output)
+    code, output = run_command(found.command(2, [sys.executable, "-c", _TALK]), found.environment(2))
+    said = last_line(output)
     if code == 0:
         return Check(name, "ok", f"mpiexec -n 2 gives a world of 2: {said}")
     advice = f"look at: {sys.executable} -m paceline run -n 2 -m mpi4py.bench allreduce"
@@ -271,32 +264,8 @@ def _two_ranks_talk(name: str, found: Mpiexec) -> Check:
 
 def _probe(name: str, program: str, advice: str) -> Check:
     """The check that a Python program makes."""
-    code, output = _run([sys.executable, "-c", program], {})
-    found = _last_line(output)
+    code, output = run_command([sys.executable, "-c", program], {})
+    found = last_line(output)
     if code == 0 and found == "missing":
         return Check(name, "missing", "not installed", advice)
     return Check(name, "ok", found) if code == 0 else Check(name, "broken", found or f"ended with code {code}", advice)
-
-
-def _run(command: list[str], variables: dict[str, str]) -> tuple[int, str]:
-    """Exit code and output of a command that has a limited time."""
-    environment = without_rank(os.environ)
-    process = subprocess.Popen(
-        command,
-        env=environment | variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=CHECK_SECONDS)
-        return process.returncode, output
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return 1, f"no answer within {CHECK_SECONDS} s"
-
-
-def _last_line(output: str) -> str:
-    """The last line that says something: the result, or an exception's message."""
-    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "")

@@ -73,9 +73,7 @@ def make_plan(size: int | None, hosts: str, hostfile: str, environ: Mapping[str,
         LaunchError: options or variables that contradict each other or the facts.
     """
     _refuse_inner_launch(environ)
-    if hosts and hostfile:
-        raise LaunchError("--hosts and --hostfile: give one of them")
-    machines = parse_hosts(hosts) if hosts else parse_hostfile(hostfile) if hostfile else allocation(environ)
+    machines = find_machines(hosts, hostfile, environ)
     slots = sum(host.slots for host in machines)
     if size is None:
         size = slots or 1
@@ -86,6 +84,13 @@ def make_plan(size: int | None, hosts: str, hostfile: str, environ: Mapping[str,
         machines = []
     mpiexec = find_mpiexec() if size > 1 or machines else None
     return Plan(size, machines, mpiexec, min(size, max((host.slots for host in machines), default=size)))
+
+
+def find_machines(hosts: str, hostfile: str, environ: Mapping[str, str]) -> list[Host]:
+    """The machines that the options name, or those that a batch system has given us."""
+    if hosts and hostfile:
+        raise LaunchError("--hosts and --hostfile: give one of them")
+    return parse_hosts(hosts) if hosts else parse_hostfile(hostfile) if hostfile else allocation(environ)
 
 
 def _refuse_inner_launch(environ: Mapping[str, str]) -> None:

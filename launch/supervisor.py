@@ -141,9 +141,7 @@ class Job:
             os.close(file)
         self._folder.cleanup()
 
-    def run(
-        self, command: list[str], environment: dict[str, str], end_signal: int = signal.SIGKILL
-    ) -> tuple[int, str]:
+    def run(self, command: list[str], environment: dict[str, str], end_signal: int = signal.SIGKILL) -> tuple[int, str]:
         """Start the job and wait for its end.
 
         Args:

@@ -150,6 +150,8 @@ def _ssh(folder: Path, words: list[str]) -> None:
     """`ssh OPTIONS MACHINE COMMAND`."""
     while words[0].startswith("-"):
         words.pop(0)
+    if not (folder / words[0]).is_socket():
+        sys.exit(f"ssh: there is no machine {words[0]}")
     sys.exit(_execute(folder, words[0], " ".join(words[1:]), None, "/", (0, 1, 2)))
 
 

@@ -11,7 +11,7 @@ import time
 import pytest
 from tables.comms import finish_job
 
-from paceline.launch import cli, doctor, leftovers, mpi
+from paceline.launch import cli, doctor, leftovers, mpi, network
 
 PACELINE = [sys.executable, "-m", "paceline"]
 RUN = [*PACELINE, "run"]
@@ -349,9 +349,38 @@ def test_doctor_in_a_container_and_in_a_batch_job(monkeypatch, tmp_path):
     nodes = tmp_path / "nodes"
     nodes.write_text("a\na\nb\n")
     monkeypatch.setenv("PBS_NODEFILE", str(nodes))
-    assert doctor._machines() == doctor.Check("Machines", "ok", "those of the batch job: a:2, b:1")
+    assert doctor._machines()[1] == doctor.Check("Machines", "ok", "those of the batch job: a:2, b:1")
     nodes.unlink()
-    assert doctor._machines().state == "broken"
+    assert doctor._machines()[1].state == "broken"
+
+
+def test_doctor_says_how_machines_differ():
+    software = {"Python": "3.11.7", "NumPy": "2.4.6"}
+    machine = {"name": "a", "ranks": 2, "cores": 4, "software": software}
+    machine |= {"directory": True, "launcher": True, "clock": 0}
+    machines = [
+        machine,
+        machine | {"name": "b", "clock": -0.25},
+        machine | {"name": "c", "clock": 7},
+        machine | {"name": "d", "software": software | {"NumPy": "2.3.1"}},
+        machine | {"name": "e", "directory": False},
+        machine | {"name": "f", "launcher": False},
+    ]
+    links = [{"machines": [i, (i + 1) % 6], "latency": 2e-6, "bandwidth": 4e9} for i in range(6)]
+    links[1] |= {"latency": 9e-6, "bandwidth": 1e9}
+    found = {"machines": machines, "links": links, "together": {"large": 2e-3, "small": 3e-5}}
+    checks = {check.name: check for check in network.report(found)}
+    states = [check.state for check in checks.values()]
+    assert states == ["ok", "ok", "ok", "broken", "broken", "missing", "ok", "broken"]
+    assert checks["a"].detail == "2 ranks on 4 cores; Python 3.11.7, NumPy 2.4.6"
+    assert checks["b"].detail == "2 ranks on 4 cores; the same software; clock 250 ms behind that of a"
+    assert "clock 7.0 s ahead of that of a" in checks["c"].detail and "NTP" in checks["c"].advice
+    assert "NumPy 2.3.1, on a 2.4.6" in checks["d"].detail and not checks["b"].advice
+    assert f"there is no {os.getcwd()}" in checks["e"].detail
+    assert "TCP" in checks["f"].advice
+    assert checks["Network"].detail == "one message takes 2 to 9 us, 1.00 to 4.00 GB/s"
+    assert checks["Network"].advice.startswith("b - c is slow")
+    assert checks["All ranks"].detail.startswith("12 ranks on 6 machines: all_reduce of 4 MiB in 2.00 ms")
 
 
 OUT_OF_MEMORY = """

@@ -161,3 +161,18 @@ def test_signals(tmp_path):
     assert job.returncode == 75, job.stderr
     assert re.search(rf"^  rank 1 is in user code at {script}:\d+ in <module>", job.stderr, re.MULTILINE)
     assert Path(tmp_path, "said").read_text().count("stopped") == 2
+
+
+@pytest.mark.parametrize(
+    ("hosts", "names", "state"),
+    [("a:2,b:1", ["a", "b", "Network", "All ranks"], "ok"), ("a:1,nobody:1", ["nobody", "All ranks"], "broken")],
+)
+def test_doctor(hosts, names, state, tmp_path):
+    """It runs a job on both machines, or says which one cannot be reached."""
+    doctor = [sys.executable, "-m", "paceline", "doctor", "--hosts", hosts]
+    job = comms.finish_job(machines.command(*doctor, "--json"), timeout=100, cwd=tmp_path)
+    found = json.loads(job.stdout)["checks"]
+    about = found[[check["name"] for check in found].index("NCCL") + 1 :]
+    assert [check["name"] for check in about] == names
+    assert {check["state"] for check in about} == {state}, about
+    assert job.returncode == (state == "broken")
