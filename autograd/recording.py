@@ -330,6 +330,8 @@ class Recording:
         self.draws = True
         with rng.rehearsal():
             real = box(draw(*args))
+        if real.array.__class__ is not numpy.ndarray:
+            self.refuse("it draws random numbers on a GPU")
         name = f"v{len(self.steps)}_0"
         self.steps.append(Step(_DRAW, draw, (), args, (name,), (), (real,), None))
         self.owners[name] = name

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy
 
+from ..autograd.mode import recording_now
 from ..autograd.out import takes_out
 from ..autograd.variable import Variable, box
 from ..runtime import device as devices
@@ -71,7 +74,25 @@ def _float(dtype: dtypes.dtype | None) -> numpy.dtype:
     return dtype.numpy
 
 
+def _drawn_anew(function: Callable) -> Callable:
+    """Let replays of a recorded call draw from the default stream what the function draws."""
+
+    @functools.wraps(function)
+    def draw(*args: Any, **kwargs: Any) -> Any:
+        recording = recording_now.get()
+        if recording is None or kwargs.get("generator") is not None or kwargs.get("requires_grad"):
+            return function(*args, **kwargs)
+        return recording.drawn(_array_of, function, args, kwargs)
+
+    return draw
+
+
+def _array_of(function: Callable, args: tuple, kwargs: dict) -> Any:
+    return function(*args, **kwargs).array
+
+
 @accepts_layout
+@_drawn_anew
 def rand(
     *size: Any,
     generator: Generator | None = None,
@@ -84,6 +105,7 @@ def rand(
 
 
 @accepts_layout
+@_drawn_anew
 def randn(
     *size: Any,
     generator: Generator | None = None,
@@ -96,6 +118,7 @@ def randn(
 
 
 @accepts_layout
+@_drawn_anew
 def randint(
     low: Any = 0,
     high: Any = None,
@@ -122,6 +145,7 @@ def randint(
 
 
 @accepts_layout
+@_drawn_anew
 def randperm(
     n: int, *, generator: Generator | None = None, dtype: dtypes.dtype | None = None, device: Any = None
 ) -> Any:

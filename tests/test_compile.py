@@ -491,6 +491,24 @@ def test_a_training_step_has_the_bits_of_an_eager_one(step):
     assert bool(run.reasons) == (step in REFUSED_STEPS)
 
 
+def noisy(x):
+    noise = torch.randn_like(x) * torch.rand(x.shape[1]) + torch.randint(0, 9, (1,))
+    return x * noise + torch.randperm(len(x)).view(-1, 1), F.dropout(x, 0.5), torch.rand_like(x)
+
+
+def test_random_numbers_are_those_that_eager_calls_draw():
+    x, found = torch.randn(6, 4, requires_grad=True), []
+    for call in (noisy, torch.compile(noisy, fullgraph=True)):
+        torch.manual_seed(0)
+        for _ in range(4):
+            outputs = call(x)
+            sum(y.sum() for y in outputs).backward()
+            found.append(bits([*outputs, x.grad, torch.rand(3)]))
+            x.grad = None
+    assert found[:4] == found[4:]
+    assert found[0] != found[1]
+
+
 def test_random_numbers_of_a_call_that_fails_are_drawn_once():
     rows, drop = nn.Embedding(4, 2), nn.Dropout(0.5)
 
@@ -604,7 +622,7 @@ FUNCTIONS = {
     "setitem": (overwritten, "in place"),
     "buffer in place": (lambda x: x + STATE.count.add_(1), "after it changes"),
     "out": (lambda x: torch.add(x.detach(), 1, out=torch.empty(2)) * x, ""),
-    "random": (lambda x: x + torch.rand(2), "random"),
+    "random": (lambda x: x + torch.bernoulli(torch.full((2,), 0.5)), "random"),
     "attribute": (counted, "attribute"),
     "keeps": (kept, "keeps"),
     "hook": (with_hook, "hook"),
