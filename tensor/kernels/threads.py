@@ -49,7 +49,8 @@ def split(function: FunctionType, flags: Flags) -> FunctionType:
     code = compile(ast.Module([whole], []), function.__code__.co_filename, "exec")
     exec(code, function.__globals__, made)
     options = {"error_model": flags.error_model, "fastmath": flags.fastmath.flags, "pipeline_class": _Part}
-    part_of = functools.partial(numba.njit, no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)
+    skipped = dict.fromkeys(("no_cpython_wrapper", "no_cfunc_wrapper", "no_rewrites"), True)
+    part_of = functools.partial(numba.njit, **skipped, **options)
     return made["make"](part_of, counted, on_threads, *(cell.cell_contents for cell in function.__closure__ or ()))
 
 
