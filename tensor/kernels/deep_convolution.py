@@ -204,14 +204,14 @@ def _pack_block(source, first, across, length, columns, targets, t0, outer, pane
         whole = across > 1 and place + (lanes - 1) * across + lanes <= source.size
         start, step, apart = targets[t0]
         if whole and length == lanes and targets[t0 + lanes - 1, 0] == start + lanes - 1:
-            target = base + (start + outer * step + panel * apart) * wide + c
+            target = (base + start + outer * step + panel * apart) * wide + c
             transpose_square(source, place, across, panels, target, wide)
             continue
         if whole:
             transpose_square(source, place, across, square, 0, lanes)
         for t in range(length):
             start, step, apart = targets[t0 + t]
-            target = base + (start + outer * step + panel * apart) * wide + c
+            target = (base + start + outer * step + panel * apart) * wide + c
             if whole:
                 copy_row(square, t * lanes, 1, panels, target, 1, lanes)
             else:
@@ -227,17 +227,27 @@ def _pack(source, groups, group_step, outer, outer_step, columns, across, target
     wide = PRODUCT_VECTORS * lanes
     count = -(-columns // wide)
     blocks = -(-len(targets) // lanes)
-    for job in prange(groups * count * _UNITS):
-        group, panel = job // _UNITS // count, job // _UNITS % count
-        start, stop = _range(job % _UNITS, _UNITS, outer * blocks)
-        square = numpy.empty(lanes * lanes, source.dtype)
-        for block in range(start, stop):
-            o, t0 = block // blocks, block % blocks * lanes
+    for job in prange(groups * _UNITS):
+        group = job // _UNITS
+        start, stop = _range(job % _UNITS, _UNITS, outer * count * blocks)
+        base, square = group * count * depth, numpy.empty(lanes * lanes, source.dtype)
+        t0, panel, o = start % blocks * lanes, start // blocks % count, start // blocks // count
+        for _ in range(start, stop):  # in the order of the source
             first = group * group_step + o * outer_step + panel * wide * across + t0
-            used = min(columns - panel * wide, wide)
-            length = min(len(targets) - t0, lanes)
-            base = group * count * depth * wide
-            _pack_block(source, first, across, length, used, targets, t0, o, panel, base, panels, square)
+            used, length = columns - panel * wide, len(targets) - t0
+            used, length = used if used < wide else wide, length if length < lanes else lanes
+            if across == 1:
+                place = base + targets[0, 0] + o * targets[0, 1] + panel * targets[0, 2]
+                copy_row(source, first, 1, panels, place * wide, 1, used)
+            else:
+                _pack_block(source, first, across, length, used, targets, t0, o, panel, base, panels, square)
+            t0 += lanes
+            if t0 >= len(targets):
+                t0 = 0
+                panel += 1
+            if panel == count:
+                panel = 0
+                o += 1
 
 
 @jit
