@@ -426,7 +426,7 @@ def _plan(
 
 # What `deep_convolution` does besides multiplying, and what is done here, in vectors' multiplications for an element
 # of the output, of the weight, of a panel of gradients, and of a lattice whose elements do not lie side by side.
-_TURN, _SCATTER, _PACK_WEIGHT, _PACK_GRADIENT, _GATHER = 25, 120, 60, 40, 50
+_TURN, _PACK_WEIGHT, _PACK_GRADIENT, _GATHER = 25, 60, 40, 50
 _DOT = 1.2  # what `dot_tile` takes longer
 _CALLS = 1 << 21  # what can be multiplied while two more kernels start
 
@@ -469,7 +469,7 @@ def _deep_input(itemsize: int, *sizes: Any) -> bool:
     c = Sizes.of(*sizes)
     record, *_ = _input_plan(itemsize, *sizes)
     residues, taps = math.prod(c.stride), len(c.taps)
-    extra = (_TURN if residues == 1 else _SCATTER) * residues / (c.outputs * taps)
+    extra = _TURN * residues / (c.outputs * taps)
     effort = _effort(Plan(*record.item()), itemsize, c.inputs, taps, math.prod(c.image) / residues, _narrow_tiles)
     return _deep_effort(c, c.inputs, itemsize, extra) < effort
 

@@ -63,12 +63,27 @@ def _range(part, parts, count):
 
 
 @serial
-def _local(rows, first, stop):
-    """Some rows of a table, and the last again until tiles are full."""
+def _first(numbers, start, stop, least):
+    """Where among growing numbers the first is that is not less."""
+    while start < stop:
+        middle = (start + stop) // 2
+        if numbers[middle] < least:
+            start = middle + 1
+        else:
+            stop = middle
+    return start
+
+
+@serial
+def _local(rows, pixels, first, stop, low, spare, width):
+    """Some rows of a table, and the last again until tiles are full; then where in a buffer, which begins with pixel
+    `low`, their results are: those of the last ones in a line of their own."""
     count = stop - first
-    local = numpy.empty(-(-count // PRODUCT_ROWS) * PRODUCT_ROWS, numpy.int64)
-    for i in range(local.size):
+    size = -(-count // PRODUCT_ROWS) * PRODUCT_ROWS
+    local = numpy.empty(2 * size, numpy.int64)
+    for i in range(size):
         local[i] = rows[first + i if i < count else stop - 1]
+        local[size + i] = (pixels[first + i] - low if i < count else spare) * width
     return local
 
 
@@ -82,24 +97,26 @@ def _start(bias, b0, columns, rows, width, lanes):
 
 
 @serial
-def _accumulate(image, i0, rows, offsets, f0, depth, panels, b0, apart, columns, buffer, width):
-    """Add the product of rows and panels to the buffer; panels begin `apart` elements from one another."""
+def _accumulate(image, i0, local, offsets, f0, depth, panels, b0, apart, columns, buffer):
+    """Add the product of rows, see `_local`, and panels to the buffer; panels begin `apart` elements from one
+    another."""
     lanes = VECTOR_BYTES // image.itemsize
     wide = PRODUCT_VECTORS * lanes
-    slices = -(-depth // _DEPTH)
+    slices, size = -(-depth // _DEPTH), local.size // 2
     for n in range(slices):
         k, last = _range(n, slices, depth)
         for c in range(0, columns, wide):
             b = b0 + c // wide * apart + k * wide
-            for r in range(0, rows.size, PRODUCT_ROWS):
-                at = r * width + c
+            for r in range(0, size, PRODUCT_ROWS):
                 if c + lanes < columns:
                     window_tile(
-                        image, i0, rows, r, offsets, f0 + k, last - k, panels, b, wide, buffer, at, width,
+                        image, i0, local, r, offsets, f0 + k, last - k, panels, b, wide, buffer, c, local, size + r,
                         PRODUCT_VECTORS,
                     )  # fmt: skip
                 else:
-                    window_tile(image, i0, rows, r, offsets, f0 + k, last - k, panels, b, wide, buffer, at, width, 1)
+                    window_tile(
+                        image, i0, local, r, offsets, f0 + k, last - k, panels, b, wide, buffer, c, local, size + r, 1
+                    )
 
 
 @serial
@@ -128,36 +145,36 @@ def _put(buffer, width, count, columns, places, first, out, o0, apart):
 
 
 @serial
-def _correlate_unit(p, unit, image, results, rows, places, offsets, panels, bias, out):
-    """Some rows and columns of one result, for one group of one set of images."""
+def _correlate_unit(p, unit, image, results, rows, pixels, places, offsets, panels, bias, out):
+    """Some pixels and columns, for one group of one set of images."""
     wide = PRODUCT_VECTORS * VECTOR_BYTES // image.itemsize
     part, unit = unit % p.column_parts, unit // p.column_parts
     row_part, unit = unit % p.row_parts, unit // p.row_parts
-    result, unit = unit % len(results), unit // len(results)
     group, chosen = unit % p.groups, unit // p.groups
     first_image, last_image = _range(chosen, p.sets, p.batch)
-    f0, depth, r0, count = results[result]
-    start, stop = _range(row_part, p.row_parts, count * (last_image - first_image))
-    if start == stop:
-        return
+    low, high = _range(row_part, p.row_parts, p.column * (last_image - first_image))
     p0, p1 = _range(part, p.column_parts, p.panels)
     columns = min(p1 * wide, p.columns) - p0 * wide
     width = (p1 - p0) * wide
-    local = _local(rows, r0 + start, r0 + stop)
     channel = group * p.columns + p0 * wide
-    buffer = _start(bias, channel, columns, local.size, width, wide // PRODUCT_VECTORS)
-    b0 = ((group * p.depth + f0) * p.panels + p0 * depth) * wide
+    buffer = _start(bias, channel, columns, high - low, width, wide // PRODUCT_VECTORS)
     i0 = (first_image * p.groups + group) * p.image
-    _accumulate(image, i0, local, offsets, f0, depth, panels, b0, depth * wide, columns, buffer, width)
+    for i in range(len(results)):
+        f0, depth, r0, r1 = results[i]
+        start, stop = _first(pixels, r0, r1, low), _first(pixels, r0, r1, high)
+        if start < stop:
+            local = _local(rows, pixels, start, stop, low, high - low, width)
+            b0 = ((group * p.depth + f0) * p.panels + p0 * depth) * wide
+            _accumulate(image, i0, local, offsets, f0, depth, panels, b0, depth * wide, columns, buffer)
     o0 = (first_image * p.groups + group) * p.out + p0 * wide * p.column
-    _put(buffer, width, stop - start, columns, places, r0 + start, out, o0, p.column)
+    _put(buffer, width, high - low, columns, places, low, out, o0, p.column)
 
 
 @jit
-def _correlate(plan, image, results, rows, places, offsets, panels, bias, out):
+def _correlate(plan, image, results, rows, pixels, places, offsets, panels, bias, out):
     """The outputs of a convolution, or the gradient of its input."""
-    for unit in prange(plan[0].sets * plan[0].groups * len(results) * plan[0].row_parts * plan[0].column_parts):
-        _correlate_unit(plan[0], unit, image, results, rows, places, offsets, panels, bias, out)
+    for unit in prange(plan[0].sets * plan[0].groups * plan[0].row_parts * plan[0].column_parts):
+        _correlate_unit(plan[0], unit, image, results, rows, pixels, places, offsets, panels, bias, out)
 
 
 @serial
@@ -171,8 +188,8 @@ def _weight_unit(p, unit, image, rows, places, offsets, panels, nothing, out):
     p0, p1 = _range(part, p.column_parts, p.panels)
     columns = min(p1 * wide, p.columns) - p0 * wide
     width = (p1 - p0) * wide
-    local = _local(rows, start, stop)
-    buffer = _start(nothing, 0, columns, local.size, width, wide // PRODUCT_VECTORS)
+    local = _local(rows, places, start, stop, start, stop - start, width)
+    buffer = _start(nothing, 0, columns, stop - start, width, wide // PRODUCT_VECTORS)
     positions = offsets.size // p.together
     first, last = _range(chosen, p.sets, p.batch)
     while first < last:
@@ -180,7 +197,7 @@ def _weight_unit(p, unit, image, rows, places, offsets, panels, nothing, out):
         b0 = (group * p.panels + p0) * p.depth + first * positions
         i0 = (first * p.groups + group) * p.image
         depth = some * positions
-        _accumulate(image, i0, local, offsets, 0, depth, panels, b0 * wide, p.depth * wide, columns, buffer, width)
+        _accumulate(image, i0, local, offsets, 0, depth, panels, b0 * wide, p.depth * wide, columns, buffer)
         first += some
     o0 = (chosen * p.groups + group) * p.out + p0 * wide * p.column
     _put(buffer, width, stop - start, columns, places, start, out, o0, p.column)
@@ -194,7 +211,7 @@ def _weight(plan, image, rows, places, offsets, panels, nothing, out):
 
 
 @serial
-def _pack_block(source, first, across, length, columns, targets, t0, outer, panel, base, panels, square):
+def _pack_block(source, first, across, length, columns, targets, close, t0, outer, panel, base, panels, square):
     """Up to a vector's width of lines of one panel, `length` of them; see `_pack`."""
     lanes = VECTOR_BYTES // source.itemsize
     wide = PRODUCT_VECTORS * lanes
@@ -203,7 +220,7 @@ def _pack_block(source, first, across, length, columns, targets, t0, outer, pane
         place = first + c * across
         whole = across > 1 and place + (lanes - 1) * across + lanes <= source.size
         start, step, apart = targets[t0]
-        if whole and length == lanes and targets[t0 + lanes - 1, 0] == start + lanes - 1:
+        if whole and close and length == lanes:
             target = (base + start + outer * step + panel * apart) * wide + c
             transpose_square(source, place, across, panels, target, wide)
             continue
@@ -219,10 +236,10 @@ def _pack_block(source, first, across, length, columns, targets, t0, outer, pane
 
 
 @jit
-def _pack(source, groups, group_step, outer, outer_step, columns, across, targets, depth, panels):
+def _pack(source, groups, group_step, outer, outer_step, columns, across, targets, close, depth, panels):
     """panels[g, start + o * step + p * apart, q] = source[g * group_step + o * outer_step + (p * wide + q) * across +
-    t] with (start, step, apart) = targets[t] for all groups g, o < outer, panels p, columns q < wide and t. What is
-    behind the last column may be anything."""
+    t] with (start, step, apart) = targets[t] for all groups g, o < outer, panels p, columns q < wide and t; `close`
+    says that starts count up by one. What is behind the last column may be anything."""
     lanes = VECTOR_BYTES // source.itemsize
     wide = PRODUCT_VECTORS * lanes
     count = -(-columns // wide)
@@ -240,7 +257,7 @@ def _pack(source, groups, group_step, outer, outer_step, columns, across, target
                 place = base + targets[0, 0] + o * targets[0, 1] + panel * targets[0, 2]
                 copy_row(source, first, 1, panels, place * wide, 1, used)
             else:
-                _pack_block(source, first, across, length, used, targets, t0, o, panel, base, panels, square)
+                _pack_block(source, first, across, length, used, targets, close, t0, o, panel, base, panels, square)
             t0 += lanes
             if t0 >= len(targets):
                 t0 = 0
@@ -278,9 +295,10 @@ class _Tables(NamedTuple):
 
     plan: Array
     padding: Array | None  # sizes for `_pad`, if images have to be padded
-    results: Array  # first offset, offsets, first row, rows of an image
+    results: Array  # first offset, offsets, first row, and the row behind the last
     rows: Array
-    places: Array
+    pixels: Array  # of all images that are computed together, one for each row
+    places: Array  # one for each pixel
     offsets: Array
     targets: Array  # see `_pack`
 
@@ -315,13 +333,12 @@ def _panels(columns: int, itemsize: int) -> int:
     return -(-columns * itemsize // (PRODUCT_VECTORS * VECTOR_BYTES))
 
 
-def _product_plan(c: Sizes, itemsize: int, image: int, columns: int, depth: int, largest: int, out: int) -> Plan:
-    """For results of at most `largest` rows an image."""
+def _product_plan(c: Sizes, itemsize: int, image: int, columns: int, depth: int, out: int) -> Plan:
     panels = _panels(columns, itemsize)
-    least = -(-c.batch // max(1, _ROWS // largest))
+    least = -(-c.batch // max(1, _ROWS // out))
     sets = next((n for n in range(least, 2 * least) if c.batch % n == 0), least)  # equal ones, if there are such
     together = -(-c.batch // sets)
-    row_parts = -(-largest * together // _ROWS)
+    row_parts = -(-out * together // _ROWS)
     column_parts = min(panels, max(-(-panels // _PANELS), -(-_UNITS // (sets * c.groups * row_parts))))
     return Plan(
         sets, c.groups, c.batch, together, image, columns, panels, depth, row_parts, column_parts, out, columns * out
@@ -335,10 +352,11 @@ def _forward_tables(itemsize: int, *sizes: Any) -> _Tables:
     padded, padding = _padded(c.image, c.padding, needed)
     strides, plane, positions = _strides(padded), math.prod(padded), math.prod(c.out)
     offsets = numpy.add.outer(numpy.arange(c.inputs) * plane, _grid(c.kernel, _times(strides, c.dilation))).reshape(-1)
-    plan = _product_plan(c, itemsize, c.inputs * plane, c.outputs, offsets.size, positions, positions)
+    plan = _product_plan(c, itemsize, c.inputs * plane, c.outputs, offsets.size, positions)
     return _Tables(
-        plan.record(), padding, numpy.array([[0, offsets.size, 0, positions]]),
+        plan.record(), padding, numpy.array([[0, offsets.size, 0, positions * plan.together]]),
         _again(_grid(c.out, _times(strides, c.stride)), plan.together, c.groups * plan.image),
+        numpy.arange(positions * plan.together),
         _again(numpy.arange(positions), plan.together, c.groups * plan.out), offsets,
         numpy.array([[k, 0, offsets.size] for k in range(offsets.size)]),
     )  # fmt: skip
@@ -366,27 +384,27 @@ def _input_tables(itemsize: int, *sizes: Any) -> _Tables:
         origin = sum(_times(steps, numpy.subtract(residue, c.padding).tolist()))
         start = sum(_times(strides, first))
         rows = _grid(high, strides, low) - start
-        if rows.size:
+        if taps:  # even if no pixel has this residue: their weights are packed all the same
             found.append((taps, rows, _grid(high, _times(steps, c.stride), low) + origin))
-    pixels = math.prod(c.image)
-    largest = max(len(rows) for _, rows, _ in found)
-    plan = _product_plan(c, itemsize, c.outputs * plane, c.inputs, c.outputs * len(c.taps), largest, pixels)
+    count = math.prod(c.image)
+    plan = _product_plan(c, itemsize, c.outputs * plane, c.inputs, c.outputs * len(c.taps), count)
     results, targets = [], numpy.zeros((len(c.taps), 3), numpy.int64)
     tables: list[list[Array]] = [[], [], []]
     f0 = r0 = 0
-    for taps, rows, places in found:
+    for taps, rows, pixels in found:
         far = [[most - n for most, (n, _) in zip(reach, c.taps[i], strict=True)] for i in taps]
         back = [sum(_times(strides, n)) for n in far]
         depth = c.outputs * len(taps)
-        results.append([f0, depth, r0, len(rows)])
+        results.append([f0, depth, r0, r0 + len(rows) * plan.together])
         for n, i in enumerate(taps):
             targets[i] = f0 * plan.panels + n, len(taps), depth
         tables[0].append(_again(rows, plan.together, c.groups * plan.image))
-        tables[1].append(_again(places, plan.together, c.groups * plan.out))
+        tables[1].append(_again(pixels, plan.together, count))
         tables[2].append(numpy.add.outer(numpy.arange(c.outputs) * plane, numpy.array(back, numpy.int64)).reshape(-1))
-        f0, r0 = f0 + depth, r0 + tables[0][-1].size
-    rows, places, offsets = map(numpy.concatenate, tables)
-    return _Tables(plan.record(), padding, numpy.array(results), rows, places, offsets, targets)
+        f0, r0 = f0 + depth, results[-1][-1]
+    rows, pixels, offsets = map(numpy.concatenate, tables)
+    places = _again(numpy.arange(count), plan.together, c.groups * plan.out)
+    return _Tables(plan.record(), padding, numpy.array(results), rows, pixels, places, offsets, targets)
 
 
 @functools.lru_cache(maxsize=256)
@@ -430,7 +448,11 @@ def _packed(source: Array, t: _Tables, group_step: int, outer: int, outer_step: 
     plan = Plan(*t.plan[0])
     lanes = VECTOR_BYTES // source.itemsize
     panels = numpy.empty(plan.groups * plan.panels * plan.depth * PRODUCT_VECTORS * lanes, source.dtype)
-    _pack(flat(source), plan.groups, group_step, outer, outer_step, plan.columns, across, t.targets, plan.depth, panels)
+    close = len(t.results) == 1
+    _pack(
+        flat(source), plan.groups, group_step, outer, outer_step, plan.columns, across, t.targets, close, plan.depth,
+        panels,
+    )  # fmt: skip
     return panels
 
 
@@ -441,7 +463,7 @@ def forward(input: Array, weight: Array, bias: Array | None, out: Array, *geomet
     panels = _packed(weight, t, weight.size // geometry[-1], 1, 0, depth)
     start = numpy.zeros(len(weight), input.dtype) if bias is None else flat(bias)
     image = _image(input, input.shape[0] * input.shape[1], t.padding)
-    _correlate(t.plan, image, t.results, t.rows, t.places, t.offsets, panels, start, out.reshape(-1))
+    _correlate(t.plan, image, t.results, t.rows, t.pixels, t.places, t.offsets, panels, start, out.reshape(-1))
 
 
 def input_gradient(gradient: Array, weight: Array, out: Array, *geometry: Any) -> None:
@@ -451,7 +473,7 @@ def input_gradient(gradient: Array, weight: Array, out: Array, *geometry: Any) -
     panels = _packed(weight, t, outputs * weight[0].size, outputs, weight[0].size, taps)
     start = numpy.zeros(out.shape[1], out.dtype)
     image = _image(gradient, gradient.shape[0] * gradient.shape[1], t.padding)
-    _correlate(t.plan, image, t.results, t.rows, t.places, t.offsets, panels, start, out.reshape(-1))
+    _correlate(t.plan, image, t.results, t.rows, t.pixels, t.places, t.offsets, panels, start, out.reshape(-1))
 
 
 def weight_gradient(gradient: Array, input: Array, shape: tuple, *geometry: Any) -> Array:

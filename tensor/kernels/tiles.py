@@ -211,9 +211,9 @@ def product_tile(_, a, a0, a_row, a_step, depth, b, b0, b_step, start, s0, s_row
 
 
 def _add_window(
-    w: _Writer, image: Any, rows: Any, offsets: Any, depth: Any, b: Any, b_step: Any, out: Any, o_row: Any, width: int
+    w: _Writer, image: Any, rows: Any, offsets: Any, depth: Any, b: Any, b_step: Any, out: Any, places: Any, width: int
 ) -> None:
-    places = w.steps(out, o_row, PRODUCT_ROWS)
+    places = [w.through(out, places, w.number(r)) for r in range(PRODUCT_ROWS)]
     sums = [w.variables([w.load(p, v) for v in range(width)]) for p in places]
     lines = [w.through(image, rows, w.number(r)) for r in range(PRODUCT_ROWS)]
     with cgutils.for_range(w.builder, depth) as loop:
@@ -228,21 +228,22 @@ def _add_window(
 
 
 @intrinsic(prefer_literal=True)
-def window_tile(_, image, i0, rows, r0, offsets, f0, depth, b, b0, b_step, out, o0, o_row, vectors):  # type: ignore[no-untyped-def]
-    """Add to out[o0 + r * o_row + q] the sum over k < depth of image[i0 + rows[r0 + r] + offsets[f0 + k]] *
+def window_tile(_, image, i0, rows, r0, offsets, f0, depth, b, b0, b_step, out, o0, places, p0, vectors):  # type: ignore[no-untyped-def]
+    """Add to out[o0 + places[p0 + r] + q] the sum over k < depth of image[i0 + rows[r0 + r] + offsets[f0 + k]] *
     b[b0 + k * b_step + q] for r < PRODUCT_ROWS and q < vectors times the elements of a vector."""
     width = vectors.literal_value
 
     def write(context: Any, builder: Any, signature: Any, args: tuple) -> Any:
-        image, i0, rows, r0, offsets, f0, depth, b, b0, b_step, out, o0, o_row, _ = args
+        image, i0, rows, r0, offsets, f0, depth, b, b0, b_step, out, o0, places, p0, _ = args
         kind = signature.args
         w = _Writer(context, builder, kind[0].dtype)
         image, rows = w.element(kind[0], image, i0), w.element(kind[2], rows, r0)
         offsets, b, out = w.element(kind[4], offsets, f0), w.element(kind[7], b, b0), w.element(kind[10], out, o0)
-        w.call(f"window_tile_{width}", _add_window, image, rows, offsets, depth, b, b_step, out, o_row, width=width)
+        places = w.element(kind[12], places, p0)
+        w.call(f"window_tile_{width}", _add_window, image, rows, offsets, depth, b, b_step, out, places, width=width)
         return context.get_dummy_value()
 
-    return types.void(image, i0, rows, r0, offsets, f0, depth, b, b0, b_step, out, o0, o_row, vectors), write
+    return types.void(image, i0, rows, r0, offsets, f0, depth, b, b0, b_step, out, o0, places, p0, vectors), write
 
 
 def _add_lanes(
