@@ -314,7 +314,11 @@ class _Backward:
                             ahead = None
                         self.pass_to(edge, gradient, gradient is not g)
                 else:
-                    for edge, gradient in zip(edges, plan.gradients(F, g, saved, create_graph), strict=True):
+                    if wanted is not None and plan.__class__ is Plan:  # inputs that nobody asks for cost nothing
+                        found = plan.gradients(F, g, saved, create_graph, [edge in wanted for edge in edges])
+                    else:
+                        found = plan.gradients(F, g, saved, create_graph)
+                    for edge, gradient in zip(edges, found, strict=True):
                         if edge is not None and gradient is not None and (wanted is None or edge in wanted):
                             if conjugate:
                                 gradient = F.conj(gradient)

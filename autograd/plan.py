@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..runtime import dtypes
@@ -36,20 +36,28 @@ class Plan:
         self.takes = declaration.fused_takes.get(device)  # which gradients the fused kernel is for; None: all
         self.simple = bool(rules) and (fused is None or self.takes is not None) and not declaration.variadic
 
-    def gradients(self, F: Any, g: Any, saved: tuple, create_graph: bool) -> Iterable:
-        """The gradients of all inputs in order, for the rules that are not one per input."""
+    def gradients(
+        self, F: Any, g: Any, saved: tuple, create_graph: bool, wanted: Sequence[bool] | None = None
+    ) -> Iterable:
+        """The gradients of all inputs in order, for the rules that are not one per input.
+
+        `wanted` says for which inputs somebody asks, if not for all that require a gradient.
+        """
+        needs = self.needs
+        if wanted is not None and not self.declaration.variadic:
+            needs = tuple(need and want for need, want in zip(needs, wanted, strict=True))
         if self.fused is not None and not create_graph and (self.takes is None or self.takes(g)):
             function, pick = self.fused
-            found = function(F.xp, g, self.needs, *pick(saved))
+            found = function(F.xp, g, needs, *pick(saved))
             if found is not NotImplemented:
                 return found
         if self.joint is not None:
             function, pick = self.joint
-            return function(F, g, self.needs, *pick(saved))
+            return function(F, g, needs, *pick(saved))
         if self.declaration.variadic:
             ((_, rule, pick, _),) = self.rules
             return rule(F, g, *(pick or _nothing)(saved))
-        gradients = {i: rule(F, g, *(pick or _nothing)(saved)) for i, rule, pick, _ in self.rules}
+        gradients = {i: rule(F, g, *(pick or _nothing)(saved)) for i, rule, pick, _ in self.rules if needs[i]}
         return [gradients.get(i) for i in range(len(self.needs))]
 
     def lift(self, node: Node, saved: tuple) -> tuple:

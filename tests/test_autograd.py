@@ -549,6 +549,23 @@ def test_grad_touches_no_grad_attribute_and_reaches_intermediate_tensors():
     assert not gx.requires_grad
 
 
+def test_grad_computes_only_the_gradients_that_are_asked_for(monkeypatch):
+    leaves = [torch.randn(2, 3, 4, requires_grad=True) for _ in range(3)]  # query, key, value
+    out = torch.nn.functional.scaled_dot_product_attention(*leaves)
+    out.sum().backward(retain_graph=True)
+    plan, asked = out.grad_fn.plan, []
+    function, pick = plan.fused
+
+    def spy(xp, g, needs, *saved):
+        asked.append(needs[:3])
+        return function(xp, g, needs, *saved)
+
+    monkeypatch.setattr(plan, "fused", (spy, pick))
+    for i, leaf_ in enumerate(leaves):
+        (found,) = grad(out.sum(), leaf_, retain_graph=True)
+        assert torch.equal(found, leaf_.grad) and asked.pop() == tuple(k == i for k in range(3))
+
+
 def test_grad_of_the_output_itself():
     y = leaf(2) * 3
     z = y.sum()
