@@ -622,7 +622,7 @@ FUNCTIONS = {
     "setitem": (overwritten, "in place"),
     "buffer in place": (lambda x: x + STATE.count.add_(1), "after it changes"),
     "out": (lambda x: torch.add(x.detach(), 1, out=torch.empty(2)) * x, ""),
-    "random": (lambda x: x + torch.bernoulli(torch.full((2,), 0.5)), "random"),
+    "random": (lambda x: x + torch.normal(0.0, 1.0, (2,)), "random"),
     "attribute": (counted, "attribute"),
     "keeps": (kept, "keeps"),
     "hook": (with_hook, "hook"),
