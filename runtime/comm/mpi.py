@@ -18,7 +18,7 @@ from .. import faults
 from ..arrays import Array
 from ..shareable import pages_of, reserve
 from ..world import World
-from . import messages, prepared
+from . import direct, messages, prepared
 from .base import Comm
 from .deadlock import Lookout
 from .reduction import ReduceOp, combine, combiner, divide, is_half
@@ -32,6 +32,9 @@ PIECE_BYTES = 16 << 20
 
 # Below, the rounds through shared memory cost more than MPI's own way through all ranks.
 HIERARCHY_BYTES = 64 << 10
+
+# Of the largest array. Below, MPI copies through the caches in less time than the kernel between processes.
+DIRECT_BYTES = {"reduce_scatter": 64 << 10, "broadcast": 512 << 10, "all_gather": 16 << 20}
 
 T = TypeVar("T")
 
@@ -171,11 +174,15 @@ class MpiComm(Comm):
         self._finish_reduction(op, total, flat)
 
     def _broadcast(self, flat: np.ndarray, root: int) -> None:
-        for piece in _pieces(flat.view(np.uint8)):
-            self._comm.Bcast(piece, root)
+        window = self._window_for("broadcast", flat)
+        if window is None or not direct.broadcast(window, flat, root):
+            for piece in _pieces(flat.view(np.uint8)):
+                self._comm.Bcast(piece, root)
 
     def _all_gather(self, rows: np.ndarray, flat: np.ndarray) -> None:
-        self._by_columns(self._comm.Allgather, flat[None].view(np.uint8), rows.view(np.uint8))
+        window = self._window_for("all_gather", rows)
+        if window is None or not direct.all_gather(window, rows, flat):
+            self._by_columns(self._comm.Allgather, flat[None].view(np.uint8), rows.view(np.uint8))
 
     def _reduce_scatter(self, flat: np.ndarray, rows: np.ndarray, op: ReduceOp) -> None:
         def call(send: np.ndarray, recv: np.ndarray) -> None:
@@ -183,7 +190,9 @@ class MpiComm(Comm):
             self._comm.Alltoall(send.view(np.uint8), parts.view(np.uint8))
             combine(op, list(parts), recv[0])  # in rank order, which MPI does not promise
 
-        self._by_columns(call, rows, flat[None])
+        window = self._window_for("reduce_scatter", rows)
+        if window is None or not direct.reduce_scatter(window, flat, rows, op):
+            self._by_columns(call, rows, flat[None])
 
     def _all_to_all(self, out_rows: np.ndarray, in_rows: np.ndarray) -> None:
         self._by_columns(self._comm.Alltoall, in_rows.view(np.uint8), out_rows.view(np.uint8))
@@ -195,6 +204,10 @@ class MpiComm(Comm):
     def _scatter(self, flat: np.ndarray, rows: np.ndarray | None, root: int) -> None:
         sent = None if rows is None else rows.view(np.uint8)
         self._by_columns(lambda send, recv: self._comm.Scatter(send, recv, root), sent, flat[None].view(np.uint8))
+
+    def _window_for(self, kind: str, array: np.ndarray) -> Window | None:
+        """The window, if all ranks are on one machine and such an array is worth reaching for."""
+        return self._window if self._across is None and array.nbytes > DIRECT_BYTES[kind] else None
 
     def _isend(self, array: Array, dst: int, tag: int) -> Work:
         return messages.isend(self._mpi, self._comm, array, dst, tag, self._recorded("send", dst, tag))

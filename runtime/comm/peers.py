@@ -88,10 +88,12 @@ def _copier(name: str, process: int) -> Copy:
     def copy(own_address: int, address: int, nbytes: int) -> None:
         here.start, there.start = own_address, address
         here.nbytes = there.nbytes = nbytes
-        copied = function(process, here_at, 1, there_at, 1, 0)
-        if copied != nbytes:
-            error = ctypes.get_errno() if copied < 0 else errno.EFAULT
-            raise OSError(error, f"the memory of process {process} is out of reach: {os.strerror(error)}")
+        while (copied := function(process, here_at, 1, there_at, 1, 0)) != here.nbytes:  # the most at once is 2 GiB
+            if copied <= 0:
+                error = ctypes.get_errno() if copied < 0 else errno.EFAULT
+                raise OSError(error, f"the memory of process {process} is out of reach: {os.strerror(error)}")
+            here.start, there.start = here.start + copied, there.start + copied
+            here.nbytes = there.nbytes = here.nbytes - copied
 
     return copy
 
@@ -108,6 +110,7 @@ class Peers:
     def __init__(self, processes: Sequence[Peer], rank: int, piece_bytes: int) -> None:
         self.rank = rank
         self.processes = processes
+        self.piece_bytes = piece_bytes
         self.buffers = np.empty((len(processes), piece_bytes), np.uint8)
         self.buffer_addresses = [address_of(buffer) for buffer in self.buffers]
 

@@ -52,8 +52,10 @@ class MappedArrays:
 
 
 def address_of(array: np.ndarray) -> int:
-    """Where the memory of a contiguous array begins, which may be written to and is not empty."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(array.view(np.uint8).data))  # array.ctypes takes twice as long
+    """Where the memory of a contiguous array begins, which is not empty."""
+    if not array.flags.writeable:
+        return array.ctypes.data
+    return ctypes.addressof(ctypes.c_char.from_buffer(array.view(np.uint8).data))  # that takes half the time
 
 
 def open_pages(process: int, file: int, nbytes: int) -> mmap.mmap | None:

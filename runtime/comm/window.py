@@ -174,6 +174,34 @@ class Window:
             combine(op, slots, flat)
         return same
 
+    def reach(self, flat: np.ndarray, act: Callable[[Peers, list[int]], None]) -> bool:
+        """`act(peers, addresses)` while the addresses of all ranks' arrays are in reach; False if some are not.
+
+        Args:
+            flat: contiguous and not empty; same on every rank is only that this is called.
+            act: this rank's part of the work.
+        """
+        if self._peers is None:
+            return False
+        words = self.step.next.words
+        words[self.own_word + 2] = self._peers.lent_address(flat)
+        self._lent = flat  # the others reach for it even after an exception that ends the wait here
+        self.meet()
+        addresses = [words[rank + 2] for rank in self._everybody]
+        if all(addresses):
+            self._work(functools.partial(act, self._peers, addresses))
+        self._lent = None
+        return all(addresses)
+
+    def _work(self, act: Callable[[], None]) -> None:
+        """`act()` on the others' memory, and wait until they have done so, too."""
+        try:
+            act()
+        except ProcessLookupError:
+            self.meet()  # a rank that has died never comes: whatever ends the job finds this one waiting for it
+            raise
+        self.meet()
+
     def _reduce_by_slices(
         self, tag: int, flat: np.ndarray, op: ReduceOp, across: Callable[[np.ndarray], None] | None, in_place: bool
     ) -> bool:
@@ -205,7 +233,8 @@ class Window:
         own = self._bounds(flat, self.rank)
         length = self._piece_bytes // flat.itemsize
         home = min(self.rank, 1)  # this rank's own, except that combine() writes to one of the first two only
-        try:
+
+        def act() -> None:
             for start in range(own.start, own.stop, length):
                 part = slice(start, min(start + length, own.stop))
                 parts = arrays.parts(part)
@@ -213,10 +242,8 @@ class Window:
                 if across is not None:
                     across(parts[home])
                 arrays.hand_out(part, parts, home)
-        except ProcessLookupError:
-            self.meet()  # a rank that has died never comes: whatever ends the job finds this one waiting for it
-            raise
-        self.meet()
+
+        self._work(act)
 
     def _reduce_by_tiles(self, flat: np.ndarray, op: ReduceOp, across: Callable[[np.ndarray], None] | None) -> None:
         """Tile by tile each rank shows its elements, sums one slice of everybody's, and takes over the other slices.

@@ -160,6 +160,14 @@ def check_part_inside_the_whole(comm: Comm) -> None:
     np.testing.assert_array_equal(buffer, np.repeat(np.arange(comm.size) + 1.0, 3))
     comm.reduce_scatter(part, buffer)
     np.testing.assert_array_equal(part, np.full(3, comm.size * (comm.rank + 1.0)))
+    buffer[:] = np.repeat(np.arange(comm.size) + 1.0, 3)
+    other = (comm.rank + 1) % comm.size
+    comm.reduce_scatter(buffer[3 * other : 3 * other + 3], buffer)  # where other ranks' sums come from
+    np.testing.assert_array_equal(buffer[3 * other : 3 * other + 3], np.full(3, comm.size * (comm.rank + 1.0)))
+    buffer[:] = np.arange(comm.size * 3) + comm.rank
+    expected = [np.arange(3.0) + 3 * ((rank + 1) % comm.size) + rank for rank in range(comm.size)]
+    comm.all_gather(buffer, buffer[3 * other : 3 * other + 3])
+    np.testing.assert_array_equal(buffer, np.concatenate(expected))
 
 
 def check_reduce_scatter(comm: Comm) -> None:
@@ -337,6 +345,15 @@ def check_large_reductions(comm: Comm, exactly: bool = False) -> None:
             assert len(set(comm.all_gather_object(zlib.crc32(array)))) == 1
 
 
+def check_large_broadcasts(comm: Comm) -> None:
+    for src in range(comm.size):
+        expected = np.random.default_rng(src).normal(size=200_001)
+        array = expected.copy() if comm.rank == src else np.empty_like(expected)
+        array.flags.writeable = comm.rank != src  # the source may be read-only
+        comm.broadcast(array, src)
+        assert (array == expected).all()
+
+
 def check_reductions_of_shared_arrays(comm: Comm) -> None:
     """Wherever a slice lies, also if one rank has it somewhere else, or does not share any more."""
     memory = shareable_zeros(2_000_000)
@@ -368,7 +385,7 @@ def check_reductions_of_shared_arrays(comm: Comm) -> None:
     assert comm.share(shareable_zeros(100) if comm.rank else np.zeros(100)) is None
 
 
-LARGE = (check_large_reductions, check_reductions_of_shared_arrays)  # too long in tiny pieces
+LARGE = (check_large_reductions, check_large_broadcasts, check_reductions_of_shared_arrays)  # too long in tiny pieces
 CHECKS = [value for name, value in list(globals().items()) if name.startswith("check_")]
 
 
@@ -402,6 +419,7 @@ if __name__ == "__main__":
         check_large_reductions(comm, exactly)
     # So that small arrays go in pieces, by slices, tile by tile, and between machines.
     backend.PIECE_BYTES, backend.HIERARCHY_BYTES, window.TILE_BYTES, window.WHOLE_BYTES = 32, 8, 64, 0
+    backend.DIRECT_BYTES = dict.fromkeys(backend.DIRECT_BYTES, 0)
     (reaching, _), (mapping, _), (alone, _), _ = ways
     run_checks(reaching, skip=LARGE)
     check_all_reduce(mapping)
