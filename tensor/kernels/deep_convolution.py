@@ -244,26 +244,25 @@ def _pack(source, groups, group_step, outer, outer_step, columns, across, target
     wide = PRODUCT_VECTORS * lanes
     count = -(-columns // wide)
     blocks = -(-len(targets) // lanes)
-    for job in prange(groups * _UNITS):
-        group = job // _UNITS
-        start, stop = _range(job % _UNITS, _UNITS, outer * count * blocks)
+    for job in prange(groups * count * _UNITS):  # panels by the threads that multiply them: it is in their caches
+        group, panel = job // _UNITS // count, job // _UNITS % count
+        start, stop = _range(job % _UNITS, _UNITS, outer * blocks)
         base, square = group * count * depth, numpy.empty(lanes * lanes, source.dtype)
-        t0, panel, o = start % blocks * lanes, start // blocks % count, start // blocks // count
-        for _ in range(start, stop):  # in the order of the source
+        used = columns - panel * wide
+        used = used if used < wide else wide
+        o, t0 = start // blocks, start % blocks * lanes
+        for _ in range(start, stop):
             first = group * group_step + o * outer_step + panel * wide * across + t0
-            used, length = columns - panel * wide, len(targets) - t0
-            used, length = used if used < wide else wide, length if length < lanes else lanes
             if across == 1:
                 place = base + targets[0, 0] + o * targets[0, 1] + panel * targets[0, 2]
                 copy_row(source, first, 1, panels, place * wide, 1, used)
             else:
+                length = len(targets) - t0
+                length = length if length < lanes else lanes
                 _pack_block(source, first, across, length, used, targets, close, t0, o, panel, base, panels, square)
             t0 += lanes
             if t0 >= len(targets):
                 t0 = 0
-                panel += 1
-            if panel == count:
-                panel = 0
                 o += 1
 
 
