@@ -36,8 +36,8 @@ def backward(roots: Sequence[Variable], gradients: Sequence[Variable | None], re
             recording.refuse("it calls backward of more than one loss")
         recording.backward(_backward_of, roots[0], retain_graph)
         return
-    run = _Backward()
-    run.start(roots, _seeds(roots, gradients, create_graph), retain_graph, create_graph, inputs)
+    run = Backward()
+    run.start(_seeds(roots, gradients, create_graph), retain_graph, create_graph, inputs)
     if inputs is None:
         return
     for x in inputs:
@@ -58,8 +58,8 @@ def backward_of_loss(root: Variable, retain_graph: bool) -> bool:
         or recorders
     ):
         return False
-    run = _Backward()
-    run.start((root,), ((node, _ONE),), retain_graph, False, None)
+    run = Backward()
+    run.start(((node, _ONE),), retain_graph, False, None)
     return True
 
 
@@ -67,8 +67,8 @@ def gradients_of(roots: Sequence[Variable], gradients: Sequence[Variable | None]
                  retain_graph: bool, create_graph: bool) -> list:  # fmt: skip
     """The gradients of the roots with respect to `inputs`, as tensors, or None where there is no path."""
     refuse_if_recording("it calls autograd.grad")
-    run = _Backward()
-    run.start(roots, _seeds(roots, gradients, create_graph), retain_graph, create_graph, inputs)
+    run = Backward()
+    run.start(_seeds(roots, gradients, create_graph), retain_graph, create_graph, inputs)
     found = [run.found.get(_target(x)) for x in inputs]
     return [g if g is None or create_graph else box(_as_array(g)) for g in found]
 
@@ -121,7 +121,7 @@ def check_unchanged(node: Node) -> None:
             raise RuntimeError(_MODIFIED.format(node.plan.title, *counter))
 
 
-class _Backward:
+class Backward:
     """One backward pass.
 
     Attributes:
@@ -144,9 +144,9 @@ class _Backward:
 
     # no __init__: a second call for each pass would take as long as an addition of small arrays
     @timeline.traced("backward")
-    def start(self, roots: Sequence[Variable], seeds: Sequence[tuple], retain_graph: bool, create_graph: bool,
+    def start(self, seeds: Sequence[tuple], retain_graph: bool, create_graph: bool,
               inputs: Iterable[Variable] | None) -> None:  # fmt: skip
-        """Go back from the roots; their seeds are what `_seeds` makes of them."""
+        """Go back from the roots; `seeds` is what `_seeds` makes of them."""
         self.retain_graph = retain_graph or create_graph
         self.create_graph = create_graph
         self.targets: set | None = None
@@ -160,13 +160,13 @@ class _Backward:
         self.pending: dict[int, tuple] = {}
         self.heap: list[int] = []
         if any_leaf.hooked or any_leaf.grouped or self.create_graph or self.targets is not None:
-            self.look_ahead(roots)
+            self.look_ahead(seeds)
         try:
             if len(seeds) == 1 and seeds[0][0].__class__ is Node:
                 self.run(*seeds[0])  # it need not wait in the heap
             else:
-                for seed in seeds:
-                    self.pass_to(*seed, False)
+                for target, gradient in seeds:
+                    self.pass_to(target, gradient, False)
                 self.run(None, None)
             if self.completes is not None:  # roots that are leaves themselves
                 for leaf in tuple(self.held):
@@ -179,15 +179,15 @@ class _Backward:
                 grad_recorded.reset(self.tokens[0])
                 _callbacks.reset(self.tokens[1])
 
-    def look_ahead(self, roots: Sequence[Variable]) -> None:
+    def look_ahead(self, seeds: Sequence[tuple]) -> None:
         """Before the pass: do what hooks, groups of leaves, chosen targets or a recorded pass demand."""
-        nodes = [node for node in map(fresh_node, roots) if isinstance(node, Node)]
+        nodes = [node for node, _ in seeds if isinstance(node, Node)]
         if any_leaf.hooked or self.targets is not None:
             self.explore(nodes)
         if any_leaf.hooked or self.create_graph:
             self.prepare_for_others()
         if any_leaf.grouped and self.targets is None:
-            self.find_groups(nodes)
+            self.find_groups(nodes, seeds)
 
     def prepare_for_others(self) -> None:
         """Before anything but a primitive's rule runs, which may record operations and queue callbacks: set what such
@@ -198,7 +198,7 @@ class _Backward:
     def explore(self, roots: list[Node]) -> None:
         """Walk the graph beforehand; only where somebody asks: hooks on leaves, or gradients of chosen tensors."""
         self.held, self.completes = {}, {}
-        nodes = sorted(_reachable(roots, self.targets is not None), key=lambda node: node.number)
+        nodes = sorted(reachable(roots, self.targets is not None), key=lambda node: node.number)
         done: set[Variable] = set()
         for node in nodes:
             for edge in node.edges:
@@ -212,10 +212,10 @@ class _Backward:
                 if not self.wanted.isdisjoint(node.edges):
                     self.wanted.add(node)
 
-    def find_groups(self, roots: list[Node]) -> None:
+    def find_groups(self, nodes: list[Node], seeds: Sequence[tuple]) -> None:
         """Walk the graph beforehand to see at which node each group of leaves is complete: the first one using any."""
         last: dict[LeafGroup, int] = {}
-        seen = set(roots)
+        seen = set(nodes)
         stack = list(seen)
         while stack:
             node = stack.pop()
@@ -232,7 +232,7 @@ class _Backward:
         self.reports = {}
         for group in sorted(last, key=lambda group: group.number):
             self.reports.setdefault(last[group], []).append(group)
-            group.begin()
+            group.begin(seeds)
 
     def run(self, ahead: Any, coming: Any) -> None:
         """Go back from `ahead` with its complete gradient `coming`, and from all nodes that wait in the heap.
@@ -459,7 +459,7 @@ def _check_broadcast(shape: tuple, size: tuple) -> None:
         raise RuntimeError(f"got a gradient of shape {list(shape)} for an input of shape {list(size)}")
 
 
-def _reachable(roots: list[Node], expand: bool = False) -> set[Node]:
+def reachable(roots: list[Node], expand: bool = False) -> set[Node]:
     seen = set(roots)
     stack = list(seen)
     while stack:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.arrays import Array
@@ -85,8 +85,8 @@ class LeafGroup:
 
     number = 0
 
-    def begin(self) -> None:
-        """A backward pass begins that reaches some of the leaves."""
+    def begin(self, seeds: Sequence[tuple]) -> None:
+        """A backward pass begins that reaches some of the leaves; `seeds` are its roots, with their gradients."""
 
     def complete(self) -> None:
         """No leaf of the group gets any more gradient in this pass."""

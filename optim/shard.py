@@ -61,7 +61,7 @@ class Shard(LeafGroup):
             start, stop = self._arena.ranges[index]
             self.parts.append((index - first, max(lo - start, 0), min(hi, stop) - start, piece))
 
-    def begin(self) -> None:
+    def begin(self, seeds: Sequence[tuple]) -> None:
         self.on_begin(self)
 
     def complete(self) -> None:

@@ -474,8 +474,70 @@ def check_nan_on_one_rank_is_told_on_all(comm):
     message = str(caught.value)
     assert message.startswith(f"DistributedDataParallel: there is NaN in the gradients of:\n  rank {comm.size - 1}: ")
     assert "last.weight" in message and message.count("rank") == 1
-    assert f"of backward() at {__file__}:{line}\n" in message
+    assert f"of backward() at {__file__}:{line}; NaN is first in the values of LinearBackward0 of " in message
     assert comm.all_gather_object(message) == [message] * comm.size
+
+
+class NanNet(nn.Module):
+    """Two layers, between which NaN may come up; `marks` are the lines where it does."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 2)
+        self.what, self.marks = "", {}
+
+    def mark(self, name):
+        frame = sys._getframe(1)
+        self.marks[name] = f"{frame.f_code.co_filename}:{frame.f_lineno + 1}"
+
+    def forward(self, x):
+        self.mark("input")
+        h = self.first(x).relu()
+        if self.what == "log":
+            self.mark("log")
+            h = h + (h - 100).log()
+        if self.what == "sqrt":
+            self.mark("sqrt")
+            h = h * (h * 0).sqrt()
+        return self.last(h)
+
+    def loss(self, y):
+        if self.what == "loss":
+            self.mark("loss")
+            return ((y * 0) ** 0.5).sum()
+        return y.square().mean()
+
+
+NAN = {
+    "input": "NaN is first in the values of LinearBackward0 of {}",
+    "log": " or comes from AddBackward0 of {}",
+    "sqrt": "backward makes NaN first in SqrtBackward0 of {}",
+    "loss": "backward makes NaN first in MulBackward0 of {}",
+}
+
+
+def check_where_nan_comes_from(comm):
+    if comm.size == 1:
+        return
+    for what, words in NAN.items():
+        net = NanNet()
+        ddp = DistributedDataParallel(net, check_nan=True)
+        ones = torch.ones(3, 4)
+        net.loss(ddp(ones)).backward()
+        assert not any(parameter.grad.isnan().any() for parameter in net.parameters())
+        if comm.rank == 1:
+            net.what = what
+            ones = ones * float("nan") if what == "input" else ones
+        with pytest.raises(RuntimeError) as caught:
+            net.loss(ddp(ones)).backward()
+        marks = comm.broadcast_object(net.marks, src=1)
+        assert "\n  rank 1: " in str(caught.value)
+        assert str(caught.value).endswith(words.format(marks[what])), caught.value
+    if comm.rank == 1:
+        with torch.no_grad():
+            net.first.weight[0, 0] = float("nan")
+    with pytest.raises(RuntimeError, match=r"NaN in the parameters themselves: first\.weight"):
+        net.loss(ddp(torch.ones(3, 4))).backward()
 
 
 def check_replicas_that_differ(comm):

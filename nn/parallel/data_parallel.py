@@ -49,7 +49,9 @@ class DistributedDataParallel(Module, Joinable):
         lanes: the number of parts that every global batch is cut into, for results with the same bits on any number of
             ranks up to this one; see `lanes()` and docs/lanes.md. Sets the threads of BLAS to one.
         check_nan: look for NaN in this rank's gradients before they are averaged, and raise on all ranks the same error
-            that names rank, parameters and line; takes a pass over the gradients and a message for each bucket.
+            that names rank, parameters, the line of backward() and the first operation with NaN, with its line. Takes
+            a pass over the gradients and a message for each bucket, some microseconds for each operation, and keeps
+            what backward would free until its end.
 
     Raises:
         RuntimeError: the ranks' modules differ (the same message on all ranks), or nothing requires a gradient.
@@ -124,6 +126,8 @@ class DistributedDataParallel(Module, Joinable):
                 self._begin_step()
             if self._reducer.started:  # an exception ended the last backward pass
                 self._reducer.reset()
+            if is_grad_enabled():
+                self._reducer.begin_forward()
         return self.module(*inputs, **kwargs)
 
     def _begin_step(self) -> None:

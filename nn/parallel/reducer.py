@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy
 
 from ...autograd.engine import queue_callback
+from ...autograd.nan_search import KeptPass, forget_lines, has_nan, note_lines
 from ...autograd.variable import LeafGroup, any_leaf
 from ...runtime import timeline
 from ...runtime.arrays import Array
@@ -100,8 +101,8 @@ class Bucket(LeafGroup):
                 return None
         return self._slice if self._slots else None
 
-    def begin(self) -> None:
-        self._reducer.on_begin(self)
+    def begin(self, seeds: Sequence[tuple]) -> None:
+        self._reducer.on_begin(self, seeds)
 
     def complete(self) -> None:
         self._reducer.on_complete(self)
@@ -127,7 +128,7 @@ class Reducer:
         self._compared: weakref.WeakSet[Any] = weakref.WeakSet()  # optimizers that are the same on all ranks
         self._shared: list[Any] = []  # what the communicator wants to be kept
         self._tuner: BucketTuner | None = None
-        self._checks_nan = False
+        self._checks_nan = self._notes_lines = False
         on_device = any(parameter.device.type == "cuda" for parameter in self.parameters)
         self.asynchronous = on_device or (comm.backend == "mpi" and has_spare_cores())
         self.reset()
@@ -154,16 +155,27 @@ class Reducer:
         self.completed: list[int] = []  # buckets, as their gradients became complete
         self.used = numpy.zeros(len(self.parameters), numpy.uint8)
         self._under_way: list[Callable[[], None]] = []
+        self._kept: KeptPass | None = None  # the pass under way, if its gradients are looked at for NaN
+        if self._notes_lines:
+            self._notes_lines = False
+            forget_lines()
         for bucket in self.buckets:
             bucket.pending = False
 
-    def on_begin(self, bucket: Bucket) -> None:
+    def begin_forward(self) -> None:
+        """A forward pass begins that gradients will be wanted of."""
+        if self._checks_nan and not self._notes_lines:
+            self._notes_lines = True
+            note_lines()
+
+    def on_begin(self, bucket: Bucket, seeds: Sequence[tuple]) -> None:
         """A backward pass will reach this bucket; one that it does not reach joins with what it has."""
         if self.enabled:
             if not self.started:
                 self.started = True
                 self._began = time.perf_counter()
                 queue_callback(self.finish)
+                self._kept = KeptPass(seeds) if self._checks_nan else None
             bucket.pending = True
 
     def on_complete(self, bucket: Bucket) -> None:
@@ -293,17 +305,23 @@ class Reducer:
         found = [
             i
             for i, parameter in zip(bucket.members, bucket.parameters, strict=True)
-            if parameter.gradient is not None and bool((parameter.gradient.array != parameter.gradient.array).any())
+            if has_nan(parameter.gradient)
         ]
         flag = numpy.array([bool(found)])
         self.comm.all_reduce(flag, ReduceOp.MAX)
         if flag[0]:
-            mine = f"{', '.join(self.names[i] for i in found)}, of backward() at {user_line()}" if found else ""
+            mine = self._explain_nan(found) if found else ""
             lines = [f"\n  rank {rank}: {text}" for rank, text in enumerate(self.comm.all_gather_object(mine)) if text]
-            raise RuntimeError(
-                f"DistributedDataParallel: there is NaN in the gradients of:{''.join(lines)}\n"
-                "autograd.set_detect_anomaly(True) shows the operation that it comes from"
-            )
+            self.reset()
+            raise RuntimeError(f"DistributedDataParallel: there is NaN in the gradients of:{''.join(lines)}")
+
+    def _explain_nan(self, found: list[int]) -> str:
+        """Which of this rank's gradients have NaN, and where it comes from."""
+        text = f"{', '.join(self.names[i] for i in found)}, of backward() at {user_line()}"
+        broken = [name for name, parameter in zip(self.names, self.parameters, strict=True) if has_nan(parameter)]
+        if broken:
+            return f"{text}; there is NaN in the parameters themselves: {', '.join(broken)}"
+        return text if self._kept is None else f"{text}; {self._kept.first_nan(self.parameters)}"
 
 
 def _keep(flat: Array) -> None:
