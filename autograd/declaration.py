@@ -77,6 +77,7 @@ class Declaration:
         self.fused: dict[str, Rule] = {}
         self.fused_takes: dict[str, Callable[[Array], bool] | None] = {}  # which gradients `fused` is for; None: all
         self.kernels: dict[str, Callable] = {}
+        self.ufunc: numpy.ufunc | None = None  # if the body is one, and it may write into its operands
         self.large: Callable | None = None  # for two host arrays or one and a number, the first array being large
         # What computes a call that compile() replays: (arrays and numbers, attributes) -> body or None. The body has to
         # take only arrays of these shapes, dtypes and strides, so that what it asks about them is asked once.
@@ -170,8 +171,13 @@ class Declaration:
         first = next(x for x in raw if isinstance(x, _ndarray))
         if self.large is not None and first.size >= LARGE:
             return self.large
-        found = None if self.replayed is None else self.replayed(raw, attributes)
-        return found or self.body_for(first)
+        if self.replayed is None:
+            return self.ufunc or self.body_for(first)
+        return self.replayed(raw, attributes) or self.body_for(first)
+
+    def portable(self) -> Callable:
+        """The body on host arrays."""
+        return self.ufunc or functools.partial(self.body, numpy)
 
     def raw(self, xp: ModuleType) -> Callable:
         """The function of raw arrays that rules see as `F.<name>`: the output only, no residuals."""

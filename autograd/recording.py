@@ -141,6 +141,7 @@ class Recording:
         self.checks: list[tuple[Callable, str, tuple]] = []  # what the function made sure of its arguments' values
         self.made: list[weakref.ref] = []  # tensors that stand for results
         self.owners: dict[str, str] = {}  # name of a result -> of the tensor that its memory belongs to
+        self.writable: set[str] = set()  # results that only their names, and views of them, refer to
         self.unknown: list[weakref.ref] = []  # what stands for other results
         self.later_calls: list[Later] = []
         self.roots: list[Variable] = []  # those of the calls of backward
@@ -324,6 +325,10 @@ class Recording:
             owner = next((n for n, array in known if numpy.may_share_memory(array, result.array)), output)
             self.owners[output] = self.owners.get(owner, owner)
             known.append((output, result.array))
+            if result.array.flags.writeable:
+                self.writable.add(output)
+        if residuals:  # these may be views of what it takes or makes
+            self.writable.difference_update(self.owners.get(name, name) for name, _ in known)
 
     def drawn(self, draw: Callable, *args: Any) -> Any:
         """What stands for a tensor of random numbers, which replays draw."""

@@ -179,12 +179,28 @@ def _body(region: Region, record: Recording, emit: Callable, constant: Callable)
         names = dict.fromkeys((*step.operands(), *step.outputs, *step.residuals))
         dead[k] = [n for n in names if last[n] == k and n not in keep and n[0] in "vr"]
 
+    aliases: dict[str, set[str]] = {}
+    for name, owner in record.owners.items():
+        aliases.setdefault(owner, set()).add(name)
+
+    def place(k: int) -> list[str]:
+        """The operand of a ufunc whose memory its result can have: one that nobody needs any more."""
+        step, real = record.steps[k], record.steps[k].results[0].array
+        for name in step.inputs if isinstance(step.body, numpy.ufunc) and real.ndim else ():
+            if record.owners.get(name) == name and name in record.writable:
+                array = region.array_of(name)
+                alike = (array.shape, array.dtype, array.strides) == (real.shape, real.dtype, real.strides)
+                if alike and all(last[other] <= k and other not in keep for other in aliases[name]):
+                    return [name]
+        return []
+
     def emit_step(k: int, depth: int) -> None:
         step = record.steps[k]
         d = step.declaration
         body = constant(step.body)
         given = [f"[{', '.join(step.inputs)}]"] if d.variadic else list(step.inputs)
         given += [_attribute(a, constant) for a in step.attributes]
+        given += place(k)
         results = [*step.outputs, *step.residuals]
         target = results[0] if d.multiple is None and not d.residuals else "".join(r + ", " for r in results)
         emit(f"{target} = {body}({', '.join(given)})", depth)

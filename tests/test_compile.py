@@ -929,3 +929,65 @@ def test_a_replayed_training_step_takes_no_more_memory_than_an_eager_one():
     for _ in range(2):
         step(), compiled()
     assert peak_memory(compiled) < peak_memory(step) + x.nbytes // 2
+
+
+UFUNCS = [getattr(torch, name) for name in (
+    "add sub mul div neg exp exp2 expm1 log log2 log10 log1p sqrt sin cos tan sinh cosh tanh").split()]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("function", UFUNCS, ids=lambda f: f.__name__)
+def test_results_in_the_place_of_operands_have_the_bits_of_others(function, dtype):
+    def run(x, y):
+        if function in UFUNCS[:4]:
+            return function(x * y, y), function(y, x * y), function(x * y, 3.0), function(x[:1] * y[:1], y)
+        return function(x * y), function((x * y).t())
+
+    compiled = torch.compile(run, fullgraph=True)
+    for shape in ((3, 5), (70, 90)):
+        x, y = torch.rand(*shape, dtype=dtype) + 0.1, torch.rand(*shape, dtype=dtype) + 0.1
+        expected = bits(run(x, y))
+        assert [bits(compiled(x, y)) for _ in range(2)] == [expected] * 2
+
+
+def viewed(x, y):
+    h = x * y
+    row = h[1]
+    return h + 1, row * 2
+
+
+def saved(x, y):
+    h = x * y
+    return h.sin() * h.exp() + h.tanh()
+
+
+def twice(x, y):
+    h = x + y
+    return (h * h).view(-1) - 1, h.t() + y.t()
+
+
+def kept_for_backward(x, y):
+    h = F.layer_norm(x * y, (6,))
+    return h + 1, F.cross_entropy(h - 1, torch.arange(6))
+
+
+@pytest.mark.parametrize("function", [viewed, saved, twice, kept_for_backward], ids=lambda f: f.__name__)
+def test_no_operand_gives_its_place_that_is_needed_again(function):
+    compiled, found = torch.compile(function, fullgraph=True), []
+    for call in (function, compiled):
+        torch.manual_seed(0)
+        for _ in range(3):
+            x, y = torch.randn(6, 6, requires_grad=True), torch.randn(6, 6)
+            leaves = tree.flatten(call(x, y))[0]
+            sum(z.sum() for z in leaves).backward()
+            found.append(bits([*leaves, x.grad, y]))
+    assert found[:3] == found[3:]
+
+
+def test_a_chain_of_small_operations_takes_less_memory_than_an_eager_one():
+    def run(x):
+        return -(((x * x + 2).sqrt() - x) / 3)
+
+    x, compiled = torch.randn(15000), torch.compile(run, fullgraph=True)
+    run(x), compiled(x)
+    assert peak_memory(lambda: compiled(x)) < 1.5 * x.nbytes < peak_memory(lambda: run(x))

@@ -131,7 +131,7 @@ def compiled(
 
         def replayed(raw: tuple, attributes: tuple) -> Callable | None:
             amount = (sized_by(*raw, *attributes) if counted else raw[sized_by].size) * work  # type: ignore[operator,index]
-            return body if few is None and amount < LEAST_SIZE else None
+            return primitive.declaration.portable() if few is None and amount < LEAST_SIZE else None
 
         choose.compiled = function  # type: ignore[attr-defined]  # for the tests, which compare it with the body
         primitive.kernel("cpu")(choose)

@@ -129,6 +129,7 @@ def of_two(primitive: Primitive, ufunc: numpy.ufunc, turned: str | None) -> None
     if ufunc in (numpy.maximum, numpy.minimum):  # their zeros have the sign of either operand, here and in NumPy
         return
 
+    primitive.declaration.ufunc = ufunc
     primitive.declaration.element = element_of_two(name, turned)
 
 

@@ -378,6 +378,11 @@ def _limits(min: float | None, max: float | None) -> tuple | None:
 one_pass(clamp, "input", kernel=_limits)
 
 
+for operation in (exp, exp2, expm1, log, log2, log10, log1p, sqrt, sin, cos, tan, sinh, cosh, tanh):
+    operation.declaration.ufunc = getattr(numpy, operation.__name__)
+neg.declaration.ufunc = numpy.negative
+
+
 @takes_out
 def clamp_between(input: Any, min: Any = None, max: Any = None) -> Any:
     """The input limited to [min, max], by numbers or tensors; the upper limit wins where they cross.
