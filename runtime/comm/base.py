@@ -68,7 +68,7 @@ class Comm(Mover):
         self._devices: DeviceCalls | None = None
         self._recorder: Recorder | None = None
         self._group_name = ""
-        self._prepared_all_reduce = _Prepared(self._prepare_all_reduce)
+        self._prepared = _Prepared(self._prepare)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(rank={self.rank}, size={self.size})"
@@ -88,9 +88,9 @@ class Comm(Mover):
             TypeError: the dtype has no such reduction.
         """
         if type(array) is np.ndarray and self._courier is None and not async_op:
-            prepared = self._prepared_all_reduce[array.dtype, array.shape, op]
+            prepared = self._prepared["all_reduce", array.dtype, array.shape, op]
             if prepared is not None:
-                return prepared(array)
+                return prepared(array, array)
         check_arrays("all_reduce", array)
         call = reduction_of("all_reduce", array.dtype, array.shape, op, -1, place_of(array))
 
@@ -102,7 +102,7 @@ class Comm(Mover):
                 restore(array, flat)
             return same
 
-        return self._start(call, act, array, async_op, takes_tag=not call.place)
+        return self._start(call, act, array, async_op, takes_tag=not call.place, shown=array)
 
     def reduce(
         self, array: Array, dst: int = 0, op: ReduceOp | str = ReduceOp.SUM, async_op: bool = False
@@ -123,6 +123,10 @@ class Comm(Mover):
 
     def broadcast(self, array: Array, src: int = 0, async_op: bool = False) -> Work | None:
         """Overwrite `array` on every rank by that of rank `src`; same shape and dtype everywhere."""
+        if type(array) is np.ndarray and self._courier is None and not async_op:
+            prepared = self._prepared["broadcast", array.dtype, array.shape, src]
+            if prepared is not None:
+                return prepared(array, array)
         check_arrays("broadcast", array)
         check_rank("broadcast", "src", src, self.size)
         call = call_of("broadcast", array.dtype, array.shape, src, place_of(array))
@@ -133,7 +137,7 @@ class Comm(Mover):
             by._broadcast(flat, src)
             restore(array, flat)
 
-        return self._start(call, act, array, async_op)
+        return self._start(call, act, array, async_op, shown=array)
 
     def all_gather(self, output: Arrays, array: Array, async_op: bool = False) -> Work | None:
         """Fill `output` on every rank by all ranks' arrays in rank order.
@@ -146,6 +150,10 @@ class Comm(Mover):
         """
         if isinstance(output, Sequence):
             return lists.all_gather(self, output, array, async_op)
+        if type(array) is type(output) is np.ndarray and self._courier is None and not async_op:
+            prepared = self._prepared["all_gather", array.dtype, array.shape, output.dtype, output.shape]
+            if prepared is not None:
+                return prepared(array, output)
         check_arrays("all_gather", array, output)
         check_whole("all_gather", "output", output, "array", array, self.size)
         call = call_of("all_gather", array.dtype, array.shape, -1, place_of(array))
@@ -156,7 +164,7 @@ class Comm(Mover):
             by._all_gather(rows, by._flat(array))
             restore(output, rows)
 
-        return self._start(call, act, output, async_op)
+        return self._start(call, act, output, async_op, shown=array)
 
     def reduce_scatter(
         self, output: Array, array: Arrays, op: ReduceOp | str = ReduceOp.SUM, async_op: bool = False
@@ -172,6 +180,10 @@ class Comm(Mover):
         """
         if isinstance(array, Sequence):
             return lists.reduce_scatter(self, output, array, op, async_op)
+        if type(array) is type(output) is np.ndarray and self._courier is None and not async_op:
+            prepared = self._prepared["reduce_scatter", array.dtype, array.shape, output.dtype, output.shape, op]
+            if prepared is not None:
+                return prepared(array, output)
         check_arrays("reduce_scatter", array, output)
         check_whole("reduce_scatter", "array", array, "output", output, self.size)
         call = reduction_of("reduce_scatter", output.dtype, output.shape, op, -1, place_of(output))
@@ -182,7 +194,7 @@ class Comm(Mover):
             by._reduce_scatter(flat, by._rows(array), call.op)
             restore(output, flat)
 
-        return self._start(call, act, output, async_op)
+        return self._start(call, act, output, async_op, shown=array)
 
     def all_to_all(self, output: Arrays, array: Arrays, async_op: bool = False) -> Work | None:
         """Send the r-th part of `array` to rank r; `output` gets the ranks' parts in rank order.
@@ -358,13 +370,28 @@ class Comm(Mover):
     # The gate
 
     def _start(
-        self, call: Call, act: Callable[..., Any], filled: Arrays | None, async_op: bool, takes_tag: bool = False
+        self,
+        call: Call,
+        act: Callable[..., Any],
+        filled: Arrays | None,
+        async_op: bool,
+        takes_tag: bool = False,
+        shown: Array | None = None,
     ) -> Work | None:
-        """Perform a collective now, or post it behind those that are pending."""
+        """Perform a collective now, or post it behind those that are pending.
+
+        Args:
+            call: what the ranks compare.
+            act: what follows.
+            filled: the output.
+            async_op: whether the caller wants a Work.
+            takes_tag: whether `act(tag)` compares, and returns whether the ranks bring the same.
+            shown: the input, if it may travel with the signature where it is small.
+        """
         if not async_op and not call.place:
             if self._courier is not None:
                 self._courier.drain()
-            return self._perform(call, act, takes_tag, None)
+            return self._perform(call, act, takes_tag, None, shown, filled)
         line = user_line()  # another thread's stack does not show it
         outputs = listed(filled)
         if call.place:
@@ -375,10 +402,18 @@ class Comm(Mover):
             return self._devices.run(lambda: self._perform(call, act, takes_tag, line), call, line, outputs, async_op)
         if self._courier is None:
             self._courier = Courier(f"paceline {self.backend} collectives of rank {self.rank}")
-        return self._courier.post(outputs, lambda: self._perform(call, act, takes_tag, line))
+        return self._courier.post(outputs, lambda: self._perform(call, act, takes_tag, line, shown, filled))
 
     @timeline.traced("collective", lambda self, call, *others: str(call))
-    def _perform(self, call: Call, act: Callable[..., Any], takes_tag: bool, line: str | None) -> None:
+    def _perform(
+        self,
+        call: Call,
+        act: Callable[..., Any],
+        takes_tag: bool,
+        line: str | None,
+        shown: Array | None = None,
+        filled: Arrays | None = None,
+    ) -> None:
         """Check and run one collective. All of them pass here, in the communicator's order, but for prepared ones."""
         if failures:
             raise failures[0]
@@ -388,7 +423,11 @@ class Comm(Mover):
         entry = 0 if recorder is None else recorder.begin(self._calls, self._group_name, call, line)
         try:
             tag = call.digest ^ self._calls
-            if takes_tag:
+            finish = None if shown is None else self._show(call, shown)
+            if finish is not None:
+                if same := self._same_everywhere(tag):
+                    finish(filled)
+            elif takes_tag:
                 same = act(tag)
             elif same := self._same_everywhere(tag):
                 act()
@@ -423,10 +462,12 @@ class Comm(Mover):
         """Whether all ranks pass the same number of 62 bits; no rank returns before all have come."""
         raise NotImplementedError
 
-    def _prepare_all_reduce(
-        self, dtype: np.dtype, shape: tuple, op: ReduceOp | str
-    ) -> Callable[[np.ndarray], None] | None:
-        """all_reduce of such host arrays with all decided that can be, or None where that would not be any quicker."""
+    def _prepare(self, kind: str, *signature: Any) -> Callable[[np.ndarray, np.ndarray], None] | None:
+        """A method for such host arrays with all decided that can be, or None where that would not be any quicker."""
+        return None
+
+    def _show(self, call: Call, array: Array) -> Callable[[Any], object] | None:
+        """Put a small array where the other ranks see it; what makes the output of theirs once all have come."""
         return None
 
     def _exchange(self, outputs: Sequence[Array], arrays: Sequence[Array]) -> None:

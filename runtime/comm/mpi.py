@@ -21,9 +21,9 @@ from ..world import World
 from . import direct, messages, prepared
 from .base import Comm
 from .deadlock import Lookout
-from .reduction import ReduceOp, combine, combiner, divide, is_half
+from .reduction import ReduceOp, combine, divide, is_half
 from .region import Region
-from .signature import call_of, reduction_of
+from .signature import Call, call_of
 from .window import SUPPORTED, Window, window_bytes
 from .work import Receipt, Work
 
@@ -34,7 +34,7 @@ PIECE_BYTES = 16 << 20
 HIERARCHY_BYTES = 64 << 10
 
 # Of the largest array. Below, MPI copies through the caches in less time than the kernel between processes.
-DIRECT_BYTES = {"reduce_scatter": 64 << 10, "broadcast": 512 << 10, "all_gather": 16 << 20}
+DIRECT_BYTES = {"reduce_scatter": 64 << 10, "broadcast": 256 << 10, "all_gather": 16 << 20}
 
 T = TypeVar("T")
 
@@ -76,6 +76,7 @@ class MpiComm(Comm):
         self._comm = comm.Dup()
         # Ranks on one machine share memory; of several machines, each slice of it is reduced by ranks of its own.
         self._window, self._across = _open_window(mpi, self._comm, self._lookout())
+        self._cells = functools.lru_cache(maxsize=4096)(self._find_cells)
         self._sent = np.empty(3, np.int64)
         self._seen = np.empty(3, np.int64)
         # Made once: describing a buffer to mpi4py costs more than the message.
@@ -151,16 +152,27 @@ class MpiComm(Comm):
         self._finish_reduction(op, total, flat)
         return True
 
-    def _prepare_all_reduce(
-        self, dtype: np.dtype, shape: tuple, op: ReduceOp | str
-    ) -> Callable[[np.ndarray], None] | None:
-        call = reduction_of("all_reduce", dtype, shape, op)
+    def _prepare(self, kind: str, dtype: np.dtype, shape: tuple, *others: Any) -> prepared.Perform | None:
         recorder, window = self._recorder, self._window
-        if recorder is None or window is None or self._across is not None or not dtype.isnative:
+        call = prepared.call_for(self.size, kind, dtype, shape, *others)
+        if call is None or recorder is None or window is None:
             return None
-        if not window.takes_whole(dtype, shape):
+        cells = self._cells(call, shape)
+        return None if cells is None else prepared.prepare(self, window, recorder, call, cells)
+
+    def _find_cells(self, call: Call, shape: tuple) -> list[prepared.Cell] | None:
+        """Where arrays of this shape are shown to the other ranks, if they are small, and all are on one machine."""
+        if self._window is None or self._across is not None or call.place:
             return None
-        return prepared.prepare(self, window, recorder, call, functools.partial(combiner, call.op))
+        return prepared.cells_of(self._window, call, shape)
+
+    def _show(self, call: Call, array: Array) -> prepared.Finish | None:
+        cells = self._cells(call, array.shape)
+        if cells is None or self._window is None:
+            return None
+        cell = cells[self._window.step.next.cell]
+        cell.own[...] = array
+        return cell.finish
 
     def _reduce_by_mpi(self, comm: Any, flat: np.ndarray, op: ReduceOp) -> None:
         for piece in _pieces(flat):

@@ -26,7 +26,13 @@ class SoloComm(Comm):
         return cls()
 
     def _start(
-        self, call: Call, act: Callable[..., Any], filled: Arrays | None, async_op: bool, takes_tag: bool = False
+        self,
+        call: Call,
+        act: Callable[..., Any],
+        filled: Arrays | None,
+        async_op: bool,
+        takes_tag: bool = False,
+        shown: Array | None = None,
     ) -> Work | None:
         self._perform(call, act, takes_tag, None)  # there is nobody to wait for
         return Work(listed(filled)) if async_op else None

@@ -30,7 +30,6 @@ from .region import MappedArrays, Region, address_of, open_pages
 SUPPORTED = hasattr(os, "memfd_create") and platform.machine() in ("x86_64", "AMD64")
 
 TILE_BYTES = 1 << 20  # a slot; tile by tile, what was just written is read from cache
-WHOLE_BYTES = 128 << 10  # up to here two ranks add up everything themselves, which saves a meet
 IN_PLACE_BYTES = 512 << 10  # of all ranks together, summed at a time where no slots are needed: they fit in a cache
 _SLOTS = 3  # one that others still read, one that is being summed, one that is being filled
 _CELLS = 2 * _SLOTS  # combinations of a slot and a set of words
@@ -141,38 +140,40 @@ class Window:
     ) -> bool:
         """Combine `flat` over the ranks, in rank order, if all of them bring the same tag; whether they do.
 
+        Each rank sums one slice of everybody's array where these are: in a region, or in the ranks' own memory.
+
         Args:
             tag: number of less than 44 bits to compare.
-            flat: contiguous, one dimension, same size and dtype on every rank; changed in place.
+            flat: contiguous, one dimension, not empty, same size and dtype on every rank; changed in place.
             op: the reduction.
             across: combines this rank's slice with other machines' before it is handed to the ranks here.
             in_place: False to leave alone where arrays are. All machines must cut their slices in the same way, and so
                 it takes that every rank of all of them `lends(flat)`.
         """
-        if across is None and self.takes_whole(flat.dtype, flat.shape):
-            return self._reduce_whole(tag, flat, op)
-        return self._reduce_by_slices(tag, flat, op, across, in_place)
+        region, offset = self._find(flat) if in_place else (None, 0)
+        words = self.step.next.words
+        words[self.own_word + 1] = 0 if region is None else region.number << _OFFSET_BITS | offset
+        words[self.own_word + 2] = self._peers.lent_address(flat) if in_place and self._peers else 0
+        self._lent = flat  # the others write there even after an exception that ends the wait here
+        if same := self.meet(tag):
+            places, addresses = ([words[rank + place] for rank in self._everybody] for place in (1, 2))
+            if region is not None and len(set(places)) == 1:
+                self._reduce_in_place(flat, region.arrays(offset, flat.dtype, flat.size), op, across)
+            elif self._peers is not None and all(addresses):
+                self._reduce_in_place(flat, LentArrays(self._peers, flat, addresses), op, across)
+            else:
+                self._reduce_by_tiles(flat, op, across)
+        self._lent = None
+        return same
 
     def lends(self, flat: np.ndarray) -> bool:
         """Whether the machine's other ranks reach this rank's array where it is."""
         return self._peers is not None and self._peers.lent_address(flat) != 0
 
-    def takes_whole(self, dtype: np.dtype, shape: tuple) -> bool:
-        """Whether arrays are so small that each rank had better sum all elements."""
-        return math.prod(shape) * dtype.itemsize * self.size <= 2 * WHOLE_BYTES
-
-    def cells(self, dtype: np.dtype, shape: tuple) -> list[tuple[memoryview, list[np.ndarray]]]:
-        """By `Step.cell`, where the words of all ranks are, and where such arrays of theirs are if they are small."""
-        slots = [[each.reshape(shape) for each in slot] for slot in self._slots(dtype, math.prod(shape))]
+    def cells(self, dtype: np.dtype, shape: tuple) -> list[tuple[memoryview, np.ndarray]]:
+        """By `Step.cell`, where the words of all ranks are, and a row for what each of them shows in that step."""
+        slots = [slot.reshape(self.size, *shape) for slot in self._slots(dtype, math.prod(shape))]
         return [(self._words[cell % 2], slots[cell % _SLOTS]) for cell in range(_CELLS)]
-
-    def _reduce_whole(self, tag: int, flat: np.ndarray, op: ReduceOp) -> bool:
-        """Each rank sums all elements."""
-        slots = self._slots(flat.dtype, flat.size)[self.step.next.slot]
-        slots[self.rank][...] = flat
-        if same := self.meet(tag):
-            combine(op, slots, flat)
-        return same
 
     def reach(self, flat: np.ndarray, act: Callable[[Peers, list[int]], None]) -> bool:
         """`act(peers, addresses)` while the addresses of all ranks' arrays are in reach; False if some are not.
@@ -201,26 +202,6 @@ class Window:
             self.meet()  # a rank that has died never comes: whatever ends the job finds this one waiting for it
             raise
         self.meet()
-
-    def _reduce_by_slices(
-        self, tag: int, flat: np.ndarray, op: ReduceOp, across: Callable[[np.ndarray], None] | None, in_place: bool
-    ) -> bool:
-        """Each rank sums one slice of everybody's array where these are: in a region, or in the ranks' own memory."""
-        region, offset = self._find(flat) if in_place else (None, 0)
-        words = self.step.next.words
-        words[self.own_word + 1] = 0 if region is None else region.number << _OFFSET_BITS | offset
-        words[self.own_word + 2] = self._peers.lent_address(flat) if in_place and self._peers else 0
-        self._lent = flat  # the others write there even after an exception that ends the wait here
-        if same := self.meet(tag):
-            places, addresses = ([words[rank + place] for rank in self._everybody] for place in (1, 2))
-            if region is not None and len(set(places)) == 1:
-                self._reduce_in_place(flat, region.arrays(offset, flat.dtype, flat.size), op, across)
-            elif self._peers is not None and all(addresses):
-                self._reduce_in_place(flat, LentArrays(self._peers, flat, addresses), op, across)
-            else:
-                self._reduce_by_tiles(flat, op, across)
-        self._lent = None
-        return same
 
     def _reduce_in_place(
         self,
@@ -266,7 +247,7 @@ class Window:
                 part = self._bounds(tile, each)
                 tile[part] = slot[part]
 
-    def _show(self, tile: np.ndarray) -> list[np.ndarray]:
+    def _show(self, tile: np.ndarray) -> np.ndarray:
         """Copy what others sum into this rank's slot; the slots of all ranks for this tile."""
         slots = self._slots(tile.dtype, tile.size)[self.step.next.slot]
         own = self._bounds(tile, self.rank)
@@ -274,7 +255,7 @@ class Window:
         slots[self.rank][own.stop :] = tile[own.stop :]
         return slots
 
-    def _sum_own_slice(self, tile: np.ndarray, slots: list[np.ndarray], op: ReduceOp) -> None:
+    def _sum_own_slice(self, tile: np.ndarray, slots: np.ndarray, op: ReduceOp) -> None:
         """Leave the sum of this rank's slice in its slot, where nothing was shown."""
         own = self._bounds(tile, self.rank)
         sources = [slot[own] for slot in slots]
@@ -348,14 +329,11 @@ class Window:
             each.next = following
         return steps[0]
 
-    def _make_slots(self, dtype: np.dtype, length: int) -> list[list[np.ndarray]]:
-        """For each slot, the arrays of all ranks there."""
-        start = _header_bytes(self.size)
+    def _make_slots(self, dtype: np.dtype, length: int) -> list[np.ndarray]:
+        """For each slot, the arrays of all ranks there as rows."""
+        start, strides = _header_bytes(self.size), (_SLOTS * TILE_BYTES, dtype.itemsize)
         return [
-            [
-                np.ndarray(length, dtype, self._memory, start + (rank * _SLOTS + slot) * TILE_BYTES)
-                for rank in range(self.size)
-            ]
+            np.ndarray((self.size, length), dtype, self._memory, start + slot * TILE_BYTES, strides)
             for slot in range(_SLOTS)
         ]
 

@@ -418,8 +418,9 @@ if __name__ == "__main__":
     for comm, exactly in ways:
         check_large_reductions(comm, exactly)
     # So that small arrays go in pieces, by slices, tile by tile, and between machines.
-    backend.PIECE_BYTES, backend.HIERARCHY_BYTES, window.TILE_BYTES, window.WHOLE_BYTES = 32, 8, 64, 0
+    backend.PIECE_BYTES, backend.HIERARCHY_BYTES, window.TILE_BYTES = 32, 8, 64
     backend.DIRECT_BYTES = dict.fromkeys(backend.DIRECT_BYTES, 0)
+    backend.prepared.MOST_BYTES = dict.fromkeys(backend.prepared.MOST_BYTES, 0)
     (reaching, _), (mapping, _), (alone, _), _ = ways
     run_checks(reaching, skip=LARGE)
     check_all_reduce(mapping)
