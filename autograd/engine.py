@@ -241,7 +241,8 @@ class Backward:
         """
         heap, pending, wanted, targets = self.heap, self.pending, self.wanted, self.targets
         create_graph, retain_graph = self.create_graph, self.retain_graph
-        awaited = bool(self.completes or self.reports)
+        completes, reports = self.completes, self.reports
+        awaited = {*completes, *reports} if completes and reports else completes or reports
         simple_leaves = targets is None and not create_graph and not any_leaf.hooked
         watched = anomaly.enabled
         while True:
@@ -332,7 +333,7 @@ class Backward:
                 node.saved = None
             if watched:
                 self.check_finite(node)
-            if awaited:
+            if awaited and node.number in awaited:
                 self.tell(node.number)
 
     def expanded(self, node: Node) -> bool:
