@@ -79,7 +79,7 @@ def _loaded() -> bool:
 _ALONE = 1 << 17
 
 
-def takes(array: Any, work: float = 1, size: int | None = None, light: bool = False) -> bool:
+def takes(array: Any, work: float = 1, size: int | None = None, light: bool = False, worth: float = 1) -> bool:
     """Whether a compiled kernel shall compute on an array: a large one of float32 or float64.
 
     Args:
@@ -87,9 +87,10 @@ def takes(array: Any, work: float = 1, size: int | None = None, light: bool = Fa
         work: how many times more a kernel does for an element than a few additions.
         size: how many elements there are to compute, if not as many as in the array.
         light: whether `work` says all that there is to do, so that one thread may be enough.
+        worth: how many times longer than the kernel all the calls of NumPy take that it spares.
     """
     amount = (array.size if size is None else size) * work
-    return amount >= LEAST_SIZE and array.dtype in _FLOATS and usable(light and amount < _ALONE)
+    return amount * worth >= LEAST_SIZE and array.dtype in _FLOATS and usable(light and amount < _ALONE)
 
 
 def compiled(
@@ -97,6 +98,7 @@ def compiled(
     work: float = 1,
     sized_by: int | Callable[..., int] = 0,
     light: bool = False,
+    worth: float = 1,
     few: Callable | None = None,
 ) -> Callable[[Callable], Callable]:
     """Register the decorated function as the primitive's CPU kernel for large inputs.
@@ -106,7 +108,7 @@ def compiled(
 
     Args:
         primitive: what to compute.
-        work, light: see `takes`.
+        work, light, worth: see `takes`.
         sized_by: the number of the argument whose size decides, such as an array of indices; or a function of the
             arguments that gives the size.
         few: computes small inputs instead of the body, with fewer calls of NumPy, or returns NotImplemented.
@@ -119,7 +121,7 @@ def compiled(
         def choose(*args: Any, **named: Any) -> Any:
             # as `takes` has it; small inputs are spared the call
             amount = (sized_by(*args) if counted else args[sized_by].size) * work  # type: ignore[operator,index]
-            if amount >= LEAST_SIZE and args[0].dtype in _FLOATS and usable(light and amount < _ALONE):
+            if amount * worth >= LEAST_SIZE and args[0].dtype in _FLOATS and usable(light and amount < _ALONE):
                 result = function(*args, **named)
                 if result is not NotImplemented:
                     return result
@@ -131,7 +133,7 @@ def compiled(
 
         def replayed(raw: tuple, attributes: tuple) -> Callable | None:
             amount = (sized_by(*raw, *attributes) if counted else raw[sized_by].size) * work  # type: ignore[operator,index]
-            return primitive.declaration.portable() if few is None and amount < LEAST_SIZE else None
+            return primitive.declaration.portable() if few is None and amount * worth < LEAST_SIZE else None
 
         choose.compiled = function  # type: ignore[attr-defined]  # for the tests, which compare it with the body
         primitive.kernel("cpu")(choose)
@@ -141,7 +143,9 @@ def compiled(
     return register
 
 
-def compiled_vjp(primitive: Any, work: int = 1, light: bool = False) -> Callable[[Callable], Callable]:
+def compiled_vjp(
+    primitive: Any, work: float = 1, light: bool = False, worth: float = 1
+) -> Callable[[Callable], Callable]:
     """Register the decorated function as the primitive's fused backward on the CPU for large gradients.
 
     It is called `(xp, g, needs, ...)` and may name residuals, see `fused_vjp`; where it returns NotImplemented the
@@ -149,7 +153,7 @@ def compiled_vjp(primitive: Any, work: int = 1, light: bool = False) -> Callable
     """
 
     def register(function: Callable) -> Callable:
-        primitive.fused_vjp("cpu", lambda g: takes(g, work, light=light))(function)
+        primitive.fused_vjp("cpu", lambda g: takes(g, work, None, light, worth))(function)
         return function
 
     return register

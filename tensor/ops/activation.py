@@ -30,7 +30,7 @@ softplus.vjp(
         F.gt(input * beta, threshold), g, g * F.sigmoid(input * beta)
     )
 )
-one_pass(softplus, "input", work=32)
+one_pass(softplus, "input", work=8, worth=4)
 
 
 @primitive
@@ -100,7 +100,7 @@ elu.vjp(
         F.gt(input, 0), g * scale, g * (scale * alpha * F.exp(F.clamp(input, None, 0)))
     )
 )
-one_pass(elu, "input", work=8)
+one_pass(elu, "input", work=8, worth=2)
 
 
 @floating
@@ -134,7 +134,7 @@ def _gelu_input(F: Any, g: Any, input: Any, approximate: str) -> Any:
 
 
 gelu.vjp(input=_gelu_input)
-one_pass(gelu, "input", work=32, kernel={"none": ("gelu", ()), "tanh": ("gelu_tanh", ())}.get)
+one_pass(gelu, "input", work=16, kernel={"none": ("gelu", ()), "tanh": ("gelu_tanh", ())}.get, worth=2)
 
 
 @floating
@@ -149,7 +149,7 @@ def _silu_input(F: Any, g: Any, input: Any) -> Any:
 
 
 silu.vjp(input=_silu_input)
-one_pass(silu, "input", work=16)
+one_pass(silu, "input", work=8, worth=2)
 
 
 @floating
@@ -188,7 +188,7 @@ def logsigmoid(xp, input: Array):
 
 
 logsigmoid.vjp(input=lambda F, g, input: g * F.sigmoid(-input))
-one_pass(logsigmoid, "input", work=32)
+one_pass(logsigmoid, "input", work=8, worth=4)
 
 
 @primitive
@@ -219,7 +219,7 @@ def _mish_input(F: Any, g: Any, input: Any) -> Any:
 
 
 mish.vjp(input=_mish_input)
-one_pass(mish, "input", work=32)
+one_pass(mish, "input", work=8, worth=4)
 
 
 @floating
@@ -246,7 +246,7 @@ def _hardswish_input(F: Any, g: Any, input: Any) -> Any:
 
 
 hardswish.vjp(input=_hardswish_input)
-one_pass(hardswish, "input", work=16)
+one_pass(hardswish, "input", worth=16)
 
 
 def relu6(input: Any) -> Any:

@@ -44,7 +44,7 @@ def cumsum(xp, input: Array, dim: int):
     return xp.cumsum(input, one_dim(dim, input.ndim) if input.ndim else None, dtype).reshape(input.shape)
 
 
-@compiled(cumsum, work=16, light=True)
+@compiled(cumsum, work=4, light=True, worth=4)
 def _cumsum(input: Array, dim: int) -> Any:
     return placing.running_sums(input, one_dim(dim, input.ndim)) if input.size and input.ndim else NotImplemented
 

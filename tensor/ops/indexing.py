@@ -59,7 +59,7 @@ def add_at(xp, input: Array, size: tuple, index: tuple):
     return out
 
 
-@compiled(add_at)
+@compiled(add_at, work=2, light=True, worth=8)
 def _add_at(input: Array, size: tuple, index: tuple) -> Any:
     if len(index) != 1 or index[0].dtype.kind == "b" or not index[0].size:
         return NotImplemented
@@ -319,7 +319,7 @@ def index_add_zeros(xp, input: Array, index: Array, size: tuple, dim: int):
     return out
 
 
-@compiled(index_add_zeros)
+@compiled(index_add_zeros, work=2, light=True, worth=8)
 def _index_add_zeros(input: Array, index: Array, size: tuple, dim: int) -> Any:
     return placing.add_slices(numpy.zeros(size, input.dtype), input, index, dim)
 

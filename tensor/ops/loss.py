@@ -44,12 +44,12 @@ logistic_cross_entropy.vjp(
 )
 
 
-@compiled(logistic_cross_entropy, work=32, light=True)
+@compiled(logistic_cross_entropy, work=16, light=True, worth=2)
 def _logistic_cross_entropy(input: numpy.ndarray, target: numpy.ndarray) -> Any:
     return run("logistic_cross_entropy", (input, target))
 
 
-@compiled_vjp(logistic_cross_entropy, work=16, light=True)
+@compiled_vjp(logistic_cross_entropy, work=8, light=True, worth=2)
 def _logistic_cross_entropy_gradients(xp: Any, g: Any, needs: tuple, input: Any, target: Any) -> Any:
     gradient = run("logistic_cross_entropy_backward", (g, input, target))
     return gradient if gradient is NotImplemented else (gradient, -g * input if needs[1] else None)

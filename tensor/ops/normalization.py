@@ -145,7 +145,7 @@ def _fused_gradients(
     """The same from the statistics of the forward pass, with few temporary arrays."""
     found, given = None, input.shape
     input, g = _spread(input, size), _spread(g, size)
-    if xp is numpy and kernels.takes(g, _WORK, light=True):
+    if xp is numpy and kernels.takes(g, _WORK, light=True, worth=_WORTH):
         found = _compiled_gradients(g, input, center, scale, weight, bias, dims, centered, shape)
     if found is None:
         spread = _spread(weight, shape), _spread(bias, shape)
@@ -193,7 +193,8 @@ for _device in ("cpu", "cuda"):
     normalize.fused_vjp(_device)(_fused_gradients)
 
 
-_WORK = 32  # a kernel takes the place of a dozen calls of NumPy and more
+_WORK = 4  # passes over the elements
+_WORTH = 8  # a kernel takes the place of a dozen calls of NumPy and more
 
 # -- compiled ----------------------------------------------------------------------------------------------------------
 
@@ -252,7 +253,7 @@ def _pieces(x: numpy.ndarray) -> int:
     return _chunks(len(x), x.shape[-1])
 
 
-@compiled(moments, _WORK, light=True)
+@compiled(moments, _WORK, light=True, worth=_WORTH)
 def _compiled_moments(input: numpy.ndarray, dims: tuple) -> Any:
     if _layout(input.shape, dims) != "channels":
         return NotImplemented
@@ -264,7 +265,7 @@ def _compiled_moments(input: numpy.ndarray, dims: tuple) -> Any:
     return mean.reshape(shape), variance.reshape(shape)
 
 
-@compiled(normalize, _WORK, light=True)
+@compiled(normalize, _WORK, light=True, worth=_WORTH)
 def _compiled_normalize(
     input: numpy.ndarray,
     mean: Any,
@@ -382,7 +383,7 @@ def _channel_sums(F: Any, x: Any) -> Any:
     return F.sum(x, (0, *range(2, len(x.shape))))
 
 
-@compiled(normalize_by, _WORK, light=True)
+@compiled(normalize_by, _WORK, light=True, worth=_WORTH)
 def _compiled_normalize_by(
     input: numpy.ndarray, mean: Any, variance: Any, weight: Any, bias: Any, eps: float
 ) -> Any:

@@ -13,7 +13,9 @@ from ...autograd.primitive import Primitive
 from ..kernels import compiled, compiled_vjp, sources, takes
 
 
-def one_pass(primitive: Primitive, saved: str | None = None, work: int = 1, kernel: Callable | None = None) -> None:
+def one_pass(
+    primitive: Primitive, saved: str | None = None, work: int = 1, kernel: Callable | None = None, worth: int = 1
+) -> None:
     """Compute a primitive of one input by the functions in kernels/pointwise.py that have its name.
 
     Args:
@@ -22,12 +24,13 @@ def one_pass(primitive: Primitive, saved: str | None = None, work: int = 1, kern
         work: how many times more there is to do for an element than an addition.
         kernel: attributes -> (name of the function, numbers), where they are not the primitive's own name and
             attributes; or None for what is left to the portable body.
+        worth: see `takes`.
     """
     declaration = primitive.declaration
     name, attributes = declaration.name, declaration.attributes
     kernel = kernel or (lambda *numbers: (name, numbers))
 
-    @compiled(primitive, work, light=True)
+    @compiled(primitive, work, light=True, worth=worth)
     def forward(input: Any, *values: Any, **named: Any) -> Any:
         if named or len(values) != len(attributes):
             (input,), values = declaration.bind((input, *values), named)
@@ -51,7 +54,7 @@ def one_pass(primitive: Primitive, saved: str | None = None, work: int = 1, kern
     # what a rule saves is told by the names of its parameters
     named = ", ".join((saved, *attributes))
     function = eval(f"lambda xp, g, needs, {named}: backward(g, {named})", {"backward": backward})
-    compiled_vjp(primitive, work, light=True)(function)
+    compiled_vjp(primitive, work, True, worth)(function)
 
 
 def run(name: str, arrays: tuple, numbers: tuple = ()) -> Any:

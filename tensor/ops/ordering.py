@@ -122,7 +122,7 @@ first_in_order.fused_vjp("cpu")(_unsorted)
 _FEW = 32  # kernels look for so many by putting each candidate in its place among the best
 
 
-@compiled(first_in_order, work=16, light=True)
+@compiled(first_in_order, work=8, light=True, worth=2)
 def _first_in_order(input: Array, dim: int, count: int, descending: bool) -> Any:
     if not 0 < count <= _FEW:
         return NotImplemented

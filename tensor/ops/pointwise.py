@@ -323,7 +323,7 @@ def erf(xp, input: Array):
 
 
 erf.vjp(input=lambda F, g, input: g * (F.exp(-input * input) * (2 / math.sqrt(math.pi))))
-one_pass(erf, "input", work=32)
+one_pass(erf, "input", work=16, worth=2)
 
 
 @floating

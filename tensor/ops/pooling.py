@@ -160,10 +160,11 @@ def _divisors(plane: tuple, windows: Windows, dtype: Any, *options: Any) -> Arra
     return numpy.ascontiguousarray(numpy.broadcast_to(divisor, windows.out)).reshape(-1)
 
 
-_WORK = 32  # passes over the elements that the portable bodies make, or nearly
+_WORK = 8
+_WORTH = 4  # the portable bodies make a pass for each place in a window
 
 
-@compiled(max_pool, _WORK)
+@compiled(max_pool, _WORK, light=True, worth=_WORTH)
 def _max_pool(input, windows):  # type: ignore[no-untyped-def]
     if input.ndim > 5:
         return NotImplemented
@@ -171,7 +172,7 @@ def _max_pool(input, windows):  # type: ignore[no-untyped-def]
     return out, sources.pooling.max_pool(input, out, *_geometry(windows))
 
 
-@compiled_vjp(max_pool, 4 * _WORK)  # of the elements of a window, four at least, one has a gradient
+@compiled_vjp(max_pool, 4 * _WORK, True, _WORTH)  # of the elements of a window, four at least, one has a gradient
 def _(xp, g, needs, input, windows, winners):  # type: ignore[no-untyped-def]
     out = numpy.empty(input.shape, g.dtype)
     if winners is None and not sources.pooling.side_by_side(input.shape[2:], *_geometry(windows)):
@@ -180,7 +181,7 @@ def _(xp, g, needs, input, windows, winners):  # type: ignore[no-untyped-def]
     return (out,)
 
 
-@compiled(avg_pool, _WORK)
+@compiled(avg_pool, _WORK, light=True, worth=_WORTH)
 def _avg_pool(input, windows, count_include_pad, divisor_override):  # type: ignore[no-untyped-def]
     if input.ndim > 5:
         return NotImplemented
@@ -190,7 +191,7 @@ def _avg_pool(input, windows, count_include_pad, divisor_override):  # type: ign
     return out
 
 
-@compiled(avg_pool_spread, _WORK, sized_by=lambda gradient, size, *_: math.prod(size))
+@compiled(avg_pool_spread, _WORK, lambda gradient, size, *_: math.prod(size), light=True, worth=_WORTH)
 def _avg_pool_spread(gradient, size, windows, count_include_pad, divisor_override):  # type: ignore[no-untyped-def]
     if gradient.ndim > 5:
         return NotImplemented

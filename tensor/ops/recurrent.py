@@ -45,10 +45,10 @@ def _lstm_gates(F: Any, g: Any, needs: tuple, gates: Any, cell: Any) -> tuple:
     return F.cat([gc * u * of_i, gc * cell * of_f, gc * i * (1 - u * u), gh * t * of_o], -1), gc * f
 
 
-_LSTM_WORK = 8
+_LSTM_WORK = 8  # for an element of the gates, of which there are four for one of the state
 
 
-@compiled(lstm_gates, work=_LSTM_WORK)
+@compiled(lstm_gates, work=_LSTM_WORK, light=True, worth=2)
 def _compiled_lstm(gates: Any, cell: Any) -> Any:
     if not _rows(gates, cell):
         return NotImplemented
@@ -57,7 +57,11 @@ def _compiled_lstm(gates: Any, cell: Any) -> Any:
     return h, c
 
 
-@lstm_gates.fused_vjp("cpu", lambda g: takes(g[0], _LSTM_WORK))
+def _takes_lstm(g: tuple) -> bool:
+    return takes(g[0], 4 * _LSTM_WORK, light=True, worth=2)
+
+
+@lstm_gates.fused_vjp("cpu", _takes_lstm)
 def _compiled_lstm_vjp(xp: Any, g: Any, needs: tuple, gates: Any, cell: Any) -> Any:
     if not _rows(*g, gates, cell):
         return NotImplemented
@@ -125,8 +129,11 @@ def _lstm_step(F: Any, x: Any, h: Any, state: tuple) -> tuple:
 
 
 def _lstm_slopes(F: Any, g: tuple, x: Any, h: Any, state: tuple) -> tuple:
-    gates, cell = _lstm_gates(F, g, (), x + h, state[1])
-    return gates, gates, (None, cell)
+    gates, found = x + h, NotImplemented
+    if F is RAW_NUMPY and _takes_lstm(g):
+        found = _compiled_lstm_vjp(numpy, g, (), gates, state[1])
+    slopes, cell = _lstm_gates(F, g, (), gates, state[1]) if found is NotImplemented else found
+    return slopes, slopes, (None, cell)
 
 
 def _gru_step(F: Any, x: Any, h: Any, state: tuple) -> tuple:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import operator
@@ -292,10 +293,21 @@ def _check_matrices(input: Array, name: str) -> None:
         raise ValueError(f"{name}: input tensor must have at least 2 dimensions, got {input.ndim}")
 
 
+_FEW = 1 << 12  # elements of a matrix whose triangles are kept
+
+
+@functools.lru_cache(maxsize=64)
+def _triangle(rows: int, columns: int, diagonal: int) -> Array:
+    """Where the elements on and below a diagonal are; not to be written into."""
+    return numpy.tri(rows, columns, diagonal, bool)
+
+
 @primitive
 def tril(xp, input: Array, diagonal: int = 0):
     """The part on and below a diagonal, zeros elsewhere."""
     _check_matrices(input, "tril")
+    if xp is numpy and math.prod(input.shape[-2:]) <= _FEW:
+        return numpy.where(_triangle(*input.shape[-2:], diagonal), input, numpy.zeros((), input.dtype))
     return xp.tril(input, diagonal)
 
 
@@ -306,6 +318,8 @@ tril.vjp(input=lambda F, g, diagonal: F.tril(g, diagonal))
 def triu(xp, input: Array, diagonal: int = 0):
     """The part on and above a diagonal, zeros elsewhere."""
     _check_matrices(input, "triu")
+    if xp is numpy and math.prod(input.shape[-2:]) <= _FEW:
+        return numpy.where(_triangle(*input.shape[-2:], diagonal - 1), numpy.zeros((), input.dtype), input)
     return xp.triu(input, diagonal)
 
 

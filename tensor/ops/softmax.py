@@ -15,7 +15,8 @@ from .cast import accepts_dtype
 from .loss import mean_divisor
 from .shaping import one_dim
 
-_WORK = 32  # an exponential function and two reductions
+_WORK = 8  # that of an exponential function
+_WORTH = 4
 _LOSS_WORK = 2  # a kernel spares a loss of few classes some microseconds, and takes a second to compile
 
 
@@ -72,22 +73,22 @@ def _compiled_softmax_input(g: numpy.ndarray, out: numpy.ndarray, dim: int, loga
     return (gradient,)
 
 
-@compiled(softmax, _WORK, light=True)
+@compiled(softmax, _WORK, light=True, worth=_WORTH)
 def _compiled_plain(input: numpy.ndarray, dim: int) -> Any:
     return _compiled_softmax(input, dim, False)
 
 
-@compiled(log_softmax, _WORK, light=True)
+@compiled(log_softmax, _WORK, light=True, worth=_WORTH)
 def _compiled_logarithm(input: numpy.ndarray, dim: int) -> Any:
     return _compiled_softmax(input, dim, True)
 
 
-@compiled_vjp(softmax, _WORK, light=True)
+@compiled_vjp(softmax, _WORK, light=True, worth=_WORTH)
 def _compiled_plain_input(xp: Any, g: numpy.ndarray, needs: tuple, out: numpy.ndarray, dim: int) -> Any:
     return _compiled_softmax_input(g, out, dim, False)
 
 
-@compiled_vjp(log_softmax, _WORK, light=True)
+@compiled_vjp(log_softmax, _WORK, light=True, worth=_WORTH)
 def _compiled_logarithm_input(xp: Any, g: numpy.ndarray, needs: tuple, out: numpy.ndarray, dim: int) -> Any:
     return _compiled_softmax_input(g, out, dim, True)
 
