@@ -8,18 +8,35 @@ from typing import Any
 import click
 
 from . import plot
+from .options import RANKS_HELP, as_words, machines, number_of_ranks
 from .quantities import Sizes, check_writable, show, size_text
 from .training import run_job
 
 
 @click.command()
-@click.option("-n", "ranks", type=click.IntRange(min=2), default=2, show_default=True, help="Number of ranks.")
+@click.option("-n", "ranks", type=click.IntRange(min=2), metavar="N", help=RANKS_HELP.format(alone=2))
+@machines
 @click.option("--sizes", type=Sizes(), default="1KiB..256MiB", show_default=True, help="Sizes of the array.")
-@click.option("--seconds", type=click.FloatRange(0.0, min_open=True), default=0.5, show_default=True, help="Per size.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.0, min_open=True),
+    default=0.5,
+    show_default=True,
+    metavar="SECONDS",
+    help="Per size.",
+)
 @click.option("--json", "json_path", metavar="FILE", help="Write the figures to FILE as JSON; - is stdout.")
 @click.option("--plot", "plot_path", metavar="FILE", help="Draw the speed beside MPI's into FILE, an SVG picture.")
-def allreduce(ranks: int, sizes: list[int], seconds: float, json_path: str | None, plot_path: str | None) -> None:
-    """Sum float32 arrays over N ranks: time, bandwidth, and the same by MPI alone.
+def allreduce(
+    ranks: int | None,
+    hosts: str,
+    hostfile: str,
+    sizes: list[int],
+    seconds: float,
+    json_path: str | None,
+    plot_path: str | None,
+) -> None:
+    """Time sums of float32 arrays over N ranks, beside MPI's own.
 
     The algorithm bandwidth is the size of the array by the time: what a program sees. To sum among n ranks, each has to
     send and to receive 2 (n - 1) / n times the array, however it is done. The bus bandwidth is the algorithm bandwidth
@@ -32,7 +49,9 @@ def allreduce(ranks: int, sizes: list[int], seconds: float, json_path: str | Non
     check_writable(plot_path, "--plot")
     if any(size % 4 for size in sizes):
         raise click.BadParameter("float32 arrays have multiples of 4 bytes.", param_hint="--sizes")
-    measured = run_job(ranks, "paceline.launch.exchange", {"sizes": sizes, "seconds": seconds})
+    ranks = ranks or max(2, number_of_ranks(hosts, hostfile, alone=2))
+    task = {"sizes": sizes, "seconds": seconds}
+    measured = run_job(ranks, "paceline.launch.exchange", task, where=as_words(hosts, hostfile))
     rows = [_figures(ranks, row["bytes"], row["seconds"]) for row in measured]
     if plot_path:
         heights = {size_text(row["bytes"]): row["speed_beside_mpi"] for row in rows}

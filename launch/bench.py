@@ -9,6 +9,7 @@ import click
 
 from . import plot
 from .allreduce import allreduce
+from .options import RANKS_HELP, as_words, machines, number_of_ranks
 from .predict import predict
 from .quantities import RankCounts, check_writable, show
 from .training import BATCHES, train
@@ -20,49 +21,69 @@ _GOOD_EFFICIENCY = 0.9
 
 @click.group()
 def bench() -> None:
-    """Measure communication, and measure and predict data-parallel training."""
+    """Measure communication and training, and predict larger jobs."""
 
 
 bench.add_command(allreduce)
 bench.add_command(predict)
 
 _model = click.option("--model", type=click.Choice(list(BATCHES)), default="mlp", show_default=True)
-_steps = click.option("--steps", type=click.IntRange(min=1), default=30, show_default=True, help="Measured steps.")
-_threads = click.option("--threads", type=click.IntRange(min=1), help="Threads of each rank.")
+_steps = click.option(
+    "--steps", type=click.IntRange(min=1), default=30, show_default=True, metavar="N", help="Measured steps."
+)
+_threads = click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of each rank.")
 _as_json = click.option("--json", "json_path", metavar="FILE", help=_JSON_HELP)
 
 
 @bench.command("train")
-@click.option("-n", "size", type=click.IntRange(min=1), default=1, show_default=True, help="Number of ranks.")
+@click.option("-n", "size", type=click.IntRange(min=1), metavar="N", help=RANKS_HELP.format(alone=1))
+@machines
 @_model
-@click.option("--batch", type=click.IntRange(min=1), help="Samples per rank and step; a default for each model.")
+@click.option(
+    "--batch", type=click.IntRange(min=1), metavar="N", help="Samples per rank and step; a default for each model."
+)
 @_steps
 @_threads
 @_as_json
 def bench_train(
-    size: int, model: str, batch: int | None, steps: int, threads: int | None, json_path: str | None
+    size: int | None,
+    hosts: str,
+    hostfile: str,
+    model: str,
+    batch: int | None,
+    steps: int,
+    threads: int | None,
+    json_path: str | None,
 ) -> None:
-    """Train a model on random data on N ranks: time of a step, and of its parts.
+    """Time a training step on N ranks, and its parts.
 
     The communication is the time by which forward and backward are longer with it than without: what stays hidden
     behind them does not count. `paceline bench predict` reads the JSON.
     """
     check_writable(json_path, "--json")
-    figures = train(size, model, batch or BATCHES[model], steps, threads)
+    size = size or number_of_ranks(hosts, hostfile, alone=1)
+    figures = train(size, model, batch or BATCHES[model], steps, threads, as_words(hosts, hostfile))
     show(figures, json_path, _train_page(figures))
 
 
 @bench.command()
 @click.option("--ranks", type=RankCounts(), default="1,2,4", show_default=True, help="Numbers of ranks.")
+@machines
 @click.option("--weak/--strong", default=True, help="The same batch for each rank [default], or for all together.")
 @_model
-@click.option("--batch", type=click.IntRange(min=1), help="Samples of a step: of a rank, or with --strong of all.")
+@click.option(
+    "--batch", type=click.IntRange(min=1), metavar="N", help="Samples of a step: of a rank, or with --strong of all."
+)
 @_steps
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of each rank.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Threads of each rank."
+)
 @_as_json
 @click.option("--plot", "plot_path", metavar="FILE", help="Draw the efficiencies into FILE, an SVG picture.")
 def scaling(
     ranks: list[int],
+    hosts: str,
+    hostfile: str,
     weak: bool,
     model: str,
     batch: int | None,
@@ -71,9 +92,10 @@ def scaling(
     json_path: str | None,
     plot_path: str | None,
 ) -> None:
-    """Train on several numbers of ranks, one job after the other, and compare.
+    """Compare training on several numbers of ranks.
 
-    Efficiency is the work that a rank does per second, compared with the smallest number of ranks.
+    One job is run after the other, and one machine filled after the other. Efficiency is the work that a rank does per
+    second, compared with the smallest number of ranks.
     """
     check_writable(json_path, "--json")
     check_writable(plot_path, "--plot")
@@ -81,7 +103,10 @@ def scaling(
     uneven = [size for size in ranks if not weak and batch % size]
     if uneven:
         raise click.BadParameter(f"{batch} samples cannot be dealt evenly to {uneven[0]} ranks.", param_hint="--batch")
-    runs = [train(size, model, batch if weak else batch // size, steps, threads) for size in ranks]
+    room, where = number_of_ranks(hosts, hostfile, alone=max(ranks)), as_words(hosts, hostfile)
+    if max(ranks) > room:
+        raise click.BadParameter(f"the machines take {room} ranks in all, not {max(ranks)}.", param_hint="--ranks")
+    runs = [train(size, model, batch if weak else batch // size, steps, threads, where) for size in ranks]
     first = runs[0]["samples_per_second_and_rank"]
     for run in runs:
         run["efficiency"] = run["samples_per_second_and_rank"] / first

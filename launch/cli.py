@@ -15,19 +15,14 @@ from . import doctor as doctor_page
 from . import trace
 from .bench import bench
 from .mpi import LaunchError
+from .options import RANKS_HELP, machines
 from .plan import make_plan
 from .supervisor import Job
 from .timeline import timeline as show_timeline
 from .worker import LOG_FOLDER
 
-_SIZE_HELP = "Number of ranks; as many as the machines take, else 1."
 _TIMEOUT_HELP = f"End the job when a rank waits so long in a collective [{watchdog.DEFAULT_TIMEOUT:g}]."
 _UNREACHED = "if a machine could not be reached: `paceline doctor` with the same --hosts or --hostfile tells which one"
-
-_hosts = click.option("--hosts", default="", metavar="A:8,B:8", help="Machines, and how many ranks each takes.")
-_hostfile = click.option(
-    "--hostfile", default="", metavar="FILE", help="The same from a file, a line `A:8` or `A slots=8` each."
-)
 
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,10 +32,9 @@ def cli() -> None:
 
 
 @cli.command(context_settings={"allow_interspersed_args": False})
-@click.option("-n", "size", type=click.IntRange(min=1), metavar="N", help=_SIZE_HELP)
+@click.option("-n", "size", type=click.IntRange(min=1), metavar="N", help=RANKS_HELP.format(alone=1))
 @click.option("-m", "as_module", is_flag=True, help="PROGRAM is a module, as in `python -m`.")
-@_hosts
-@_hostfile
+@machines
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help=_TIMEOUT_HELP)
 @click.option("--max-restarts", type=click.IntRange(min=0), default=0, metavar="N", help="Start again up to N times.")
 @click.option("--timeline", default="", metavar="FILE", help="Write a trace of all ranks for Chrome or Perfetto.")
@@ -107,11 +101,10 @@ def run(
 
 
 @cli.command()
-@_hosts
-@_hostfile
+@machines
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a page.")
 def doctor(hosts: str, hostfile: str, as_json: bool) -> None:
-    """Show what is installed and working, and what to do about what is not.
+    """Show what works here, and what to do about what does not.
 
     With --hosts or --hostfile, and in a job of Slurm, PBS or LSF, it starts a job on those machines as well: can they
     be reached, have they the same software and paths, do their clocks agree, and how quick is the network between them?
@@ -123,11 +116,11 @@ def doctor(hosts: str, hostfile: str, as_json: bool) -> None:
 
 @cli.command()
 def warmup() -> None:
-    """Compile the CPU kernels ahead of time, for float32 and float64, and keep them.
+    """Compile the CPU kernels ahead of time, and keep them.
 
-    A training run compiles what it uses when it first uses it, says so where that takes more than a second, and keeps
-    it. Run this once while a container's image is
-    built, or a cluster's shared installation: then no run has to wait, and nobody has to be able to write there.
+    They are those for float32 and float64. A training run compiles what it uses when it first uses it, says so where
+    that takes more than a second, and keeps it. Run this once while a container's image is built, or a cluster's shared
+    installation: then no run has to wait, and nobody has to be able to write there.
     """
     sys.exit(subprocess.run([sys.executable, "-m", "paceline._warmup"], check=False).returncode)
 

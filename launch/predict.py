@@ -25,12 +25,28 @@ _CHECKED_STEPS = 30
 @click.option("--latency", type=Quantity(SECONDS, zero=True), help="Time of the shortest message, e.g. 2us.")
 @click.option("--bandwidth", type=Quantity(BYTES_PER_SECOND), help="Of a machine's link, e.g. 25GB/s or 100Gbit/s.")
 @click.option("--topology", type=click.Choice(TOPOLOGIES), default="ring", show_default=True)
-@click.option("--ranks-per-node", type=click.IntRange(min=1), default=1, show_default=True, help="Ranks on a machine.")
+@click.option(
+    "--ranks-per-node",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Ranks on a machine.",
+)
 @click.option("--intra-latency", type=Quantity(SECONDS, zero=True), default=0.0, help="Between these [0s].")
 @click.option("--intra-bandwidth", type=Quantity(BYTES_PER_SECOND), default=math.inf, help="Between these [endless].")
-@click.option("--bucket-mb", type=click.FloatRange(min=0, min_open=True), default=BUCKET_MIB, show_default=True)
+@click.option(
+    "--bucket-mb",
+    type=click.FloatRange(min=0, min_open=True),
+    default=BUCKET_MIB,
+    show_default=True,
+    metavar="MIB",
+    help="Size of a bucket.",
+)
 @click.option("--no-overlap", is_flag=True, help="Nothing is computed while gradients travel.")
-@click.option("--noise", type=click.FloatRange(0, 1), default=0.0, help="Spread of the ranks' computing times [0].")
+@click.option(
+    "--noise", type=click.FloatRange(0, 1), default=0.0, metavar="PART", help="Spread of computing times [0]."
+)
 @click.option("--check", is_flag=True, help="Compare predictions with this machine and with published figures.")
 @click.option("--model", type=click.Choice(list(BATCHES)), default="mlp", help="What --check trains [mlp].")
 @click.option("--json", "json_path", metavar="FILE", help="Write the figures to FILE as JSON; - is stdout.")
@@ -50,7 +66,7 @@ def predict(
     model: str,
     json_path: str | None,
 ) -> None:
-    """Predict the time of a training step on a network that is described.
+    """Predict training steps on a network that you describe.
 
     TIMELINE_OR_JSON is what `paceline bench train --json` has written, best with all ranks of one machine, which share
     its memory; or a trace that `paceline run -n 2 --timeline` has. Each bucket of gradients is sent when it is ready

@@ -378,6 +378,8 @@ class Job:
         if cause is not None and cause.code is not None:
             who = self._name(cause.rank)
             return cause.code, f"{who} failed with exit code {cause.code}" + _after(": ", cause.summary)
+        if cause is None and self._size == 1:  # it may have ended before anybody looked
+            cause = _Cause(0, None, self._last_seen(0))
         endings = {rank: ending for rank, process in self._ranks.items() if (ending := ending_of(*process))}
         endings |= {rank: ending for rank, ending in self._endings.items() if ending}
         cause = self._behind(cause, endings, code)

@@ -23,7 +23,9 @@ _COLORS = {
 @click.command()
 @click.argument("trace")
 @click.option("--plot", "plot_path", metavar="FILE", help="Draw the steps into FILE, an SVG picture.")
-@click.option("--steps", type=click.IntRange(min=1), default=2, show_default=True, help="How many to draw.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=2, show_default=True, metavar="N", help="How many to draw."
+)
 def timeline(trace: str, plot_path: str | None, steps: int) -> None:
     """Show how ranks have spent their time.
 

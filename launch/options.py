@@ -1,0 +1,31 @@
+"""Options that say on which machines a job runs, the same for all commands that start one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from .plan import find_machines
+
+RANKS_HELP = "Number of ranks; as many as the machines take, else {alone}."
+_HOSTS_HELP = "Machines, and how many ranks each takes."
+_HOSTFILE_HELP = "The same from a file, a line `A:8` or `A slots=8` each."
+
+
+def machines(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --hosts and --hostfile to a command."""
+    command = click.option("--hostfile", default="", metavar="FILE", help=_HOSTFILE_HELP)(command)
+    return click.option("--hosts", default="", metavar="A:8,B:8", help=_HOSTS_HELP)(command)
+
+
+def as_words(hosts: str, hostfile: str) -> list[str]:
+    """These options for `paceline run`."""
+    return [*(("--hosts", hosts) if hosts else ()), *(("--hostfile", hostfile) if hostfile else ())]
+
+
+def number_of_ranks(hosts: str, hostfile: str, alone: int) -> int:
+    """As many as the machines take, of the options or the batch job; `alone` where there are none."""
+    return sum(host.slots for host in find_machines(hosts, hostfile, os.environ)) or alone
