@@ -49,6 +49,8 @@ class Cell(NamedTuple):
 
 def call_for(size: int, kind: str, dtype: np.dtype, shape: tuple, *others: Any) -> Call | None:
     """The call of a method with such arguments; None if they do not fit together."""
+    if dtype.hasobject:
+        return None
     if kind == "all_reduce":
         return reduction_of(kind, dtype, shape, *others)
     if kind == "broadcast":

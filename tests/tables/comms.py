@@ -304,7 +304,10 @@ def check_arguments(comm: Comm) -> None:
     """Bad arguments, the same on all ranks, are refused before any rank waits."""
     a = np.zeros(2)
     refuse(TypeError, "NumPy or CuPy array, got list", lambda: comm.all_reduce([1.0]))
-    refuse(TypeError, "Python objects", lambda: comm.all_reduce(np.array([None])))
+    objects = np.array([None])
+    refuse(TypeError, "Python objects", lambda: comm.all_reduce(objects))
+    refuse(TypeError, "Python objects", lambda: comm.broadcast(objects))
+    refuse(TypeError, "Python objects", lambda: comm.all_gather(objects.repeat(comm.size), objects))
     refuse(ValueError, "op should be one of sum, avg, prod", lambda: comm.all_reduce(a, "mean"))
     refuse(TypeError, "op max is not defined for dtype complex64", lambda: comm.all_reduce(a.astype("c8"), "max"))
     refuse(TypeError, "not defined for dtype datetime64", lambda: comm.all_reduce(a.astype("M8[s]")))
