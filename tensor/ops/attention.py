@@ -165,7 +165,7 @@ def _compiled_attention_gradients(
     scale: float,
 ) -> Any:
     if type(sums) is tuple:
-        return _few_gradients(g, query, key, value, *sums, scale)
+        return _few_gradients(g, query, key, value, sums[0], scale)
     if needs[3] or not (key.size and value.size) or not takes(g):
         return NotImplemented
     given = tuple(map(_four_dims, (query, key, value)))

@@ -326,8 +326,8 @@ def _compiled_gradients(
         kernel = sources.normalization.columns_backward if x.ndim == 2 else sources.normalization.channels_backward
         of_weight, of_bias = numpy.empty(size[1], dtype), numpy.empty(size[1], dtype)
         factor, _ = _parameters(weight, None, of_weight.shape, dtype)
-        arrays = (g.reshape(x.shape), x, _pieces(x), *statistics, factor)
-        kernel(*arrays, gradient.reshape(x.shape), of_weight, of_bias)
+        slopes = gradient.reshape(x.shape)
+        kernel(g.reshape(x.shape), x, _pieces(x), *statistics, factor, slopes, of_weight, of_bias)
         return gradient, of_weight, of_bias
     if layout == "rows":
         shape = (len(statistics[0]), input.size // len(statistics[0]))
