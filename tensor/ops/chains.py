@@ -50,8 +50,10 @@ class Chain:
         self.tile = row * max(1, _TILE // self.itemsize // row)
         self.share = max(1, _CHUNK // self.tile)
         if sums:  # a task is a piece of rows, a tile four of these
-            self.pieces = row_pieces(shape, self.sums[0][0])
-            self.tile, self.share = 4 * self.pieces[1], summing.HEIGHT // 4
+            pieces = row_pieces(shape, self.sums[0][0])
+            assert pieces is not None, "sums_rows() has refused the others"
+            self.pieces = pieces
+            self.tile, self.share = 4 * pieces[1], summing.HEIGHT // 4
         self.registers = self._assign({*inputs, *outputs, *sums})
         self.program: numpy.ndarray | None = None
 
@@ -102,13 +104,13 @@ class Chain:
             self.program = self._compile()
         results = [buffers.empty(self.shape, dtype) for dtype in self.outputs]
         sums = [numpy.zeros((1, *self.pieces), dtype) for _, dtype in self.sums]
-        size, whole = math.prod(self.shape), len(ready) + len(results)
+        size, whole_arrays = math.prod(self.shape), len(ready) + len(results)
         operands = (*ready, *results, *sums)
         memory_of = sources.chains.memory_of
         places = numpy.zeros((3, len(operands)), numpy.intp)
         for i, array in enumerate(operands):
             places[0, i] = memory_of(array.reshape(-1))
-            if i >= whole:
+            if i >= whole_arrays:
                 places[2, i] = array.shape[2] * array.itemsize
             elif array.size == size:
                 places[1, i] = self.tile * array.itemsize
