@@ -508,7 +508,7 @@ def accumulate(leaf: Variable, gradient: Any, fresh: bool, create_graph: bool) -
         if old.node is not None:  # made under create_graph: part of a graph, so not to be written to
             leaf.gradient = box(_as_array(old.array + gradient))
         else:
-            old.array += gradient
+            old.array += arrays.row_major(gradient) if _is_turned(gradient) else gradient
             changed(old, "gradient accumulation")
         return
     if _fill_slot(leaf, _as_it_is, None, gradient, ()):
@@ -517,6 +517,10 @@ def accumulate(leaf: Variable, gradient: Any, fresh: bool, create_graph: bool) -
         leaf.gradient = box(_as_array(gradient))
     else:
         leaf.gradient = box(arrays.module_of(gradient).array(gradient))
+
+
+def _is_turned(g: Any) -> bool:
+    return g.__class__ is _ndarray and not g.flags.c_contiguous and arrays.is_turned(g)
 
 
 def _fill_slot(leaf: Variable, write: Callable, F: Any, g: Any, saved: tuple) -> bool:

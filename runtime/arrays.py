@@ -154,3 +154,26 @@ def scipy_linalg(xp: ModuleType) -> ModuleType:
 def linalg_errors(xp: ModuleType) -> AbstractContextManager:
     """A context in which linear algebra on this module's arrays raises where it fails; CuPy does not look by itself."""
     return nullcontext() if xp is numpy else importlib.import_module("cupyx").errstate(linalg="raise")
+
+
+_COLUMNS = 8  # that are copied at a time, where neighbours are far apart in memory
+_FAR = 512  # bytes
+_TALL = 64  # rows, for which such a group of columns is worth a call
+
+
+def is_turned(array: numpy.ndarray) -> bool:
+    """Whether NumPy would go through the elements of an array, as of a large transposed matrix, at many times the cost
+    of a copy: row by row all of them are fetched into the cache and lost again, where there is place for few that are a
+    power of two apart."""
+    width = array.shape[-1] if array.ndim > 1 else 0
+    return width > _COLUMNS and array.strides[-1] >= _FAR and array.size >= _TALL * width
+
+
+def row_major(array: numpy.ndarray) -> numpy.ndarray:
+    """A copy of a NumPy array in row-major order."""
+    if not is_turned(array):
+        return numpy.array(array, order="C")
+    out = numpy.empty(array.shape, array.dtype)
+    for start in range(0, array.shape[-1], _COLUMNS):
+        out[..., start : start + _COLUMNS] = array[..., start : start + _COLUMNS]
+    return out

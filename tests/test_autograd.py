@@ -70,6 +70,13 @@ def test_zero_dimensional_gradients_are_arrays_of_their_own():
     assert isinstance(x.grad.array, np.ndarray) and x.grad is kept and kept.item() == 8
 
 
+def test_gradients_of_a_transposed_matrix_are_added_up():
+    x, g = torch.zeros(130, 140, requires_grad=True), torch.arange(18200.0).reshape(140, 130)
+    for _ in range(3):
+        x.t().backward(g)
+    assert np.array_equal(x.grad.numpy(), 3 * g.numpy().T)
+
+
 def test_gradients_have_the_dtype_of_their_leaf():
     x = torch.ones(2, dtype=torch.float32, requires_grad=True)
     y = torch.ones(2, dtype=torch.float64, requires_grad=True)

@@ -139,7 +139,7 @@ def test_special_values(name, dtype):
     """NaN, infinities and extreme values come out as from the portable body and the written rule."""
 
     def gradient_and_value():
-        x = paceline.tensor(SPECIAL, dtype=getattr(paceline, dtype.__name__), requires_grad=True)
+        x = paceline.tensor([SPECIAL], dtype=getattr(paceline, dtype.__name__), requires_grad=True)
         out = registry[name](x)
         out.backward(paceline.ones_like(x))
         return out.detach(), x.grad
@@ -195,6 +195,26 @@ def test_large_powers_and_choices_equal_numpy(dtype):
         arrays = [v.numpy() if isinstance(v, paceline.Tensor) else dtype(v) for v in (first, second)]
         found = paceline.where(mask, first, second).numpy()
         np.testing.assert_array_equal(found, np.where(x > y, *arrays), strict=True)
+    one = paceline.tensor(0.5, dtype=a.dtype)
+    for condition in (mask, mask[0], mask[:, :1]):
+        for first, second in ((a, one), (one, b), (a, b)):
+            expected = np.where(condition.numpy(), first.numpy(), second.numpy())
+            np.testing.assert_array_equal(paceline.where(condition, first, second).numpy(), expected, strict=True)
+        np.testing.assert_array_equal(a.masked_fill(condition, 2).numpy(), np.where(condition.numpy(), dtype(2), x))
+
+
+def test_masks_of_several_dims_pick_and_place_rows_as_numpy_does():
+    x = np.random.default_rng(0).standard_normal((30, 40, 3)).astype(np.float32)
+    a = paceline.from_numpy(x).requires_grad_()
+    for mask in (x > 0, x[..., 0] > 0, x[:, 0, 0] > 0, x > 9):
+        a.grad = None
+        picked = a[paceline.from_numpy(mask)]
+        np.testing.assert_array_equal(picked.detach().numpy(), x[mask])
+        picked.backward(2 * picked.detach())
+        expected = np.zeros_like(x)
+        expected[mask] = 2 * x[mask]
+        np.testing.assert_array_equal(a.grad.numpy(), expected)
+        np.testing.assert_array_equal(paceline.from_numpy(mask).nonzero().numpy(), np.argwhere(mask))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

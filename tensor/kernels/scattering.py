@@ -17,6 +17,21 @@ def _place(k, n):
     return k if 0 <= k < n else n
 
 
+@serial
+def _wrapped(k, n):
+    """An index from the start, as an unsigned number: a negative one that was too low is the largest."""
+    return np.uint64(k + ((k >> 63) & n))
+
+
+@serial
+def _within(places, n):
+    """Whether no index is out of range. Where it is known before, a loop over them has no branch in it."""
+    largest = np.uint64(0)
+    for k in range(places.size):
+        largest = max(largest, _wrapped(places[k], n))
+    return largest < np.uint64(n)
+
+
 @jit
 def add(x, index, block, out):
     """out [before, n, after] += x [before, m, after] in the slices that index [m] names; a task is `block` columns."""
@@ -46,34 +61,33 @@ def gather(x, index, out):
     if after == 1:
         for i in prange(before):
             row, places, target = x[i].reshape(n), index[i].reshape(m), out[i].reshape(m)
-            for k in range(m):
-                j = _place(places[k], n)
-                if j == n:
-                    wrong[0] = True
-                else:
-                    target[k] = row[j]
+            if _within(places, n):
+                for k in range(m):
+                    target[k] = row[_wrapped(places[k], n)]
+            else:
+                wrong[0] = True
     else:
         for task in prange(before * m):
             i, k = task // m, task % m
-            for c in range(after):
-                j = _place(index[i, k, c], n)
-                if j == n:
-                    wrong[0] = True
-                else:
-                    out[i, k, c] = x[i, j, c]
+            places, target = index[i, k], out[i, k]
+            if _within(places, n):
+                for c in range(after):
+                    target[c] = x[i, _wrapped(places[c], n), c]
+            else:
+                wrong[0] = True
     return wrong[0]
 
 
 @serial
 def _scatter_row(x, index, adding, wrong, out):
-    for k in range(index.size):
-        j = _place(index[k], out.size)
-        if j == out.size:
-            wrong[0] = True
-        elif adding:
-            out[j] += x[k]
-        else:
-            out[j] = x[k]
+    if not _within(index, out.size):
+        wrong[0] = True
+    elif adding:
+        for k in range(index.size):
+            out[_wrapped(index[k], out.size)] += x[k]
+    else:
+        for k in range(index.size):
+            out[_wrapped(index[k], out.size)] = x[k]
 
 
 @jit
@@ -101,15 +115,15 @@ def scatter(x, index, block, adding, out):
 
 
 @jit
-def running_sums(x, block, out):
-    """out [before, n, after]: the sums of x along its middle up to each place."""
+def running(x, multiply, block, out):
+    """out [before, n, after]: the sums, or products, of x along its middle up to each place."""
     before, n, after = x.shape
     if after == 1:
         for i in prange(before):
             row, target = x[i].reshape(n), out[i].reshape(n)
-            total = x.dtype.type(0)
+            total = x.dtype.type(multiply)
             for j in range(n):
-                total += row[j]
+                total = total * row[j] if multiply else total + row[j]
                 target[j] = total
     else:
         blocks = -(-after // block)
@@ -118,5 +132,9 @@ def running_sums(x, block, out):
             out[i, 0, columns] = x[i, 0, columns]
             for j in range(1, n):
                 row, last, target = x[i, j, columns], out[i, j - 1, columns], out[i, j, columns]
-                for c in range(row.size):
-                    target[c] = last[c] + row[c]
+                if multiply:
+                    for c in range(row.size):
+                        target[c] = last[c] * row[c]
+                else:
+                    for c in range(row.size):
+                        target[c] = last[c] + row[c]

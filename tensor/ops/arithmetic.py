@@ -262,21 +262,33 @@ where.vjp(
 
 @where.kernel("cpu")
 def _where(condition: numpy.ndarray, input: Any, other: Any) -> Any:
-    if condition.size >= kernels.LEAST_SIZE and condition.dtype.kind == "b":
-        result = _compiled_where(condition, input, other)
+    if getattr(other, "size", 0) >= kernels.LEAST_SIZE or getattr(input, "size", 0) >= kernels.LEAST_SIZE:
+        result = large_where(condition, input, other)
         if result is not NotImplemented:
             return result
     return where.declaration.body(numpy, condition, input, other)
 
 
-def _compiled_where(condition: numpy.ndarray, input: Any, other: Any) -> Any:
-    if not isinstance(other, numpy.ndarray):
-        return run("where_or_number", (condition, input), (other,)) if takes(input, light=True) else NotImplemented
-    if not takes(other, light=True):
+def large_where(condition: numpy.ndarray, input: Any, other: Any) -> Any:
+    """`where` by a kernel, if the result has the shape of a large array among the last two; or NotImplemented."""
+    input, other = _number(input, other), _number(other, input)
+    array = other if isinstance(other, numpy.ndarray) else input
+    if condition.dtype.kind != "b" or not isinstance(array, numpy.ndarray) or not takes(array, light=True):
         return NotImplemented
+    if condition.shape != array.shape:
+        if array.shape != numpy.broadcast_shapes(condition.shape, array.shape):
+            return NotImplemented
+        condition = numpy.broadcast_to(condition, array.shape)
+    if not isinstance(other, numpy.ndarray):
+        return run("where_or_number", (condition, input), (other,))
     if not isinstance(input, numpy.ndarray):
         return run("number_or_where", (condition, other), (input,))
     return run("where", (condition, input, other))
+
+
+def _number(x: Any, beside: Any) -> Any:
+    """An array of one element as a number, if the array beside it has its dtype."""
+    return x.item() if isinstance(x, numpy.ndarray) and not x.ndim and x.dtype == getattr(beside, "dtype", None) else x
 
 
 def _where_element(operands: tuple, attributes: tuple) -> tuple | None:

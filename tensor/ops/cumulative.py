@@ -46,7 +46,7 @@ def cumsum(xp, input: Array, dim: int):
 
 @compiled(cumsum, work=4, light=True, worth=4)
 def _cumsum(input: Array, dim: int) -> Any:
-    return placing.running_sums(input, one_dim(dim, input.ndim)) if input.size and input.ndim else NotImplemented
+    return placing.running(input, one_dim(dim, input.ndim), False) if input.size and input.ndim else NotImplemented
 
 
 cumsum.vjp(input=lambda F, g, dim: _reversed_sum(F, g, dim) if g.shape else g)
@@ -59,6 +59,11 @@ def cumprod(xp, input: Array, dim: int):
         return cumprod.declaration.body(xp, input.astype(xp.float32), dim).astype(input.dtype)
     dtype = xp.int64 if input.dtype.kind in "bui" else None
     return xp.cumprod(input, one_dim(dim, input.ndim) if input.ndim else None, dtype).reshape(input.shape)
+
+
+@compiled(cumprod, work=16, light=True)
+def _cumprod(input: Array, dim: int) -> Any:
+    return placing.running(input, one_dim(dim, input.ndim), True) if input.size and input.ndim else NotImplemented
 
 
 def _cumprod_input(F: Any, g: Any, input: Any, dim: int) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 
 from ...autograd.primitive import Primitive
+from ...runtime.arrays import row_major
 from ..kernels import compiled, compiled_vjp, sources, takes
 
 
@@ -96,7 +97,7 @@ def flattened(arrays: tuple) -> tuple[list, numpy.ndarray]:
         order = _order(last)
         if order and all(_order(a) == order for a in arrays):
             return [a.ravel("K") for a in arrays], numpy.empty_like(last)
-        arrays = tuple([numpy.ascontiguousarray(a) for a in arrays])
+        arrays = tuple([a if a.flags.c_contiguous else row_major(a) for a in arrays])
     return [a.reshape(-1) for a in arrays], numpy.empty(last.shape, last.dtype)
 
 

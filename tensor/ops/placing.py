@@ -39,7 +39,9 @@ def gather(input: Array, index: Array, dim: int) -> Any:
 
 def scatter(out: Array, source: Array, index: Array, dim: int, adding: bool) -> Any:
     """out (a fresh array) with the elements of source written, or added, at the places that an index array names."""
-    if not _pairs(out, index, dim) or getattr(source, "shape", None) != index.shape or source.dtype != out.dtype:
+    if isinstance(source, int | float):
+        source = numpy.full(index.shape, source, out.dtype)
+    if not _pairs(out, index, dim) or source.shape != index.shape or source.dtype != out.dtype:
         return NotImplemented
     vector = _repeated(index, dim)
     if vector is not None and adding:
@@ -90,10 +92,10 @@ def _add_flat(xp: Any, out: Array, places: Array, values: Array) -> Array:
     return out
 
 
-def running_sums(input: Array, dim: int) -> Array:
-    """The sums along dim up to each place."""
+def running(input: Array, dim: int, multiply: bool) -> Array:
+    """The sums, or products, along dim up to each place."""
     out = numpy.empty(input.shape, input.dtype)
-    sources.scattering.running_sums(_middle(input, dim), _BLOCK, _middle(out, dim))
+    sources.scattering.running(_middle(input, dim), multiply, _BLOCK, _middle(out, dim))
     return out
 
 

@@ -13,7 +13,8 @@ import numpy
 from ...autograd.primitive import primitive
 from ...autograd.variable import Variable, box
 from ...runtime import arrays
-from ...runtime.arrays import Array
+from ...runtime.arrays import Array, row_major
+from ..kernels import compiled, sources
 from . import reduction
 
 
@@ -266,24 +267,7 @@ def contiguous_copy(xp, input: Array):
     return xp.array(input, order="C")
 
 
-_COLUMNS = 8  # that are copied at a time, where neighbours are far apart in memory
-_FAR = 512  # bytes
-_TALL = 64  # rows, for which such a group of columns is worth a call
-
-
-@contiguous_copy.kernel("cpu")
-def _contiguous_copy(input: numpy.ndarray) -> numpy.ndarray:
-    """Row by row, all elements of a transposed matrix would be fetched into the cache and lost again: there is place
-    for few that are a power of two apart."""
-    width = input.shape[-1] if input.ndim > 1 else 0
-    if width <= _COLUMNS or input.strides[-1] < _FAR or input.size < _TALL * width:
-        return numpy.array(input, order="C")
-    out = numpy.empty(input.shape, input.dtype)
-    for start in range(0, width, _COLUMNS):
-        out[..., start : start + _COLUMNS] = input[..., start : start + _COLUMNS]
-    return out
-
-
+contiguous_copy.kernel("cpu")(row_major)
 contiguous_copy.declaration.title = "CloneBackward0"  # PyTorch's name
 contiguous_copy.vjp(input=lambda F, g: g)
 
@@ -311,6 +295,11 @@ def tril(xp, input: Array, diagonal: int = 0):
     return xp.tril(input, diagonal)
 
 
+@compiled(tril, light=True)
+def _tril(input: Array, diagonal: int = 0) -> Any:
+    return _part(input, diagonal, True)
+
+
 tril.vjp(input=lambda F, g, diagonal: F.tril(g, diagonal))
 
 
@@ -321,6 +310,20 @@ def triu(xp, input: Array, diagonal: int = 0):
     if xp is numpy and math.prod(input.shape[-2:]) <= _FEW:
         return numpy.where(_triangle(*input.shape[-2:], diagonal - 1), numpy.zeros((), input.dtype), input)
     return xp.triu(input, diagonal)
+
+
+@compiled(triu, light=True)
+def _triu(input: Array, diagonal: int = 0) -> Any:
+    return _part(input, diagonal, False)
+
+
+def _part(input: Array, diagonal: int, lower: bool) -> Any:
+    if input.ndim < 2:
+        return NotImplemented
+    matrices = numpy.ascontiguousarray(input).reshape(-1, *input.shape[-2:])
+    out = numpy.empty_like(matrices)
+    sources.triangles.triangle(matrices, int(diagonal), lower, out)
+    return out.reshape(input.shape)
 
 
 triu.vjp(input=lambda F, g, diagonal: F.triu(g, diagonal))
