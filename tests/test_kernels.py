@@ -27,7 +27,7 @@ TOLERANCE = {np.float32: 1e-4, np.float64: 1e-10}
 def replaced_kernels(replace):
     """Inputs of any size take the compiled kernels, each replaced by `replace(its name, its function, direction)`."""
     least_size, kernels.LEAST_SIZE = kernels.LEAST_SIZE, 0
-    kept = {name: dict(d.kernels) for name, d in DECLARATIONS.items()}
+    kept = {name: (dict(d.kernels), d.replayed) for name, d in DECLARATIONS.items()}
     try:
         for name, function in FORWARD.items():
             kernels.compiled(registry[name])(replace(name, function, "forward"))
@@ -38,7 +38,8 @@ def replaced_kernels(replace):
     finally:
         kernels.LEAST_SIZE = least_size
         for name, d in DECLARATIONS.items():
-            d.kernels.update(kept[name])
+            d.kernels.update(kept[name][0])
+            d.replayed = kept[name][1]
         for name, function in BACKWARD.items():
             DECLARATIONS[name].fused["cpu"].function = function
         forget_plans()
