@@ -188,6 +188,16 @@ def multiply_tile(_, a, a0, step, depth, image, i0, offsets, f0, bias, b0, out, 
     return signature, write
 
 
+def _add_product(
+    w: _Writer, a: Any, a_row: Any, a_step: Any, depth: Any, b: Any, b_step: Any, start: Any, s_row: Any, out: Any,
+    o_row: Any, height: int, width: int,
+) -> None:  # fmt: skip
+    sums = [w.variables([w.load(p, v) for v in range(width)]) for p in w.steps(start, s_row, height)]
+    rows = w.steps(a, a_row, height)
+    w.add_products(sums, rows, a_step, lambda k: w.builder.gep(b, [w.builder.mul(k, b_step)]), depth)
+    w.store_all(sums, w.steps(out, o_row, height))
+
+
 @intrinsic(prefer_literal=True)
 def product_tile(_, a, a0, a_row, a_step, depth, b, b0, b_step, start, s0, s_row, out, o0, o_row, rows, vectors):  # type: ignore[no-untyped-def]
     """out[o0 + r * o_row + q] = start[s0 + r * s_row + q] + sum over k < depth of a[a0 + r * a_row + k * a_step] *
@@ -200,10 +210,8 @@ def product_tile(_, a, a0, a_row, a_step, depth, b, b0, b_step, start, s0, s_row
         w = _Writer(context, builder, kind[5].dtype)
         a, b = w.element(kind[0], a, a0), w.element(kind[5], b, b0)
         start, out = w.element(kind[8], start, s0), w.element(kind[11], out, o0)
-        sums = [w.variables([w.load(p, v) for v in range(width)]) for p in w.steps(start, s_row, height)]
-        rows = w.steps(a, a_row, height)
-        w.add_products(sums, rows, a_step, lambda k: builder.gep(b, [builder.mul(k, b_step)]), depth)
-        w.store_all(sums, w.steps(out, o_row, height))
+        given = (a, a_row, a_step, depth, b, b_step, start, s_row, out, o_row)
+        w.call(f"product_tile_{height}_{width}", _add_product, *given, height=height, width=width)
         return context.get_dummy_value()
 
     arguments = (a, a0, a_row, a_step, depth, b, b0, b_step, start, s0, s_row, out, o0, o_row, rows, vectors)
