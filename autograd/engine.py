@@ -88,7 +88,8 @@ def queue_callback(callback: Callable[[], None]) -> None:
 def _seeds(roots: Sequence[Variable], gradients: Sequence[Variable | None], create_graph: bool) -> list[tuple]:
     """What stands for each root in the graph, and its gradient: 1 unless one is given."""
     seeds = []
-    for root, gradient in zip(roots, gradients, strict=True):
+    for i, root in enumerate(roots):
+        gradient = gradients[i]
         if gradient is None:
             gradient = box(arrays.module_of(root.array).ones(root.array.shape, root.array.dtype))
         seeds.append((_target(root), gradient if create_graph else gradient.array))
