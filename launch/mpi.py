@@ -43,7 +43,7 @@ class Mpiexec:
             exported: names of variables that ranks on other machines should get.
         """
         if self.family == "hydra":
-            hosts = ["-f", hostfile, "-genvall"] if hostfile else []
+            hosts = ["-machinefile", hostfile, "-genvall"] if hostfile else []
             return [self.path, *hosts, "-n", str(size), *program]
         # Open MPI pins each rank to a core, where BLAS threads and loader workers would queue up behind it.
         options = ["--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
