@@ -384,8 +384,6 @@ from .tensor.ops.shaping import (
     stack,
     t,
     transpose,
-    tril,
-    triu,
     unbind,
     unflatten,
     unravel_index,
@@ -429,6 +427,7 @@ from .tensor.ops.statistics import (
 )
 from .tensor.ops.stft import istft, stft
 from .tensor.ops.strided import as_strided, as_strided_scatter
+from .tensor.ops.triangles import tril, triu
 from .tensor.ops.turning import adjoint, fliplr, flipud, rot90
 from .tensor.printing import set_printoptions
 from .tensor.random import (

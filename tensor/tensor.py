@@ -45,6 +45,7 @@ from .ops import (
     spectra,
     statistics,
     strided,
+    triangles,
     turning,
 )
 from .ops import complex as complex_family
@@ -370,7 +371,7 @@ class Tensor(TensorBase, box=True):
     split, chunk, unbind = shaping.split, shaping.chunk, shaping.unbind
     narrow, select, flip, roll = shaping.narrow, shaping.select, shaping.flip_dims, shaping.roll_dims
     contiguous, clone = shaping.contiguous, shaping.clone
-    tril, triu, diagonal, diag = shaping.tril, shaping.triu, shaping.diagonal, diagonals.diag
+    tril, triu, diagonal, diag = triangles.tril, triangles.triu, shaping.diagonal, diagonals.diag
     diag_embed, diagflat = diagonals.diag_embed, diagonals.diagflat
     fliplr, flipud, rot90, adjoint = turning.fliplr, turning.flipud, turning.rot90, turning.adjoint
     T, mT = property(shaping.reverse_dims), property(shaping.matrix_transpose)

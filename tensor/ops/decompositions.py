@@ -18,7 +18,7 @@ from ...autograd.variable import box
 from ...runtime import arrays, dtypes
 from ...runtime.arrays import Array
 from . import arithmetic as ar
-from . import linalg, shaping
+from . import linalg, shaping, triangles
 from .matrices import (
     LinAlgError,
     adjoint,
@@ -292,8 +292,8 @@ def lu_unpack(LU_data: Any, LU_pivots: Any, unpack_data: bool = True, unpack_piv
         P = permutation_matrix(LU_pivots, rows, dtypes.of(LU_data.array.dtype))
     if unpack_data:
         ones = box(arrays.module_of(LU_data.array).eye(rows, k, dtype=LU_data.array.dtype))
-        L = ar.add(shaping.tril(shaping.narrow(LU_data, -1, 0, k), -1), ones)
-        U = shaping.triu(shaping.narrow(LU_data, -2, 0, k))
+        L = ar.add(triangles.tril(shaping.narrow(LU_data, -1, 0, k), -1), ones)
+        U = triangles.triu(shaping.narrow(LU_data, -2, 0, k))
     return _LU(P, L, U)
 
 

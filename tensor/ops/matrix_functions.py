@@ -13,7 +13,7 @@ from ...autograd.variable import box
 from ...runtime import arrays
 from ...runtime.arrays import Array
 from . import arithmetic as ar
-from . import linalg, shaping
+from . import linalg, shaping, triangles
 from . import pointwise as pw
 from .matrices import check_matrix, check_square, mH
 from .solving import inv, solve, solve_triangular_left
@@ -61,7 +61,7 @@ def matrix_power(A: Any, n: int) -> Any:
         A = linalg.matmul_nd(A, A) if n else A
     if result is None:
         size = A.array.shape[-1]
-        nothing = shaping.triu(A, size)  # zeros that keep the result on the tape
+        nothing = triangles.triu(A, size)  # zeros that keep the result on the tape
         return ar.add(nothing, box(arrays.module_of(A.array).eye(size, dtype=A.array.dtype)))
     return result
 
@@ -141,9 +141,9 @@ def reflected(A: Any, tau: Any, C: Any, adjoint: bool) -> Any:
     """The product of the reflections, or its adjoint, times C."""
     k = tau.array.shape[-1]
     ones = box(arrays.module_of(A.array).eye(A.array.shape[-2], k, dtype=A.array.dtype))
-    V = ar.add(shaping.tril(shaping.narrow(A, -1, 0, k), -1), ones)
+    V = ar.add(triangles.tril(shaping.narrow(A, -1, 0, k), -1), ones)
     scale = shaping.unsqueeze(tau, -1)
-    triangle = ar.mul(scale, shaping.triu(linalg.matmul_nd(mH(V), V), 1))  # with ones on its diagonal
+    triangle = ar.mul(scale, triangles.triu(linalg.matmul_nd(mH(V), V), 1))  # with ones on its diagonal
     inner = linalg.matmul_nd(mH(V), C)
     if adjoint:
         inner = ar.mul(pw.conj(scale), solve_triangular_left(mH(triangle), inner, False, True))
