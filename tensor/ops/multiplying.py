@@ -9,7 +9,8 @@ import numpy
 from .. import kernels
 from ..kernels import sources
 
-# Multiplications from which on a kernel is called: by then it has made up for the 2 us more that calling it takes.
+# Multiplications from which on a kernel is called: by then it has made up for the 2 us more that calling it takes. The
+# price is paid once on a machine: the first step with such a product compiles the kernel, for most of a second.
 LEAST_WORK = 1 << 20
 _ALONE = 1 << 21  # to here one thread computes alone, for a second one may take as long to wake up
 BLAS_THREADS = 1 << 18  # from here on BLAS uses several threads, on whose number its bits depend
