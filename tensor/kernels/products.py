@@ -66,8 +66,9 @@ class Sizes(NamedTuple):
     panels: int  # of b, of two vectors width each
     block_panels: int
     column_blocks: int
-    row_blocks: int
     block_rows: int
+    row_jobs: int  # into which the rows of a block of columns are cut ...
+    job_rows: int  # ... and how many rows one of them computes
     shared: bool  # whether several jobs use what is packed of b
     at_once: int  # rows of b that are packed at a time
 
@@ -190,15 +191,13 @@ def _multiply(sizes, a, b, panels, start, out):
                 p0, k = job // layers * s.block_panels, job % layers * PACKED_ROWS
                 depth = packed - k if packed - k < PACKED_ROWS else PACKED_ROWS
                 _pack_block(s, b, panels, k0, k, depth, p0, packed)
-            for job in prange(s.row_blocks * s.column_blocks):
-                r0, p0 = job // s.column_blocks * s.block_rows, job % s.column_blocks * s.block_panels
-                if r0 < s.rows:
-                    _multiply_block(s, a, panels, start, out, r0, p0, k0, packed)
-        else:
-            for job in prange(s.column_blocks):
-                _pack_block(s, b, panels, k0, 0, packed, job * s.block_panels, packed)
-                for r0 in range(0, s.rows, s.block_rows):
-                    _multiply_block(s, a, panels, start, out, r0, job * s.block_panels, k0, packed)
+        for job in prange(s.row_jobs * s.column_blocks):
+            r0, p0 = job // s.column_blocks * s.job_rows, job % s.column_blocks * s.block_panels
+            if not s.shared:
+                _pack_block(s, b, panels, k0, 0, packed, p0, packed)
+            last = r0 + s.job_rows if r0 + s.job_rows < s.rows else s.rows
+            for r in range(r0, last, s.block_rows):
+                _multiply_block(s, a, panels, start, out, r, p0, k0, packed)
 
 
 @functools.lru_cache(maxsize=1024)  # they take longer to find than a small product
@@ -213,10 +212,11 @@ def _sizes(rows, columns, depth, a_row, a_step, b_row, b_step, itemsize):
     if shared:
         row_blocks = max(row_blocks, min(-(-rows // 16), -(-JOBS // column_blocks)))
     block_rows = -(-rows // (row_blocks * PRODUCT_ROWS)) * PRODUCT_ROWS
+    row_jobs, job_rows = (row_blocks, block_rows) if shared else (1, rows)
     at_once = max(DEPTH, PACKED // (panels * width) // DEPTH * DEPTH)
     sizes = Sizes(
-        rows, columns, depth, a_row, a_step, b_row, b_step, panels, block_panels, column_blocks, row_blocks, block_rows,
-        shared, at_once,
+        rows, columns, depth, a_row, a_step, b_row, b_step, panels, block_panels, column_blocks, block_rows,
+        row_jobs, job_rows, shared, at_once,
     )  # fmt: skip
     return np.array([sizes], _RECORD), panels * width * min(depth, at_once)
 
