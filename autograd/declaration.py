@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections import namedtuple
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -16,6 +15,7 @@ from ..runtime.arrays import Array
 from . import operands
 from .mode import is_grad_enabled, recorders
 from .plan import CONSTANT, Plan, Rule, attach_outputs
+from .return_types import return_type
 from .variable import LEAF, Variable, View, box, counter_of, fresh_node, new_node
 
 _ndarray = numpy.ndarray
@@ -55,7 +55,7 @@ class Declaration:
         self.view = view
         self.holomorphic = holomorphic
         self.outputs = outputs or ("out",)
-        self.multiple = namedtuple(self.name, outputs) if outputs else None
+        self.multiple = return_type(self.name, *outputs) if outputs else None
         self.residuals = residuals
         self.title = "".join(part.capitalize() for part in self.name.split("_")) + "Backward0"
         code = body.__code__  # inspect.signature() of all bodies would take a twentieth of the time of the import

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..autograd.return_types import return_type
 from . import random
 from .ops import arithmetic as ar
 from .ops import linalg, reduction
 from .ops.decompositions import qr
-from .ops.matrices import check_matrix, mH, named_results
+from .ops.matrices import check_matrix, mH
 from .ops.spectra import svd
 
-_LowRank = named_results("svd_lowrank", "U", "S", "V")
+_LowRank = return_type("svd_lowrank", "U", "S", "V")
 
 
 def _basis(A: Any, q: int, niter: int) -> Any:

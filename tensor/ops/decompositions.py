@@ -14,6 +14,7 @@ import numpy
 
 from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
+from ...autograd.return_types import return_type
 from ...autograd.variable import box
 from ...runtime import arrays, dtypes
 from ...runtime.arrays import Array
@@ -28,7 +29,6 @@ from .matrices import (
     conjugate,
     identity,
     mH,
-    named_results,
     on_diagonal,
     product,
 )
@@ -111,7 +111,7 @@ def _qr_factors(F: Any, g: tuple, needs: tuple, Q: Any, R: Any, mode: str) -> tu
     return (adjoint(F, F.solve_triangular_left(R, adjoint(F, total), True)),)
 
 
-_QR = named_results("qr", "Q", "R")
+_QR = return_type("linalg_qr", "Q", "R")
 
 
 @takes_out
@@ -220,9 +220,9 @@ def permutation_matrix(xp, pivots: Array, rows: int, dtype: dtypes.dtype):
     return matrix.reshape(*pivots.shape[:-1], rows, rows)
 
 
-_LUFactor = named_results("lu_factor", "LU", "pivots")
-_LUFactorEx = named_results("lu_factor_ex", "LU", "pivots", "info")
-_LU = named_results("lu", "P", "L", "U")
+_LUFactor = return_type("linalg_lu_factor", "LU", "pivots")
+_LUFactorEx = return_type("linalg_lu_factor_ex", "LU", "pivots", "info")
+_LU = return_type("linalg_lu", "P", "L", "U")
 
 
 def _check_pivoting(pivot: bool, name: str) -> None:
@@ -340,8 +340,8 @@ def _ldl_solve_b(F: Any, g: Any, LD: Any, pivots: Any, hermitian: bool) -> Any:
 
 ldl_solve_packed.vjp(B=_ldl_solve_b)
 
-_LDLFactor = named_results("ldl_factor", "LD", "pivots")
-_LDLFactorEx = named_results("ldl_factor_ex", "LD", "pivots", "info")
+_LDLFactor = return_type("linalg_ldl_factor", "LD", "pivots")
+_LDLFactorEx = return_type("linalg_ldl_factor_ex", "LD", "pivots", "info")
 
 
 @takes_out

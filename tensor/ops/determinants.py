@@ -7,6 +7,7 @@ from typing import Any
 
 from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
+from ...autograd.return_types import return_type
 from ...runtime.arrays import Array
 from . import arithmetic as ar
 from . import pointwise as pw
@@ -19,7 +20,6 @@ from .matrices import (
     conjugate,
     diagonal_of,
     is_complex,
-    named_results,
     on_diagonal,
     product,
 )
@@ -79,7 +79,7 @@ def _log_determinant(F: Any, g: tuple, needs: tuple, input: Any, sign: Any) -> t
     return (as_columns(F, as_columns(F, total)) * adjoint(F, F.inverse(input)),)
 
 
-_SLogDet = named_results("slogdet", "sign", "logabsdet")
+_SLogDet = return_type("linalg_slogdet", "sign", "logabsdet")
 
 
 @takes_out

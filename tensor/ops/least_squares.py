@@ -8,13 +8,14 @@ import numpy
 
 from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
+from ...autograd.return_types import return_type
 from ...autograd.variable import box
 from ...runtime import arrays
 from ...runtime.arrays import Array
 from . import arithmetic as ar
 from . import linalg, reduction, shaping, spectra
 from . import pointwise as pw
-from .matrices import adjoint, attempt, check_matrix, check_square, named_results, product
+from .matrices import adjoint, attempt, check_matrix, check_square, product
 from .solving import is_vector
 
 
@@ -104,7 +105,7 @@ def matrix_rank(A: Any, tol: Any = None, hermitian: bool = False, *, atol: Any =
     return box(arrays.module_of(sizes).asarray((sizes > cut[..., None]).sum(-1)))
 
 
-_LeastSquares = named_results("lstsq", "solution", "residuals", "rank", "singular_values")
+_LeastSquares = return_type("linalg_lstsq", "solution", "residuals", "rank", "singular_values")
 _DRIVERS = ("gels", "gelsy", "gelsd", "gelss")
 
 

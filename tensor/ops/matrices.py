@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +16,6 @@ from . import shaping
 class LinAlgError(RuntimeError):
     """A decomposition does not exist or did not converge: the matrix is singular, not positive-definite ..."""
 
-
-
-def named_results(name: str, *fields: str) -> Any:
-    """The class of a function's results, a named tuple that is shown under the function's name."""
-    return namedtuple(name, fields)
 
 
 def check_matrix(A: Any, name: str, low_precision: bool = False) -> None:

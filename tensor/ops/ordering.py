@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
 from typing import Any
 
 import numpy
 
 from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
+from ...autograd.return_types import return_type
 from ...autograd.variable import Variable, box
 from ...runtime.arrays import Array, module_of
 from .. import kernels
@@ -16,9 +16,6 @@ from ..kernels import compiled, sources
 from . import arithmetic as ar
 from . import cumulative, indexing, placing, reduction, shaping
 from .shaping import one_dim
-
-Found = namedtuple("Found", ("values", "indices"))
-
 
 _MANY = 1024  # elements; from here on NumPy sorts integers of 64 bits many times as fast as it sorts stably
 _SHORT = frozenset(map(numpy.dtype, ("float16", "float32", "bool", "uint8", "int8", "uint16", "int16", "int32")))
@@ -143,18 +140,23 @@ def topk(input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool =
     length = input.array.shape[dim] if input.array.ndim else 1
     if not 0 <= k <= length:
         raise RuntimeError(f"selected index k out of range: k is {k}, dimension {dim} has {length}")
-    return Found(*(first_in_order(input, dim, k, largest) if input.array.ndim else sort(input)))
+    return _found("topk", *(first_in_order(input, dim, k, largest) if input.array.ndim else sort(input)))
 
 
 # -- one element along a dimension -------------------------------------------------------------------------------------
 
 
-def pick(input: Any, dim: int, index: Any, keepdim: bool) -> Any:
-    """The elements that an index with a dimension of size 1 names, and the index, as (values, indices)."""
+def _found(name: str, values: Any, indices: Any) -> Any:
+    """The results of the operation of that name."""
+    return return_type(name, "values", "indices")(values, indices)
+
+
+def _pick(name: str, input: Any, dim: int, index: Any, keepdim: bool) -> Any:
+    """The elements that an index with a dimension of size 1 names, and the index, as results of that operation."""
     values = indexing.gather(input, dim, index)
     if not keepdim:
         values, index = shaping.squeeze(values, dim), shaping.squeeze(index, dim)
-    return Found(values, index)
+    return _found(name, values, index)
 
 
 def _reduced_dim(input: Any, dim: int, name: str) -> int:
@@ -202,12 +204,12 @@ def _one_along_input(xp: Any, g: Array, needs: tuple, input_shape: tuple, index:
 def _extreme(input: Any, name: str, dim: Any, keepdim: bool) -> Any:
     dim, find = _reduced_dim(input, dim, name), getattr(reduction, "arg" + name)
     if not input.array.ndim:
-        return pick(input, dim, find(input, dim, True), keepdim)
+        return _pick(name, input, dim, find(input, dim, True), keepdim)
     index = find(input, dim)
     values = one_along(input, index, dim)
     if keepdim:
         values, index = shaping.unsqueeze(values, dim), shaping.unsqueeze(index, dim)
-    return Found(values, index)
+    return _found(name, values, index)
 
 
 @takes_out
@@ -240,24 +242,24 @@ def kthvalue(input: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     if not 1 <= k <= length:
         raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {dim}: k is {k}, size {length}")
     order = sort(input, dim).indices
-    return pick(input, dim, shaping.narrow(order, dim, k - 1, 1) if order.array.ndim else order, keepdim)
+    return _pick("kthvalue", input, dim, shaping.narrow(order, dim, k - 1, 1) if order.array.ndim else order, keepdim)
 
 
-def _median(input: Any, dim: int, keepdim: bool, ignore_nan: bool) -> Any:
-    """The lower of the middle elements; with nan among them, nan, unless they are ignored."""
+def _median(input: Any, dim: int, keepdim: bool, name: str) -> Any:
+    """The lower of the middle elements; with nan among them, nan, unless it is nanmedian() that asks."""
     values, order = sort(input.detach(), dim)
     if not input.array.ndim:
-        return pick(input, dim, order, keepdim)
+        return _pick(name, input, dim, order, keepdim)
     xp = module_of(values.array)
     length = values.array.shape[dim]
     nans = xp.isnan(values.array).sum(dim, keepdims=True) if values.array.dtype.kind in "fV" else 0
-    if ignore_nan:
+    if name == "nanmedian":
         rank = xp.maximum(length - nans - 1, 0) // 2
     else:
         rank = xp.where(nans > 0, length - nans, (length - 1) // 2)  # the first nan
     shape = (*values.array.shape[:dim], 1, *values.array.shape[dim + 1 :])
     index = xp.take_along_axis(order.array, xp.broadcast_to(rank, shape).astype(xp.int64), dim)
-    return pick(input, dim, box(index), keepdim)
+    return _pick(name, input, dim, box(index), keepdim)
 
 
 @takes_out
@@ -270,16 +272,16 @@ def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
         tensor(2.)
     """
     if dim is not None:
-        return _median(input, _reduced_dim(input, dim, "median"), keepdim, False)
-    return _median(shaping.reshape(input, (-1,)), 0, False, False).values if input.array.size else _nothing(input)
+        return _median(input, _reduced_dim(input, dim, "median"), keepdim, "median")
+    return _median(shaping.reshape(input, (-1,)), 0, False, "median").values if input.array.size else _nothing(input)
 
 
 @takes_out
 def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """The lower median of the elements that are not nan; with dim, along it and with indices."""
     if dim is not None:
-        return _median(input, _reduced_dim(input, dim, "nanmedian"), keepdim, True)
-    return _median(shaping.reshape(input, (-1,)), 0, False, True).values if input.array.size else _nothing(input)
+        return _median(input, _reduced_dim(input, dim, "nanmedian"), keepdim, "nanmedian")
+    return _median(shaping.reshape(input, (-1,)), 0, False, "nanmedian").values if input.array.size else _nothing(input)
 
 
 def _nothing(input: Any) -> Any:
@@ -294,7 +296,7 @@ def mode(input: Any, dim: int = -1, keepdim: bool = False) -> Any:
     """The most frequent element along dim (the smallest of several), and where it occurs last."""
     dim = _reduced_dim(input, dim, "mode")
     if not input.array.ndim:
-        return pick(input, dim, box(module_of(input.array).zeros((), numpy.int64)), keepdim)
+        return _pick("mode", input, dim, box(module_of(input.array).zeros((), numpy.int64)), keepdim)
     values, order = sort(input.detach(), dim)
     xp, length = module_of(values.array), values.array.shape[dim]
     ranked = xp.moveaxis(values.array, dim, -1)
@@ -303,7 +305,7 @@ def mode(input: Any, dim: int = -1, keepdim: bool = False) -> Any:
     run = cumulative.scan(xp, xp.maximum, xp.where(starts, places, 0), -1)  # where the run of each element starts
     last = (places - run).argmax(-1)  # the end of the longest run, the first of several
     index = xp.take_along_axis(order.array, xp.expand_dims(last, dim), dim)
-    return pick(input, dim, box(index.astype(xp.int64)), keepdim)
+    return _pick("mode", input, dim, box(index.astype(xp.int64)), keepdim)
 
 
 # -- searching ---------------------------------------------------------------------------------------------------------

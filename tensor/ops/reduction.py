@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import namedtuple
 from typing import Any
 
 import numpy
 
 from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
+from ...autograd.return_types import return_type
 from ...runtime import dtypes
 from ...runtime.arrays import Array
 from ..kernels import compiled, compiled_vjp
@@ -290,13 +290,13 @@ def count_nonzero(input: Any, dim: Dim = None) -> Any:
     return sum(ar.ne(input, 0), dim)
 
 
-Extremes = namedtuple("Extremes", ("min", "max"))
+_Extremes = return_type("aminmax", "min", "max")
 
 
 @takes_out
-def aminmax(input: Any, *, dim: int | None = None, keepdim: bool = False) -> Extremes:
+def aminmax(input: Any, *, dim: int | None = None, keepdim: bool = False) -> Any:
     """The smallest and the largest element, of all or along dim."""
-    return Extremes(amin(input, dim, keepdim), amax(input, dim, keepdim))
+    return _Extremes(amin(input, dim, keepdim), amax(input, dim, keepdim))
 
 
 @primitive

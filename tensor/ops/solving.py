@@ -8,12 +8,13 @@ import numpy
 
 from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
+from ...autograd.return_types import return_type
 from ...autograd.variable import box
 from ...runtime import arrays, dtypes
 from ...runtime.arrays import Array
 from . import arithmetic as ar
 from . import decompositions, linalg, shaping
-from .matrices import LinAlgError, attempt, check_square, mH, named_results, product
+from .matrices import LinAlgError, attempt, check_square, mH, product
 
 # -- primitives --------------------------------------------------------------------------------------------------------
 
@@ -134,9 +135,9 @@ def _check_right_hand_side(A: Any, B: Any, left: bool, name: str) -> None:
         raise RuntimeError(f"{name}: Expected A and B to have the same dtype, but found {found[0]} and {found[1]}")
 
 
-_SolveEx = named_results("solve_ex", "result", "info")
-_InvEx = named_results("inv_ex", "inverse", "info")
-_CholeskyEx = named_results("cholesky_ex", "L", "info")
+_SolveEx = return_type("linalg_solve_ex", "result", "info")
+_InvEx = return_type("linalg_inv_ex", "inverse", "info")
+_CholeskyEx = return_type("linalg_cholesky_ex", "L", "info")
 
 
 def _regular(A: Any, name: str, check_errors: bool) -> tuple[Any, Any]:
@@ -243,7 +244,7 @@ def solve_triangular(A: Any, B: Any, *, upper: bool, left: bool = True, unitrian
     return _transposed(solve_triangular_left(_transposed(A), _transposed(B), not upper, unitriangular))
 
 
-_TriangularSolve = named_results("triangular_solve", "solution", "cloned_coefficient")
+_TriangularSolve = return_type("triangular_solve", "solution", "cloned_coefficient")
 
 
 @takes_out

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
+from ...autograd.return_types import return_type
 from ...autograd.variable import box
 from ...runtime import arrays
 from ...runtime.arrays import Array
@@ -28,7 +29,6 @@ from .matrices import (
     is_complex,
     like_input,
     mH,
-    named_results,
     product,
     quotient,
 )
@@ -73,7 +73,7 @@ def _eigvalsh_input(F: Any, g: Any, input: Any, UPLO: str) -> Any:
 
 eigenvalues_of_hermitian.vjp(input=_eigvalsh_input)
 
-_Eigh = named_results("eigh", "eigenvalues", "eigenvectors")
+_Eigh = return_type("linalg_eigh", "eigenvalues", "eigenvectors")
 
 
 def _check_hermitian(A: Any, UPLO: str, name: str) -> None:
@@ -148,7 +148,7 @@ def _eigvals_input(F: Any, g: Any, input: Any) -> Any:
 
 eigvals_any.vjp(input=_eigvals_input)
 
-_Eig = named_results("eig", "eigenvalues", "eigenvectors")
+_Eig = return_type("linalg_eig", "eigenvalues", "eigenvectors")
 
 
 def _check_finite(A: Any, name: str) -> None:
@@ -227,8 +227,8 @@ def _singular_values_input(F: Any, g: Any, input: Any) -> Any:
 
 singular_values.vjp(input=_singular_values_input)
 
-_SVD = named_results("svd", "U", "S", "Vh")
-_LegacySVD = named_results("svd", "U", "S", "V")
+_SVD = return_type("linalg_svd", "U", "S", "Vh")
+_LegacySVD = return_type("svd", "U", "S", "V")
 
 
 @takes_out

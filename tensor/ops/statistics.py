@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import namedtuple
 from collections.abc import Sequence
 from typing import Any
 
 from ...autograd.out import takes_out
 from ...autograd.plan import FLOATING
 from ...autograd.primitive import primitive
+from ...autograd.return_types import return_type
 from ...autograd.variable import Variable, box
 from ...runtime import dtypes
 from ...runtime.arrays import Array, module_of
@@ -20,7 +20,8 @@ from .complex import complex as complex_of
 from .complex import imag, real
 from .reduction import Dim, as_dims, restore
 
-Histogram = namedtuple("Histogram", ("hist", "bin_edges"))
+_Histogram = return_type("histogram", "hist", "bin_edges")
+_HistogramDD = return_type("histogramdd", "hist", "bin_edges")
 
 # -- variance ----------------------------------------------------------------------------------------------------------
 
@@ -321,7 +322,7 @@ def histc(input: Any, bins: int = 100, min: float = 0, max: float = 0) -> Any:
 @takes_out
 def histogram(
     input: Any, bins: Any, *, range: Sequence[float] | None = None, weight: Any = None, density: bool = False
-) -> Histogram:
+) -> Any:
     """How many elements (or what total weight) lie in each bin, and the edges of the bins.
 
     Args:
@@ -333,12 +334,12 @@ def histogram(
     x, xp = input.array, module_of(input.array)
     edges = [bins.array] if isinstance(bins, Variable) else _equal_edges(xp, x.reshape(-1, 1), [bins], range)
     hist = _counted(xp, x.reshape(-1, 1), edges, weight, density)
-    return Histogram(box(hist), box(edges[0]))
+    return _Histogram(box(hist), box(edges[0]))
 
 
 def histogramdd(
     input: Any, bins: Any, *, range: Sequence[float] | None = None, weight: Any = None, density: bool = False
-) -> Histogram:
+) -> Any:
     """The histogram of points in several dimensions.
 
     Args:
@@ -357,7 +358,7 @@ def histogramdd(
     else:
         edges = _equal_edges(xp, points, numbers, range)
     hist = _counted(xp, points, edges, weight, density)
-    return Histogram(box(hist), tuple(box(e) for e in edges))
+    return _HistogramDD(box(hist), tuple(box(e) for e in edges))
 
 
 def _equal_edges(xp: Any, points: Array, numbers: list, range: Sequence[float] | None) -> list:

@@ -1,6 +1,7 @@
 """Tensors print as PyTorch's do, apart from the name of the library."""
 
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -229,3 +230,22 @@ def test_views_and_defaults():
 def test_sizes_and_devices():
     for function in (lambda t: t.zeros(2, 3).shape, lambda t: t.device("cpu"), lambda t: t.zeros(0).shape):
         assert repr(function(paceline)) == repr(function(torch)).replace("torch.", "paceline.")
+
+
+RESULTS = {
+    **{name: lambda M, x, name=name: getattr(x, name)(1) for name in ("max", "min", "median", "nanmedian", "mode")},
+    **{name: lambda M, x, name=name: getattr(M, name)(x, 1) for name in ("sort", "topk", "kthvalue", "cummax")},
+    **{name: lambda M, x, name=name: getattr(M.linalg, name)(x) for name in ("slogdet", "lu_factor", "inv_ex")},
+    "aminmax": lambda M, x: M.aminmax(x),
+    "frexp": lambda M, x: M.frexp(x),
+    "histogram": lambda M, x: M.histogram(x.flatten(), 3),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_named_results(name):
+    values = [[4.0, 1.0], [0.5, 3.0]]
+    ours, theirs = (RESULTS[name](M, M.tensor(values)) for M in (paceline, torch))
+    assert repr(ours) == repr(theirs).replace("torch.return_types", "paceline.return_types")
+    again = pickle.loads(pickle.dumps(ours))
+    assert type(again) is type(ours) and repr(again) == repr(ours)
