@@ -203,6 +203,18 @@ def test_gradients_add_up_over_batches_and_live_in_the_arena():
     assert model.module.weight.grad is model.module.weight.grad_slot
 
 
+def test_gradients_of_what_is_trained_beside_the_module_stay_as_they_are():
+    model, beside = DataParallel(nn.Linear(2, 1), lanes=4), torch.ones(3, requires_grad=True)
+    torch.optim.SGD([*model.parameters(), beside], lr=1)  # one arena for all of them
+    for _ in range(2):
+        model.zero_grad()
+        beside.sum().backward()
+        for part in model.lanes(torch.ones(8, 2)):
+            model(part).mean().backward()
+        assert model.module.weight.grad.tolist() == [[1.0, 1.0]]
+    assert beside.grad.tolist() == [2.0, 2.0, 2.0]
+
+
 def test_gradients_that_somebody_keeps_stay_as_they_are():
     model = DataParallel(nn.Linear(2, 1), lanes=2)
     torch.optim.SGD(model.parameters(), lr=1)

@@ -32,8 +32,8 @@ class Row:
 class Gradients:
     """The gradients of a rank's lanes: each lane's are written into a row, rows are added up along the tree.
 
-    Where it is free, the first row is the arenas' own memory: there the sums end. The others are used again, also in
-    the next step.
+    Where it is free, and nobody else's gradients are in it, the first row is the arenas' own memory: there the sums
+    end. The others are used again, also in the next step.
     """
 
     def __init__(self, parameters: list[Any], lanes: int) -> None:
@@ -46,7 +46,7 @@ class Gradients:
         if self._homes != [home_of(p) for p in self._parameters]:  # the first step, or they have moved since
             self._plan()
         gradients = [p.gradient for p in self._trained]
-        self._in_place = all(claim_slot(p) for p in self._trained)
+        self._in_place = self._alone and all(claim_slot(p) for p in self._trained)
         self._before = [(gradient, p.grad_slot) for gradient, p in zip(gradients, self._trained, strict=True)]
         self._used: set[Any] = set()
         self._sums: TreeSum[Row] = TreeSum(self._lanes, self._add)
@@ -60,6 +60,7 @@ class Gradients:
         self._homes = [home_of(p) for p in self._parameters]
         self._arenas = list(dict.fromkeys(home[0] for home in self._homes if home is not None))
         self._trained = [p for p, home in zip(self._parameters, self._homes, strict=True) if home is not None]
+        self._alone = len(self._trained) == sum(len(arena.views) for arena in self._arenas)
         self._own = Row([arena.grad for arena in self._arenas], self._arenas, self._trained)
         self._spare: list[Row] = []
 
