@@ -216,6 +216,10 @@ def test_masks_of_several_dims_pick_and_place_rows_as_numpy_does():
         expected[mask] = 2 * x[mask]
         np.testing.assert_array_equal(a.grad.numpy(), expected)
         np.testing.assert_array_equal(paceline.from_numpy(mask).nonzero().numpy(), np.argwhere(mask))
+    rows = paceline.zeros(4, 0, requires_grad=True)
+    picked = rows[paceline.tensor([True, False, True, True])]
+    picked.sum().backward()
+    assert picked.shape == (3, 0) and rows.grad.shape == (4, 0)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

@@ -45,7 +45,7 @@ def take_index(xp, input: Array, index: tuple):
     """input[index] with arrays of integers or booleans among the indices: a copy."""
     if xp is numpy and _is_mask(index, input.shape):  # NumPy goes through a mask's elements one by one
         mask = index[0]
-        return input.reshape(-1, *input.shape[mask.ndim :]).take(numpy.flatnonzero(mask), 0)
+        return input.reshape(mask.size, *input.shape[mask.ndim :]).take(numpy.flatnonzero(mask), 0)
     return input[index]
 
 
@@ -66,7 +66,7 @@ def add_at(xp, input: Array, size: tuple, index: tuple):
     out = xp.zeros(size, input.dtype)
     if xp is numpy and _is_mask(index, size):  # which hits nothing twice
         mask = index[0]
-        out.reshape(-1, *size[mask.ndim :])[numpy.flatnonzero(mask)] = input
+        out.reshape(mask.size, *size[mask.ndim :])[numpy.flatnonzero(mask)] = input
         return out
     if len(index) == 1 and index[0].dtype.kind != "b":
         return placing.add_rows(xp, out, index[0], input)
