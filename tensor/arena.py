@@ -20,7 +20,7 @@ import numpy
 
 from ..autograd.variable import LEAF, Variable, box, counter_of
 from ..runtime import device as devices
-from ..runtime.arrays import Array
+from ..runtime.arrays import Array, module_of
 from ..runtime.shareable import shareable_zeros
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
@@ -197,3 +197,36 @@ def flat_gradients(gradients: Iterable[Variable]) -> list[Array]:
         pieces.append((arena.grad, slice(start, stop)))
         before = here
     return [array[part] for array, part in pieces]
+
+
+def values_to_sum(parameters: Sequence[Variable]) -> list[Array]:
+    """The values of the parameters' gradients, as `flat_gradients` gives them where all lie in the arenas.
+
+    Neighbours of which one lies elsewhere are copied. What is summed over them thus has bits that depend on where the
+    parameters live alone: whether a gradient lies in its place may differ between ranks, which have to stay equal.
+    """
+    if all(p.gradient is p.grad_slot for p in parameters):
+        return flat_gradients(p.grad_slot for p in parameters)  # type: ignore[misc]
+    runs: list[list[Variable]] = []
+    before: tuple | None = None
+    for p in parameters:
+        here = home_of(p)
+        if here is not None and before == (here[0], here[1] - 1):
+            runs[-1].append(p)
+        else:
+            runs.append([p])
+        before = here
+    return [array for run in runs for array in _as_laid_out(run)]
+
+
+def _as_laid_out(run: list[Variable]) -> list[Array]:
+    """The gradients of neighbours in one array with the gaps of their arena."""
+    gradients: list[Any] = [p.gradient for p in run]
+    if run[0].home is None or all(p.gradient is p.grad_slot for p in run):
+        return flat_gradients(gradients)
+    ranges = [p.home[0].ranges[p.home[1]] for p in run]  # type: ignore[index]
+    origin = ranges[0][0]
+    flat = module_of(gradients[0].array).zeros(ranges[-1][1] - origin, gradients[0].array.dtype)
+    for gradient, (start, stop) in zip(gradients, ranges, strict=True):
+        flat[start - origin : stop - origin] = gradient.array.reshape(-1)
+    return [flat]

@@ -11,7 +11,7 @@ from ..autograd.mode import recording_now
 from ..autograd.variable import Variable, box, changed
 from ..runtime import device as devices
 from ..runtime.arrays import Array, module_of
-from .arena import flat_gradients
+from .arena import flat_gradients, values_to_sum
 from .kernels import sources, takes
 from .ops.summing import sum_of_squares
 
@@ -41,15 +41,18 @@ def get_total_norm(
         >>> get_total_norm([torch.tensor([3.0]), torch.tensor([4.0])])
         tensor(5.)
     """
-    tensors = _as_list(tensors)
-    if not tensors:
+    return _norm_of_all(flat_gradients(_as_list(tensors)), float(norm_type), error_if_nonfinite)
+
+
+def _norm_of_all(arrays: list[Array], norm_type: float, error_if_nonfinite: bool) -> Any:
+    """The norm of arrays, as a tensor of the dtype and on the device of the first."""
+    if not arrays:
         return box(numpy.zeros((), numpy.float32))
-    norm_type = float(norm_type)
-    where = devices.device_of(tensors[0].array)
+    where = devices.device_of(arrays[0])
     with devices.using(where) as xp:
-        norms = [devices.move(_norm(array, norm_type), where) for array in flat_gradients(tensors)]
+        norms = [devices.move(_norm(array, norm_type), where) for array in arrays]
         norm = norms[0] if len(norms) == 1 else _norm(xp.stack(norms), norm_type)
-        norm = xp.asarray(norm, tensors[0].array.dtype)
+        norm = xp.asarray(norm, arrays[0].dtype)
     if error_if_nonfinite and not numpy.isfinite(float(norm)):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it cannot be "
@@ -124,8 +127,8 @@ def clip_grad_norm_(
     recording = recording_now.get()
     if recording is not None:
         return recording.later(clip_grad_norm_, parameters, max_norm, norm_type, error_if_nonfinite)
-    gradients = [p.gradient for p in parameters if p.gradient is not None]
-    norm = get_total_norm(gradients, norm_type, error_if_nonfinite)
+    arrays = values_to_sum([p for p in parameters if p.gradient is not None])
+    norm = _norm_of_all(arrays, float(norm_type), error_if_nonfinite)
     clip_grads_with_norm_(parameters, max_norm, norm)
     return norm
 

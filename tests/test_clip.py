@@ -42,6 +42,26 @@ def test_clip_grad_norm(norm_type, max_norm, arena, device):
     assert get_total_norm([p.grad for p in params], norm_type).item() <= max(max_norm, 1e-9) * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("elsewhere", [(0,), (1,), (0, 2), (0, 1, 2)])
+@pytest.mark.parametrize("norm_type", [1.0, 2.0])
+def test_norms_do_not_depend_on_where_gradients_lie(norm_type, elsewhere, device):
+    """Otherwise replicas of which one has gradients outside of its arena would drift apart."""
+    params = [torch.zeros(size, 7, device=device, requires_grad=True) for size in (13, 101, 29)]
+    optim.SGD(params, lr=0.1)
+    weights = [torch.randn(p.shape, generator=torch.Generator().manual_seed(i)) for i, p in enumerate(params)]
+    sum((p * w.to(device)).sum() for p, w in zip(params, weights, strict=True)).backward()
+    for i in elsewhere:
+        moved = params[i].grad.clone()
+        params[i].grad = moved.T.contiguous().T if i else moved
+    found = clip_grad_norm_(params, 1.0, norm_type)
+    for p, w in zip(params, weights, strict=True):
+        p.grad = None
+        (p * w.to(device)).sum().backward()
+    assert all(p.grad is p.grad_slot for p in params)
+    expected = clip_grad_norm_(params, 1.0, norm_type)
+    assert found.item() == expected.item()
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_norms_that_are_not_finite(bad, device):
     params, _ = with_gradients(device, arena=True)

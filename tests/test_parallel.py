@@ -124,6 +124,24 @@ def check_unused_parameters(comm):
                     np.testing.assert_array_equal(parameter.grad.numpy(), plain.get_parameter(name).grad.numpy())
 
 
+def check_clipped_replicas_stay_equal(comm):
+    """Whatever each rank has used, and although one of them keeps gradients of the step before."""
+    torch.manual_seed(0)
+    branches = nn.ModuleList([nn.Linear(4, 99) for _ in range(3)])
+    ddp = DistributedDataParallel(branches)
+    optimizer = SGD(ddp.parameters(), lr=0.1)
+    kept = []
+    for step in range(12):
+        optimizer.zero_grad()
+        x = batch(comm, step)[1]
+        sum(loss(branches[i](x)) for i in {comm.rank % 3, (comm.rank + step) % 3}).backward()
+        nn.utils.clip_grad_norm_(ddp.parameters(), 0.01)
+        optimizer.step()
+        kept = [p.grad for p in ddp.parameters()][:3] if comm.rank == step % 3 else []
+    del kept
+    ddp.check_replicas(optimizer)
+
+
 def check_accumulation(comm):
     """Sums over two backward passes, reduced in the second one: by no_sync(), and by setting the attribute."""
     whole, part = batch(comm)
@@ -425,6 +443,19 @@ def check_hooks_of_users(comm):
         assert [last for _, last, _ in seen] == [False] * (len(seen) - 1) + [True]
     with pytest.raises(RuntimeError, match="there is one"):
         ddp.register_comm_hook(None, hook)
+
+    def noisy(state, bucket):
+        bucket.buffer().add_(1000)
+        return hooks.allreduce_hook(None, bucket)
+
+    ddp = DistributedDataParallel(nn.Linear(4, 3))
+    optimizer = SGD(ddp.parameters(), lr=0.1)
+    ddp.register_comm_hook(None, noisy)
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss(ddp(batch(comm)[1])).backward()
+        squares = sum((g.astype(float) ** 2).sum() for g in gradients(ddp) if g is not None)
+        assert float(nn.utils.clip_grad_norm_(ddp.parameters(), 1.0)) == pytest.approx(squares**0.5, rel=1e-4)
     bad = DistributedDataParallel(Net())
     bad.register_comm_hook(None, lambda state, bucket: bucket.buffer()[:1])
     if comm.size > 1:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 
-from ...autograd.engine import queue_callback
+from ...autograd.engine import accumulate, queue_callback
 from ...autograd.nan_search import KeptPass, forget_lines, has_nan, note_lines
 from ...autograd.variable import LeafGroup, any_leaf
 from ...runtime import timeline
@@ -87,6 +87,7 @@ class Bucket(LeafGroup):
         if home is not None:
             arena, first = home
             last = first + len(self.parameters)
+            self._arena = arena
             self._slots = list(zip(self.parameters, arena.slots[first:last], strict=True))
             self._slice = arena.grad[arena.ranges[first][0] : arena.ranges[last - 1][1]]
         self.pending = False
@@ -100,6 +101,10 @@ class Bucket(LeafGroup):
             if gradient is None or gradient.array is not slot():
                 return None
         return self._slice if self._slots else None
+
+    def clear_gaps(self, flat: Array) -> None:
+        """Forget what a hook has put between the gradients: norms go over whole arenas."""
+        self._arena.clear_gaps()
 
     def begin(self, seeds: Sequence[tuple]) -> None:
         self._reducer.on_begin(self, seeds)
@@ -197,13 +202,16 @@ class Reducer:
         flat = bucket.in_place()
         if flat is not None:
             self.used[bucket.members] = 1
-            self._average(bucket, flat, _keep)
+        else:
+            for i, parameter in zip(bucket.members, bucket.parameters, strict=True):
+                if parameter.grad is None:
+                    accumulate(parameter, zeros_like(parameter).array, True, False)
+                else:
+                    self.used[i] = 1
+            flat = bucket.in_place()
+        if flat is not None:
+            self._average(bucket, flat, _keep if self.hook is None else bucket.clear_gaps)
             return
-        for i, parameter in zip(bucket.members, bucket.parameters, strict=True):
-            if parameter.grad is None:
-                parameter.grad = zeros_like(parameter)
-            else:
-                self.used[i] = 1
         arrays = [parameter.grad.array for parameter in bucket.parameters]
         self._average(bucket, pack(arrays, bucket.places), lambda flat: unpack(flat, arrays, bucket.places))
 
