@@ -340,6 +340,14 @@ def check_ranks_that_run_out_of_batches(comm):
         assert comm.all_gather_object(buffers) == [buffers] * comm.size
 
 
+def check_statistics_over_all_ranks_need_batches_on_all(comm):
+    ddp = DistributedDataParallel(nn.Sequential(nn.Linear(4, 2), nn.SyncBatchNorm(2)))
+    with pytest.raises(RuntimeError, match="a rank without batches has none; use BatchNorm"):
+        ddp.join()
+    with ddp.join(throw_on_early_termination=True):
+        loss(ddp(batch(comm)[0])).backward()
+
+
 def check_a_rank_without_batches_can_end_all(comm):
     ddp = DistributedDataParallel(Net())
     if comm.size == 1:

@@ -18,6 +18,7 @@ from ...runtime.rng import initial_seed
 from ...tensor import Tensor
 from ...tensor.creation import tensor
 from ..module import Module
+from ..normalization import SyncBatchNorm
 from .buffers import BufferSync
 from .checks import check_arguments, check_same_module, check_same_values
 from .flat import cut, dense_places, pack, unpack
@@ -153,7 +154,17 @@ class DistributedDataParallel(Module, Joinable):
                 those which still train. In both cases the samples of all ranks weigh the same among each other.
             enable: False to do nothing.
             throw_on_early_termination: raise on all ranks as soon as one has no batches left.
+
+        Raises:
+            RuntimeError: there are lanes, or a SyncBatchNorm, which needs samples on all ranks.
         """
+        if enable and not throw_on_early_termination:
+            if any(isinstance(each, SyncBatchNorm) for each in self.module.modules()):
+                raise RuntimeError(
+                    "join(): SyncBatchNorm takes its statistics over the samples of all ranks in every forward, and a "
+                    'rank without batches has none; use BatchNorm, for instance with broadcast_buffers="average", or '
+                    "throw_on_early_termination=True"
+                )
         return Join(
             [self],
             enable,
