@@ -14,6 +14,7 @@ from typing import Any
 import numpy
 
 from ..runtime import arrays
+from ..runtime.callers import generated
 from .declaration import LARGE, Declaration, as_array, attach_view
 from .mode import is_grad_enabled, node_observers
 from .operands import explain
@@ -195,7 +196,7 @@ def _maker(names: tuple[str, ...], optional: tuple[bool, ...], attributes: bool,
         operands = "".join(_operand(i, name, optional[i], promote, kept) for i, name in enumerate(names))
         operands = operands.format(**texts)
     scope: dict[str, Any] = dict(_SCOPE)
-    exec(_PATH.format(operands=_block(operands, 12), **texts), scope)
+    exec(generated(_PATH.format(operands=_block(operands, 12), **texts)), scope)
     return scope["make"]
 
 

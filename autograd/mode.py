@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 import traceback
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
-from types import FrameType
 from typing import Any
+
+from ..runtime.callers import user_frame
 
 grad_recorded: ContextVar[bool] = ContextVar("gradients are recorded", default=True)
 _inference: ContextVar[bool] = ContextVar("inference mode", default=False)
@@ -198,15 +198,6 @@ anomaly = _Anomaly()
 
 def _note_origin(node: Any) -> None:
     anomaly.origins[node] = traceback.format_stack(user_frame())
-
-
-def user_frame() -> FrameType:
-    """The innermost caller outside of the package."""
-    frame = sys._getframe(1)
-    # How many frames of the package lie above depends on the path that a call takes; written-out ones have no name.
-    while frame.f_back is not None and frame.f_globals.get("__name__", "paceline").partition(".")[0] == "paceline":
-        frame = frame.f_back
-    return frame
 
 
 class set_detect_anomaly:

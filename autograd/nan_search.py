@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from ..runtime.callers import user_frame
 from .engine import Backward, reachable
-from .mode import node_observers, set_detect_anomaly, user_frame
+from .mode import node_observers, set_detect_anomaly
 from .variable import Node, Variable
 
 _lines: WeakKeyDictionary[Node, str] = WeakKeyDictionary()

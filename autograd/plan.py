@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..runtime import dtypes
+from ..runtime.callers import generated
 from .variable import Node, Variable, box, counter_of, new_node
 
 FLOATING = frozenset(d.numpy for d in dtypes.ALL if d.category >= 2)
@@ -167,7 +168,8 @@ class Rule:
         if not self.writes:
             return None
         arguments = "".join(f"s[{i}], " for i in range(len(self.names)))
-        return eval(f"lambda F, g, s, into: rule(F, g, {arguments}into=into)", {"rule": self.function})
+        text = f"lambda F, g, s, into: rule(F, g, {arguments}into=into)"
+        return eval(generated(text, "eval"), {"rule": self.function})
 
 
 class Pick:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..runtime.callers import generated
 from . import engine
 from .declaration import as_array
 from .engine import _fill_slot as fill_slot
@@ -159,7 +160,7 @@ class Region(engine.Compound):
         for step in steps:
             given = ", ".join((*step.inputs, *map(self.constant, step.attributes)))
             lines.append(f"    {step.outputs[0]} = {self.constant(step.body)}({given})")
-        exec("\n".join((*lines, f"    return {_targets(again.results)}")), self.scope)
+        exec(generated("\n".join((*lines, f"    return {_targets(again.results)}"))), self.scope)
         return self.constant(self.scope.pop("again"))
 
     def sources(self, step: Step, name: str) -> list[str]:
@@ -271,7 +272,7 @@ class Region(engine.Compound):
             sure.update(totals)
             emit("found = None")
         text = "\n".join(lines)
-        exec(text, self.scope)
+        exec(generated(text), self.scope)
         return self.scope["back"]
 
     def _fused(self, emit: Any, fused: FusedBackward, known: set, sure: set, last_use: dict) -> None:

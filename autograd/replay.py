@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 
 from ..runtime import dtypes, tree
+from ..runtime.callers import generated
 from ..runtime.device import get_default_device
 from ..runtime.rng import default_generator
 from .fusion import Forward
@@ -60,7 +61,7 @@ def replay(record: Recording, leaves: tuple, output: Any) -> Callable[..., Any]:
              "default_dtype": dtypes.get_default_dtype, "default_device": get_default_device,
              "unflatten": tree.unflatten, "box": box, "default_generator": default_generator}
     scope["moved"] = functools.partial(_moved, scope)
-    exec(text, scope)
+    exec(generated(text), scope)
     run = scope["run"]
     region.forget()
     return run

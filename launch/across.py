@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.callers import FOLDERS
 from ..runtime.comm import Comm, world_comm
-from ..runtime.recorder import PACKAGE
 from ..runtime.world import get_world
 from . import agent
 
@@ -51,7 +51,7 @@ def _version(package: str) -> str:
 def _digest_of_sources() -> str:
     """The same for the same files of this package: a checkout may change without a new version."""
     digest = hashlib.sha256()
-    for folder in PACKAGE:
+    for folder in FOLDERS:
         for place, folders, files in os.walk(folder):
             folders.sort()
             for name in sorted(file for file in files if file.endswith(".py")):

@@ -25,6 +25,7 @@ from types import CodeType, FrameType
 from typing import NamedTuple
 
 from . import timeline
+from .callers import PACKAGE
 from .world import World
 
 # `paceline run` makes a directory for the records of all ranks of its machine and names it here.
@@ -48,11 +49,6 @@ _MAX_TEXT = 1000
 # Prints all threads' stacks into a file beside the record, from C: also when the rank is deep in a library.
 STACKS_SIGNAL = signal.SIGRTMIN + 3
 
-# What code of this package is filed under, in an installation and in a checkout.
-_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PACKAGE = tuple(
-    os.path.join(_ROOT, name, "") for name in ("runtime", "autograd", "tensor", "nn", "optim", "launch", "paceline")
-)
 _SKIPPED = (*PACKAGE, contextlib.__file__)
 
 

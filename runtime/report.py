@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from . import faults, recorder
-from .recorder import PACKAGE, Entry, Record
+from .callers import PACKAGE
+from .recorder import Entry, Record
 
 FILE = "report"
 # What a rank that is no more has sent before may still be on its way.

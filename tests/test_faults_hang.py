@@ -20,7 +20,7 @@ RUN = [sys.executable, "-m", "paceline", "run"]
 PROGRAM = """
 import os, signal, sys, time
 import numpy as np
-import paceline.runtime
+import paceline as torch
 from paceline.runtime.comm import world_comm
 from paceline.runtime.data import DataLoader
 class Slow:
@@ -55,6 +55,7 @@ def run(arguments, action, tmp_path, command=(), **variables):
             "it is in user code at {here} in <module>, after #3 all_reduce(float64 [10], op=sum)",
         ),
         ("time.sleep(60)  # here", "it is in user code at {here}"),
+        ("x = torch.ones(2000, 2000); [x.tan() for _ in range(9**9)]  # here", "it is in user code at {here}"),
         (
             "os.kill(os.getpid(), signal.SIGSTOP); time.sleep(60)  # here",
             "it was stopped by a signal; it is in user code at {here}",
@@ -64,7 +65,7 @@ def run(arguments, action, tmp_path, command=(), **variables):
         ("comm.recv(np.ones(3), 0)  # here", "recv(rank 0, tag=0) at {here}"),
         ("comm.split(0).barrier(); time.sleep(60)", None),
     ],
-    ids=["loop", "sleep", "SIGSTOP", "loader", "loader thread", "recv", "other call"],
+    ids=["loop", "sleep", "operation", "SIGSTOP", "loader", "loader thread", "recv", "other call"],
 )
 def test_a_rank_that_does_not_come(action, doing, tmp_path):
     done, places = run(["--timeout", "0.5", "-n", "3"], action, tmp_path, RUN)

@@ -15,6 +15,7 @@ import json
 import numpy as np
 import paceline as torch
 import paceline.distributed as dist
+import paceline.distributed.nn.functional
 from paceline import nn
 from paceline.nn.parallel import DistributedDataParallel
 from paceline.runtime.comm import world_comm
@@ -69,6 +70,14 @@ def objects():
 def tensors():
     dist.all_reduce(torch.ones(3 if odd else 4))  # tensors
 
+def recorded():
+    dist.nn.functional.all_reduce(torch.ones(3 if odd else 4, requires_grad=True))  # recorded
+
+def derivative():
+    x = torch.ones(3, requires_grad=True)
+    total = dist.nn.functional.all_reduce(x).sum()
+    dist.barrier() if odd else total.backward()  # derivative
+
 def models():
     DistributedDataParallel(nn.Linear(4, 3 if odd else 2))
 
@@ -108,6 +117,8 @@ MISMATCHES = {
     "asynchronous": ("all_reduce(float32 [4], op=sum)", "all_reduce(float32 [3], op=sum)"),
     "objects": ("broadcast_object(root=0)", "broadcast_object(root=1)"),
     "tensors": ("all_reduce(float32 [4], op=sum)", "all_reduce(float32 [3], op=sum)"),
+    "recorded": ("all_reduce(float32 [4], op=sum)", "all_reduce(float32 [3], op=sum)"),
+    "derivative": ("all_reduce(float32 [3], op=sum)", "barrier()"),
 }
 DIFFERENCES = {
     "models": "weight: float32 [3, 4] (trained) on rank 1, float32 [2, 4] (trained) on rank 0",

@@ -14,8 +14,8 @@ from ...autograd.nan_search import KeptPass, forget_lines, has_nan, note_lines
 from ...autograd.variable import LeafGroup, any_leaf
 from ...runtime import timeline
 from ...runtime.arrays import Array
+from ...runtime.callers import user_line
 from ...runtime.comm import Comm, ReduceOp
-from ...runtime.comm.signature import user_line
 from ...runtime.world import has_spare_cores
 from ...tensor import Tensor
 from ...tensor.creation import zeros_like

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import timeline
 from ..arrays import Array
+from ..callers import user_line
 from ..recorder import Recorder
 from ..world import World
 from . import batches, lists, objects
@@ -33,7 +34,7 @@ from .deadlock import failures
 from .device_calls import DeviceCalls
 from .mover import Mover
 from .reduction import ReduceOp
-from .signature import Call, CollectiveMismatchError, call_of, reduction_of, user_line
+from .signature import Call, CollectiveMismatchError, call_of, reduction_of
 from .work import Courier, Receipt, Work
 
 Arrays = Array | Sequence[Array]  # one array with a part for each rank, or a list of one array for each rank

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..arrays import Array
+from ..callers import user_line
 from .arguments import check_arrays, check_peer, place_of, refuse_message
-from .signature import call_of, user_line
+from .signature import call_of
 from .work import Work
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import timeline
+from ..callers import user_line
 from ..recorder import Recorder
 from .deadlock import failures
 from .reduction import combiner
-from .signature import Call, call_of, reduction_of, user_line
+from .signature import Call, call_of, reduction_of
 
 if TYPE_CHECKING:
     from .base import Comm

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import sys
 from typing import Any
 
 import numpy as np
@@ -76,14 +75,6 @@ def reduction_of(kind: str, dtype: np.dtype, shape: tuple, op: ReduceOp | str, r
 def refusal_of_objects(kind: str) -> TypeError:
     """The error for arrays that hold pointers, which mean nothing to another rank."""
     return TypeError(f"{kind}(): arrays of Python objects cannot be sent; use {kind}_object for objects")
-
-
-def user_line() -> str:
-    """File and line of the innermost caller outside this package."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "paceline":
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def _shape_text(shape: tuple) -> str:
