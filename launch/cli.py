@@ -25,7 +25,7 @@ _TIMEOUT_HELP = f"End the job when a rank waits so long in a collective [{watchd
 _UNREACHED = "if a machine could not be reached: `paceline doctor` with the same --hosts or --hostfile tells which one"
 
 
-@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="paceline")
 def cli() -> None:
     """Paceline: distributed training on NumPy, CuPy/NCCL and MPI."""
@@ -136,13 +136,17 @@ def _check_program(program: str, as_module: bool) -> None:
         if importlib.util.find_spec(program.partition(".")[0]) is None:
             raise LaunchError(f"no module named {program!r}")
     elif not os.path.isfile(program):
-        raise LaunchError(f"{'is a directory' if os.path.isdir(program) else 'no such script'}: {program}")
+        kind = "not a script but a directory" if os.path.isdir(program) else "no such script"
+        raise LaunchError(f"{kind}: {program}")
 
 
 def main() -> None:
     """Entry point: every error of the command itself is one line on stderr."""
     try:
         cli.main(prog_name="paceline", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "paceline"

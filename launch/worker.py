@@ -45,10 +45,10 @@ def main() -> None:
         elif world.size > 1:
             faults.end_job(error)  # `raise SystemExit(3)` runs no hook of the interpreter
         raise
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         error.__traceback__ = _user_frames(error.__traceback__)
         sys.excepthook(type(error), error, error.__traceback__)
-        raise SystemExit(1) from None
+        raise SystemExit(faults.INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1) from None
     faults.notify_launcher(f"done {world.rank}")
 
 

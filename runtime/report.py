@@ -29,6 +29,7 @@ GRACE_SECONDS = 0.5
 STACK_SECONDS = 0.3
 _DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "")
 _OWN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "watchdog.py")
+_STARTERS = (os.path.join(os.path.dirname(os.path.dirname(_OWN)), "launch", ""), "<frozen runpy>")
 _FRAME = re.compile(r'  File "(.*)", line (\d+) in (.*)')
 
 
@@ -221,7 +222,7 @@ def _libraries() -> tuple[str, ...]:
 
 
 def _parse_stacks(text: str) -> dict[str, list[Frame]]:
-    """Frames by thread, innermost first."""
+    """Frames by thread, innermost first, without those that started the program."""
     threads: dict[str, list[Frame]] = {}
     name = ""
     for line in text.splitlines():
@@ -229,6 +230,9 @@ def _parse_stacks(text: str) -> dict[str, list[Frame]]:
             threads.setdefault(name, []).append(Frame(*match.groups()))
         elif line:
             name = line
+    for stack in threads.values():
+        while len(stack) > 1 and stack[-1].file.startswith(_STARTERS):
+            stack.pop()
     return {name: stack for name, stack in threads.items() if not stack[0].file.startswith(_OWN)}
 
 

@@ -213,6 +213,7 @@ def test_an_interrupt_from_the_keyboard(command, tmp_path):
     if command is RUN:
         assert job.returncode == 128 + signal.SIGINT
         assert errors.splitlines()[-1] == "paceline run: stopped by SIGINT"
+        assert "runpy" not in errors
     deadline = time.monotonic() + 5
     while left := [pid for pid in filter(str.isdigit, os.listdir("/proc")) if mentions(pid, str(path))]:
         assert time.monotonic() < deadline, left

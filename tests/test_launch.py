@@ -223,12 +223,11 @@ def test_signals_reach_the_ranks(script, number, tmp_path):
         (["run", "-n", "0", __file__], "'-n'"),
         (["run", "-n", "two", __file__], "'-n'"),
         (["run", "--nproc", "2", __file__], "--nproc"),
-        (["run", os.path.dirname(__file__)], "is a directory: "),
+        (["run", os.path.dirname(__file__)], "not a script but a directory: "),
         (["run", "--log-dir", "/proc/nowhere", __file__], "--log-dir: cannot make /proc/nowhere: No such file"),
         (["run", "-n", "2", "--hosts", "a:1", __file__], "the machines take 1 ranks in all: a:1; name more"),
         (["run"], "PROGRAM"),
         (["train"], "train"),
-        ([], "command"),
     ],
 )
 def test_errors_are_one_line(arguments, words):
@@ -237,6 +236,14 @@ def test_errors_are_one_line(arguments, words):
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert words in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["bench"]])
+def test_without_a_command_there_is_help(arguments):
+    done = finish_job([*PACELINE, *arguments])
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Usage: {' '.join(['paceline', *arguments])} [OPTIONS] COMMAND")
+    assert "--help" not in done.stderr.splitlines()[-1]  # no hint to what is shown already
 
 
 def test_no_mpi_is_one_line(monkeypatch, capsys, tmp_path):

@@ -166,6 +166,16 @@ def test_the_line_of_the_user_is_found_in_stacks(middle, where):
     assert where in report._where(STACKS.replace("{middle}", middle).format(root=root, lib=lib))
 
 
+def test_stacks_begin_with_the_program():
+    root = os.path.dirname(os.path.dirname(report.__file__))
+    starters = f"""  File "<frozen runpy>", line 291 in run_path
+  File "{root}/launch/worker.py", line 41 in main
+  File "<frozen runpy>", line 198 in _run_module_as_main
+"""
+    main = list(report._parse_stacks(STACKS.format(root=root, lib="/lib", middle="") + starters).values())[-1]
+    assert main[-1] == report.Frame("/home/me/train.py", "40", "<module>")
+
+
 def records(now, inside):
     """Records of ranks that have spent these shares of the time in collectives since the second 0."""
     second = 10**9
