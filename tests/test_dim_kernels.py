@@ -103,6 +103,9 @@ PLACINGS = {
     "index_add": lambda x, dim, index, source, vector: x.index_add(dim, vector, source),
     "index_select": lambda x, dim, index, source, vector: x.index_select(dim, vector),
     "cumsum": lambda x, dim, index, source, vector: x.cumsum(dim),
+    "cumprod": lambda x, dim, index, source, vector: x.cumprod(dim),
+    "prod": lambda x, dim, index, source, vector: x.prod(dim),
+    "prod of all": lambda x, dim, index, source, vector: x.prod(),
 }
 
 
@@ -154,3 +157,32 @@ def test_topk_of_equal_elements_and_nan_is_what_sort_gives(largest, dtype):
         found, (values, indices) = x.topk(k, dim, largest), x.sort(dim, largest)
         np.testing.assert_array_equal(found.values.numpy(), values.narrow(dim, 0, k).numpy())
         np.testing.assert_array_equal(found.indices.numpy(), indices.narrow(dim, 0, k).numpy())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("change", ["none", "zeros", "overflow", "underflow"])
+def test_gradients_of_products_are_products_of_all_others(change, dim, dtype, monkeypatch):
+    monkeypatch.setattr(kernels, "LEAST_SIZE", 0)
+    x = np.random.default_rng(7).uniform(0.9, 1.1, (5, 1500) if dim else (1500, 5)).astype(dtype)
+    rows, limits = np.moveaxis(x, dim, 1), np.finfo(dtype)
+    if change == "zeros":
+        rows[0, 3], rows[1, [4, 900]] = 0, 0
+    elif change != "none":  # the product is out of range, that without the first element is not
+        rows[:, 0] = limits.max if change == "overflow" else limits.tiny
+        rows[:, 1:] **= 0.001
+        rows[:, 1] = 2 if change == "overflow" else 1e-3
+    leaf = torch.from_numpy(x).requires_grad_()
+    expected = [[np.prod(np.delete(row, i)) for i in range(1500)] for row in rows.astype(np.longdouble)]
+    with np.errstate(over="ignore"):
+        leaf.prod(dim).backward(torch.ones(5, dtype=leaf.dtype))
+        found = np.moveaxis(leaf.grad.numpy(), dim, 1)
+        np.testing.assert_allclose(found, np.array(expected).astype(dtype), 3e3 * limits.eps, limits.tiny)
+
+
+def test_long_running_totals_lose_no_digits(monkeypatch):
+    monkeypatch.setattr(kernels, "LEAST_SIZE", 0)
+    x = np.full((100_000, 2), 0.1, np.float32)
+    for view, dim in ((x, 0), (x[:, 0].copy(), 0), (x.reshape(2, -1), 1)):
+        found = torch.from_numpy(view).cumsum(dim).numpy()
+        np.testing.assert_allclose(found, view.cumsum(dim, dtype=np.float64), rtol=1e-7)  # in float32: 1e-3

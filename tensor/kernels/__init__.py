@@ -144,16 +144,20 @@ def compiled(
 
 
 def compiled_vjp(
-    primitive: Any, work: float = 1, light: bool = False, worth: float = 1
+    primitive: Any, work: float = 1, light: bool = False, worth: float = 1, by_gradient: bool = True
 ) -> Callable[[Callable], Callable]:
     """Register the decorated function as the primitive's fused backward on the CPU for large gradients.
 
     It is called `(xp, g, needs, ...)` and may name residuals, see `fused_vjp`; where it returns NotImplemented the
     written rules compute.
+
+    Args:
+        primitive, work, light, worth: see `compiled`.
+        by_gradient: whether the gradient's size decides; otherwise, as of reductions, the function asks `takes` itself.
     """
 
     def register(function: Callable) -> Callable:
-        primitive.fused_vjp("cpu", lambda g: takes(g, work, None, light, worth))(function)
+        primitive.fused_vjp("cpu", lambda g: not by_gradient or takes(g, work, None, light, worth))(function)
         return function
 
     return register

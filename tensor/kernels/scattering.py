@@ -1,4 +1,4 @@
-"""Reading and writing at indices along the middle of arrays [before, length, after], and running sums along it.
+"""Reading and writing at indices along the middle of arrays [before, length, after].
 
 Sums are deterministic: each place is added to by one thread, in the order of the indices. Kernels return whether
 an index was out of range, and leave such places alone; the portable body then says what is wrong.
@@ -112,29 +112,3 @@ def scatter(x, index, block, adding, out):
                     else:
                         out[i, j, c] = x[i, k, c]
     return wrong[0]
-
-
-@jit
-def running(x, multiply, block, out):
-    """out [before, n, after]: the sums, or products, of x along its middle up to each place."""
-    before, n, after = x.shape
-    if after == 1:
-        for i in prange(before):
-            row, target = x[i].reshape(n), out[i].reshape(n)
-            total = x.dtype.type(multiply)
-            for j in range(n):
-                total = total * row[j] if multiply else total + row[j]
-                target[j] = total
-    else:
-        blocks = -(-after // block)
-        for task in prange(before * blocks):
-            i, columns = task // blocks, slice(task % blocks * block, (task % blocks + 1) * block)
-            out[i, 0, columns] = x[i, 0, columns]
-            for j in range(1, n):
-                row, last, target = x[i, j, columns], out[i, j - 1, columns], out[i, j, columns]
-                if multiply:
-                    for c in range(row.size):
-                        target[c] = last[c] * row[c]
-                else:
-                    for c in range(row.size):
-                        target[c] = last[c] + row[c]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy
+
 from ...autograd.out import takes_out
 from ...autograd.primitive import primitive
 from ...autograd.variable import Variable, box
 from ...runtime import dtypes
 from ...runtime.arrays import Array, module_of
-from ..kernels import compiled
+from ..kernels import compiled, sources
 from . import arithmetic as ar
 from . import placing, reduction, shaping
 from .cast import accepts_dtype
@@ -30,9 +32,16 @@ def scan(xp: Any, function: Callable, array: Array, axis: int) -> Array:
     return xp.moveaxis(out, 0, axis)
 
 
-def _reversed_sum(F: Any, g: Any, dim: int) -> Any:
-    """The running sum from the end."""
-    return F.flip(F.cumsum(F.flip(g, (dim,)), dim), (dim,))
+_BLOCK = 64  # columns that a thread computes at a time
+
+
+def _scan(kernel: Callable, input: Array, dim: int, *arguments: Any) -> Any:
+    """What a compiled kernel of kernels/scans.py computes along dim, or NotImplemented."""
+    if not (input.size and input.ndim):
+        return NotImplemented
+    out = numpy.empty(input.shape, input.dtype)
+    kernel(placing.middle(input, dim), *arguments, _BLOCK, placing.middle(out, dim))
+    return out
 
 
 @primitive
@@ -46,10 +55,72 @@ def cumsum(xp, input: Array, dim: int):
 
 @compiled(cumsum, work=4, light=True, worth=4)
 def _cumsum(input: Array, dim: int) -> Any:
-    return placing.running(input, one_dim(dim, input.ndim), False) if input.size and input.ndim else NotImplemented
+    return _scan(sources.scans.sums, input, one_dim(dim, input.ndim), False)
 
 
-cumsum.vjp(input=lambda F, g, dim: _reversed_sum(F, g, dim) if g.shape else g)
+@primitive
+def reversed_cumsum(xp, input: Array, dim: int):
+    """The running sum along dim that begins at its end."""
+    if not input.ndim:
+        return input.copy()
+    return xp.flip(cumsum.declaration.body(xp, xp.flip(input, dim), dim), dim).copy()
+
+
+@compiled(reversed_cumsum, work=4, light=True, worth=4)
+def _reversed_cumsum(input: Array, dim: int) -> Any:
+    return _scan(sources.scans.sums, input, one_dim(dim, input.ndim), True)
+
+
+cumsum.vjp(input=lambda F, g, dim: F.reversed_cumsum(g, dim))
+reversed_cumsum.vjp(input=lambda F, g, dim: F.cumsum(g, dim))
+
+
+@primitive
+def linear_recurrence(xp, input: Array, factor: Array, dim: int, backwards: bool):
+    """out[i] = input[i] + factor[i] * out[i - 1] along dim; or backwards, input[i] + factor[i + 1] * out[i + 1].
+
+    The first factor belongs to no pair of neighbours, and has no effect.
+    """
+    if input.dtype.kind == "V":  # as running sums
+        single = linear_recurrence.declaration.body(
+            xp, input.astype(xp.float32), factor.astype(xp.float32), dim, backwards
+        )
+        return single.astype(input.dtype)
+    out, product = (xp.moveaxis(x.copy(), dim, 0) for x in (input, factor))
+    step = 1
+    while step < len(out):  # by doubling, as in scan(): of 2**k steps the sum and the product of factors are known
+        if backwards:
+            out[:-step] += product[step:] * out[step:]
+        else:
+            out[step:] += product[step:] * out[:-step]
+        product[step:] = product[step:] * product[:-step]
+        step *= 2
+    return xp.ascontiguousarray(xp.moveaxis(out, 0, dim))
+
+
+@compiled(linear_recurrence, work=16, light=True)
+def _linear_recurrence(input: Array, factor: Array, dim: int, backwards: bool) -> Any:
+    if factor.dtype is not input.dtype:
+        return NotImplemented
+    return _scan(sources.scans.recurrence, input, dim, placing.middle(factor, dim), backwards)
+
+
+@linear_recurrence.joint_vjp
+def _linear_recurrence_inputs(
+    F: Any, g: Any, needs: tuple, factor: Any, out: Any, dim: int, backwards: bool
+) -> tuple:
+    """The recurrence of the gradients the other way, with the same factors."""
+    to_input = F.linear_recurrence(g, factor, dim, not backwards)
+    if not needs[1]:
+        return to_input, None
+    later, earlier = (out, to_input) if backwards else (to_input, out)
+    return to_input, later * _previous(F, earlier, dim, F.zeros_like)
+
+
+def _previous(F: Any, x: Any, dim: int, start: Callable) -> Any:
+    """The element before each one along dim, `start` (F.zeros_like or F.ones_like) before the first."""
+    n = x.shape[dim]
+    return F.cat([start(F.narrow(x, dim, 0, 1)), F.narrow(x, dim, 0, n - 1)], dim) if n else x
 
 
 @primitive
@@ -63,44 +134,21 @@ def cumprod(xp, input: Array, dim: int):
 
 @compiled(cumprod, work=16, light=True)
 def _cumprod(input: Array, dim: int) -> Any:
-    return placing.running(input, one_dim(dim, input.ndim), True) if input.size and input.ndim else NotImplemented
+    return _scan(sources.scans.products, input, one_dim(dim, input.ndim))
 
 
-def _cumprod_input(F: Any, g: Any, input: Any, dim: int) -> Any:
-    """For each pair i <= k the product of the elements before i times that of those from i + 1 to k: n * n numbers, but
-    exact to any order also where elements are 0."""
+def _cumprod_input(F: Any, g: Any, input: Any, out: Any, dim: int) -> Any:
+    """The product of what comes before, times g[i] + input[i + 1] * (g[i + 1] + input[i + 2] * (g[i + 2] + ...)).
+
+    Nothing is divided: it is right, to any order, also where elements are 0.
+    """
     if not g.shape:
         return g
     dim = one_dim(dim, len(g.shape))
-    shape = tuple(g.shape)
-    n = shape[dim]
-    wide = (*shape[:dim], n, *shape[dim:])
-    after = F.strict_upper(input, n, len(shape), dim)  # [i, k]: k > i
-    columns = F.expand(F.unsqueeze(input, dim), wide)
-    between = F.cumprod(F.where(after, columns, F.ones_like(columns)), dim + 1)
-    not_before = F.logical_or(after, F.identity_like(input, n, len(shape), dim))
-    terms = F.where(not_before, between * F.unsqueeze(g, dim), F.zeros_like(between))
-    return F.sum(terms, dim + 1) * reduction.product_before(F, input, dim)
+    return F.linear_recurrence(g, input, dim, True) * _previous(F, out, dim, F.ones_like)
 
 
 cumprod.vjp(input=_cumprod_input)
-
-
-def _cumprod_fast(xp: Any, g: Any, needs: tuple, input: Array, dim: int) -> tuple:
-    """In linear time: g * out / input before the first 0 of a row, the same without that 0 at it, 0 after it."""
-    if not g.ndim:
-        return (g,)
-    dim = one_dim(dim, g.ndim)
-    zeros = xp.cumsum(input == 0, dim)
-    first = (input == 0) & (zeros == 1)
-    rest = xp.where(first, 1, input)
-
-    def tail(x: Array) -> Array:
-        return xp.flip(xp.cumsum(xp.flip(x, dim), dim), dim)
-
-    before = tail(g * xp.cumprod(input, dim)) / xp.where(zeros == 0, input, 1)
-    at = tail(g * xp.cumprod(rest, dim))
-    return (xp.where(zeros == 0, before, xp.where(first, at, 0)).astype(g.dtype, copy=False),)
 
 
 @primitive
@@ -159,7 +207,6 @@ def _logcumsumexp_fast(xp: Any, g: Any, needs: tuple, input: Array, out: Array, 
 
 
 for _device in ("cpu", "cuda"):
-    cumprod.fused_vjp(_device)(_cumprod_fast)
     logcumsumexp.fused_vjp(_device)(_logcumsumexp_fast)
 
 

@@ -21,7 +21,7 @@ def add_slices(out: Array, source: Array, index: Array, dim: int) -> Any:
     """out (a fresh array) with the slices of source along dim added to those that a vector of indices names."""
     if index.dtype != numpy.int64 or index.ndim != 1 or source.dtype != out.dtype or not source.size:
         return NotImplemented
-    wrong = sources.scattering.add(_middle(source, dim), numpy.ascontiguousarray(index), _BLOCK, _middle(out, dim))
+    wrong = sources.scattering.add(middle(source, dim), numpy.ascontiguousarray(index), _BLOCK, middle(out, dim))
     return NotImplemented if wrong else out
 
 
@@ -33,7 +33,7 @@ def gather(input: Array, index: Array, dim: int) -> Any:
     if vector is not None:
         return numpy.take(input, vector, dim)
     out = numpy.empty(index.shape, input.dtype)
-    wrong = sources.scattering.gather(_middle(input, dim), _middle(index, dim), _middle(out, dim))
+    wrong = sources.scattering.gather(middle(input, dim), middle(index, dim), middle(out, dim))
     return NotImplemented if wrong else out
 
 
@@ -46,8 +46,8 @@ def scatter(out: Array, source: Array, index: Array, dim: int, adding: bool) -> 
     vector = _repeated(index, dim)
     if vector is not None and adding:
         return add_slices(out, source, vector, dim)
-    places, out3 = _middle(index, dim), _middle(out, dim)
-    wrong = sources.scattering.scatter(_middle(source, dim), places, _BLOCK, adding, out3)
+    places, out3 = middle(index, dim), middle(out, dim)
+    wrong = sources.scattering.scatter(middle(source, dim), places, _BLOCK, adding, out3)
     return NotImplemented if wrong else out
 
 
@@ -92,14 +92,7 @@ def _add_flat(xp: Any, out: Array, places: Array, values: Array) -> Array:
     return out
 
 
-def running(input: Array, dim: int, multiply: bool) -> Array:
-    """The sums, or products, along dim up to each place."""
-    out = numpy.empty(input.shape, input.dtype)
-    sources.scattering.running(_middle(input, dim), multiply, _BLOCK, _middle(out, dim))
-    return out
-
-
-def _middle(array: Array, dim: int) -> Array:
+def middle(array: Array, dim: int) -> Array:
     """An array as a contiguous one of three dims, the given one in the middle."""
     before, after = math.prod(array.shape[:dim]), math.prod(array.shape[dim + 1 :])
     return numpy.ascontiguousarray(array).reshape(before, array.shape[dim], after)

@@ -12,7 +12,7 @@ from ...autograd.primitive import primitive
 from ...autograd.return_types import return_type
 from ...runtime import dtypes
 from ...runtime.arrays import Array
-from ..kernels import compiled, compiled_vjp
+from ..kernels import compiled, compiled_vjp, takes
 from . import arithmetic as ar
 from . import summing
 from .cast import accepts_dtype
@@ -128,6 +128,11 @@ def prod(xp, input: Array, dim: int | None = None, keepdim: bool = False):
     return input.prod(_axes(dim, input.ndim), dtype, keepdims=keepdim)
 
 
+@compiled(prod, light=True, worth=8)
+def _prod(input: Array, dim: int | None = None, keepdim: bool = False) -> Any:
+    return summing.product_along(input, as_dims(dim, input.ndim), keepdim)
+
+
 def product_before(F: Any, input: Any, dim: int) -> Any:
     """The product of the elements before each one along dim."""
     n = input.shape[dim]
@@ -149,6 +154,14 @@ def _prod_input(F: Any, g: Any, input: Any, dim: int | None, keepdim: bool) -> A
 
 
 prod.vjp(input=_prod_input)
+
+
+@compiled_vjp(prod, by_gradient=False)
+def _prod_fused(xp: Any, g: Array, needs: tuple, input: Array, out: Array, dim: int | None) -> Any:
+    if not takes(input, light=True, worth=8):
+        return NotImplemented
+    found = summing.products_of_others(g, input, out, as_dims(dim, input.ndim))
+    return found if found is NotImplemented else (found,)
 
 
 @primitive

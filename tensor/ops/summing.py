@@ -1,8 +1,10 @@
-"""Sums and extremes of large arrays by compiled kernels, along any dims."""
+"""Sums, extremes and products of large arrays by compiled kernels, along any dims."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy
 
@@ -15,6 +17,7 @@ VALUE, SIZE, SQUARE = 0, 1, 2  # what is summed: the elements, their sizes, thei
 _PIECE = 1024  # elements of a row that are added without a break
 HEIGHT = 64  # rows that are added without a break
 _BLOCK = 1024  # columns that a thread adds at a time
+_COLUMNS = 64  # columns whose products a thread computes at a time
 _SMALL = 1 << 13  # fewer sums of pieces are NumPy's to add
 _LEAST_ROW = 64
 
@@ -63,6 +66,12 @@ def extreme_places(input: Array, dim: int, smallest: bool) -> Array:
 
 def shares_of_extremes(g: Array, input: Array, out: Array, dims: tuple[int, ...]) -> Array:
     """The gradient of a large input from that of its extremes along neighbouring dims; or NotImplemented."""
+    return _to_input(sources.reduction.extremes_backward, g, input, out, dims)
+
+
+def _to_input(
+    kernel: Callable, g: Array, input: Array, out: Array, dims: tuple[int, ...], *arguments: Any
+) -> Array:
     groups = _groups(input.shape, dims)
     if len(groups) != 1 or not _takes(input, groups) or g.dtype is not input.dtype:
         return NotImplemented
@@ -70,8 +79,24 @@ def shares_of_extremes(g: Array, input: Array, out: Array, dims: tuple[int, ...]
     gradient = numpy.empty(input.shape, input.dtype)
     g, out = (numpy.ascontiguousarray(x).reshape(before, after) for x in (g, out))
     x = input.reshape(before, length, after)
-    sources.reduction.extremes_backward(g, x, out, gradient.reshape(x.shape))
+    kernel(g, x, out, *arguments, gradient.reshape(x.shape))
     return gradient
+
+
+def product_along(input: Array, dims: tuple[int, ...], keepdim: bool) -> Array:
+    """The product along dims of a large contiguous float array, if these are its last ones; or NotImplemented."""
+    groups = _groups(input.shape, dims)
+    if len(groups) != 1 or not _takes(input, groups) or groups[0][2] != 1:  # along others NumPy is quick
+        return NotImplemented
+    rows, length, _ = groups[0]
+    products = numpy.empty((rows, -(-length // _PIECE)), input.dtype)
+    sources.scans.row_products(input.reshape(rows, length), _PIECE, products)
+    return products.prod(1).reshape(_reduced(input.shape, dims, keepdim))
+
+
+def products_of_others(g: Array, input: Array, out: Array, dims: tuple[int, ...]) -> Array:
+    """The gradient of a large input from that of its products along neighbouring dims; or NotImplemented."""
+    return _to_input(sources.scans.products_backward, g, input, out, dims, _PIECE, _COLUMNS)
 
 
 def _takes(input: Array, groups: list[tuple[int, int, int]]) -> bool:

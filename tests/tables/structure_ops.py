@@ -51,6 +51,19 @@ def _running(function, better):
     return reference
 
 
+def _recurrence(x, factor, dim, backwards):
+    """One element after the other."""
+    x, factor, out = (np.moveaxis(a, dim, 0) for a in (x, factor, np.empty_like(x)))
+    last = 0
+    for i in reversed(range(len(x))) if backwards else range(len(x)):
+        edge = i + backwards
+        last = out[i] = x[i] + (factor[edge] * last if 0 < edge < len(x) else 0)
+    return np.moveaxis(out, 0, dim)
+
+
+_RECURRENCES = (((5, 2), 0), ((3, 2, 3), 1), ((6, 7), 1), ((2, 1), 1), ((0, 2), 0))
+
+
 def _variance(x, dim=None, unbiased=True, keepdim=False, correction=None):
     if isinstance(dim, bool):
         dim, unbiased = None, dim
@@ -87,7 +100,16 @@ REDUCTIONS = [
         "cumprod",
         [S(rnd(2, 3), 1), S(rnd(3), 0), S(rnd(), 0), S(_ZEROS, 0), S(_ZEROS, -1)],
         _cumulative(np.cumprod),
-        fused=True,
+    ),
+    internal(
+        "reversed_cumsum",
+        [S(rnd(2, 3), 0), S(rnd(2, 3), 1), S(rnd(), 0)],
+        lambda x, dim: np.flip(np.cumsum(np.flip(x, dim), dim), dim) if x.ndim else x,
+    ),
+    internal(
+        "linear_recurrence",
+        [S(rnd(*shape), rnd(*shape), dim, back) for shape, dim in _RECURRENCES for back in (False, True)],
+        _recurrence,
     ),
     Op(
         "logcumsumexp",
