@@ -173,6 +173,28 @@ def test_assignment_as_in_numpy(index, value):
     np.testing.assert_array_equal(x.numpy(), expected)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64"])
+@pytest.mark.parametrize("width", [300, 3000])  # few elements, and so many that kernels take them
+def test_indices_of_short_dtypes_reach_as_far_as_long_ones(dtype, width):
+    rng = np.random.default_rng(0)
+    x, places = rng.standard_normal((200, width)).astype(np.float32), rng.integers(100, 127, (9, width)).astype(dtype)
+    index, ones, line = places.astype(np.int64), np.zeros_like(x), np.zeros_like(x)
+    np.add.at(ones, (index, np.arange(width)), 1)
+    np.add.at(line, index[:, 0], 1)
+    of_places, of_line = torch.from_numpy(places), torch.from_numpy(places[:, 0].copy())
+    for pick, picked, gradient in (
+        (lambda a: a.gather(0, of_places), np.take_along_axis(x, index, 0), ones),
+        (lambda a: a[of_line], x[index[:, 0]], line),
+        (lambda a: a.index_select(0, of_line), x[index[:, 0]], line),
+        (lambda a: torch.nn.functional.embedding(of_line, a), x[index[:, 0]], line),
+    ):
+        a = torch.from_numpy(x).requires_grad_()
+        found = pick(a)
+        found.sum().backward()
+        np.testing.assert_array_equal(found.detach().numpy(), picked)
+        np.testing.assert_array_equal(a.grad.numpy(), gradient)
+
+
 def test_assignment_by_masks_and_tensors():
     x = torch.arange(6.0).view(2, 3)
     x[x > 3] = -1

@@ -41,13 +41,13 @@ def occurrences(xp, indices: Array):
 @primitive
 def embedding_scatter(xp, gradient: Array, indices: Array, size: tuple, padding_idx: int | None):
     """A table of a size with each row of the gradient added at its index, except at the padding row."""
-    rows = gradient.reshape(-1, size[1])
+    rows = gradient.reshape(indices.size, size[1])
     return _without(placing.add_rows(xp, xp.zeros(size, gradient.dtype), indices.reshape(-1), rows), padding_idx)
 
 
 @compiled(embedding_scatter, work=2, light=True, worth=8)
 def _embedding_scatter(gradient: Array, indices: Array, size: tuple, padding_idx: int | None) -> Any:
-    rows = gradient.reshape(-1, size[1])
+    rows = gradient.reshape(indices.size, size[1])
     return _without(placing.add_slices(numpy.zeros(size, rows.dtype), rows, indices.reshape(-1), 0), padding_idx)
 
 

@@ -78,7 +78,7 @@ def add_at(xp, input: Array, size: tuple, index: tuple):
 def _add_at(input: Array, size: tuple, index: tuple) -> Any:
     if len(index) != 1 or index[0].dtype.kind == "b" or not index[0].size:
         return NotImplemented
-    places = (index[0] % size[0]).reshape(-1)
+    places = (placing.wide(index[0]) % size[0]).reshape(-1)
     return placing.add_slices(numpy.zeros(size, input.dtype), input.reshape(-1, *size[1:]), places, 0)
 
 

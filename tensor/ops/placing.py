@@ -1,7 +1,7 @@
-"""Arrays read and written at indices by compiled kernels: what gathering, scattering and embeddings share.
+"""Arrays read and written at indices: what gathering, scattering and embeddings share.
 
-All return NotImplemented for what the kernels do not take, and for indices that are out of range, which the portable
-bodies refuse.
+What takes no `xp` calls compiled kernels, and returns NotImplemented for what they do not take, and for indices that
+are out of range, which the portable bodies refuse.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ...runtime.arrays import Array
 from ..kernels import sources
 
 _BLOCK = 64  # columns that a thread adds at a time
+_INT64 = numpy.dtype(numpy.int64)
 
 
 def add_slices(out: Array, source: Array, index: Array, dim: int) -> Any:
@@ -64,8 +65,14 @@ def written_along(xp: Any, size: tuple, index: Array, values: Array, dim: int) -
     return out
 
 
+def wide(index: Array) -> Array:
+    """An index array of int64: in a shorter dtype, of which PyTorch takes some, places in memory would wrap around."""
+    return index if index.dtype is _INT64 else index.astype(_INT64)
+
+
 def flat_places(xp: Any, index: Array, size: tuple, dim: int) -> Array:
     """Where the elements that an index array names along dim are in a flattened array of a size."""
+    index = wide(index)
     places, step = index, 1
     for i in range(index.ndim - 1, -1, -1):
         if i == dim:
@@ -83,7 +90,7 @@ def add_rows(xp: Any, out: Array, places: Array, rows: Array) -> Array:
         xp.add.at(out, places, rows)
         return out
     size = math.prod(out.shape[1:])
-    return _add_flat(xp, out, (places % len(out)).reshape(-1, 1) * size + xp.arange(size), rows)
+    return _add_flat(xp, out, (wide(places) % len(out)).reshape(-1, 1) * size + xp.arange(size), rows)
 
 
 def _add_flat(xp: Any, out: Array, places: Array, values: Array) -> Array:
