@@ -11,7 +11,6 @@ from ..runtime.arrays import module_of
 from . import engine
 from .batching import gradients_per_example, level_of
 from .mode import is_grad_enabled
-from .plan import FLOATING
 from .variable import Variable, box, fresh_node
 
 _FLOAT32 = numpy.dtype(numpy.float32)
@@ -141,8 +140,3 @@ def grad(
 def wants_grad(x: Any) -> bool:
     """Whether recording is on and `x` is a tensor that requires a gradient."""
     return isinstance(x, Variable) and is_grad_enabled() and fresh_node(x) is not None
-
-
-def is_differentiable(x: Variable) -> bool:
-    """Whether gradients exist for a tensor's dtype."""
-    return x.array.dtype in FLOATING

@@ -45,9 +45,3 @@ def _rebuilt(leaves: Iterator, structure: Structure) -> Any:
     if structure.rebuild is None:
         return next(leaves)
     return structure.rebuild([_rebuilt(leaves, child) for child in structure.children])
-
-
-def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
-    """The tree with `function` applied to every leaf."""
-    leaves, structure = flatten(tree)
-    return unflatten([function(leaf) for leaf in leaves], structure)

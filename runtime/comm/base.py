@@ -306,12 +306,6 @@ class Comm(Mover):
             check_peer("recv", "src", src, tag, self)
         return self._irecv(array, src, tag)
 
-    def sendrecv(self, array: Array, dst: int, output: Array, src: int, tag: int = 0) -> None:
-        """Send `array` to rank `dst` and fill `output` by what rank `src` sends, at the same time."""
-        receipt, sent = self.irecv(output, src, tag), self.isend(array, dst, tag)
-        receipt.wait()
-        sent.wait()
-
     batch = batches.batch
 
     # Objects
@@ -460,7 +454,7 @@ class Comm(Mover):
         return flat_on_host(array)
 
     def _same_everywhere(self, tag: int) -> bool:
-        """Whether all ranks pass the same number of 62 bits; no rank returns before all have come."""
+        """Whether all ranks pass the same number of 44 bits; no rank returns before all have come."""
         raise NotImplementedError
 
     def _prepare(self, kind: str, *signature: Any) -> Callable[[np.ndarray, np.ndarray], None] | None:

@@ -150,7 +150,7 @@ def _compiled_attention(
     return out.reshape(*query.shape[:-1], out.shape[-1]), sums.reshape(query.shape[:-1])
 
 
-@attention.fused_vjp("cpu", lambda g: True)
+@attention.fused_vjp("cpu")
 def _compiled_attention_gradients(
     xp: Any,
     g: numpy.ndarray,
