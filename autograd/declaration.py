@@ -22,7 +22,7 @@ _ndarray = numpy.ndarray
 
 interceptors: list[Callable] = []  # asked before an operation of anything but plain host arrays is run; see batching
 # NumPy's words, which PyTorch accepts as well
-_NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "x": "input", "x1": "input", "x2": "other"}
+NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "x": "input", "x1": "input", "x2": "other"}
 
 _bodies_kept = threading.Lock()
 
@@ -201,7 +201,7 @@ class Declaration:
         named = dict(zip(names, args, strict=False))
         for name, value in kwargs.items():
             if name not in names:
-                name = _NUMPY_NAMES.get(name, name)
+                name = NUMPY_NAMES.get(name, name)
             if name not in names:
                 raise TypeError(f"{self.name}() has no argument {name!r}; its arguments are {', '.join(names)}")
             if name in named:

@@ -12,6 +12,7 @@ from .plan import FLOATING, WEAK_NUMBERS
 from .variable import Variable, box
 
 _ndarray = numpy.ndarray
+_MOST_SHOWN = 6  # operands in a message: a list of tensors may have hundreds
 
 
 def uniform(declaration: Any, inputs: tuple) -> bool:
@@ -122,10 +123,12 @@ def common_dtype(declaration: Any, tensors: list, scalars: list) -> dtypes.dtype
 
 def explain(declaration: Any, error: Exception, raw: tuple) -> Exception:
     """The exception PyTorch users expect for what NumPy refused, naming the operation and its operands."""
-    operands = ", ".join(
+    operands = [
         f"{name} {dtypes.of(a.dtype).name}{list(a.shape)}"
         for name, a in zip(names_of(declaration, raw), raw, strict=False)
         if hasattr(a, "dtype")
-    )
+    ]
+    if len(operands) > _MOST_SHOWN:
+        operands[_MOST_SHOWN:] = [f"... {len(operands)} in all"]
     kind = IndexError if isinstance(error, IndexError) else RuntimeError
-    return kind(f"{declaration.name}(): {str(error).rstrip()} ({operands})")
+    return kind(f"{declaration.name}(): {str(error).rstrip()} ({', '.join(operands)})")

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..runtime import arrays, dtypes
 from ..runtime.device import device_of
+from .declaration import NUMPY_NAMES
 from .mode import is_grad_enabled
 from .variable import Variable, changed, fresh_node
 
@@ -56,14 +57,19 @@ def _write(out: Any, result: Variable, name: str) -> Any:
 
 
 def takes_out(function: Callable) -> Callable:
-    """Give a function that is made of primitives the keyword `out`; primitives have it by themselves."""
+    """Give a function that is made of primitives the keyword `out`, and NumPy's names for its arguments; primitives
+    have both by themselves."""
+    signature = inspect.signature(function)
+    known = signature.parameters
 
     @functools.wraps(function)
     def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
+        if kwargs:
+            kwargs = {k if k in known else NUMPY_NAMES.get(k, k): value for k, value in kwargs.items()}
         result = function(*args, **kwargs)
         return result if out is None else write_into(out, result, function.__name__)
 
-    call.__signature__ = with_out(inspect.signature(function))  # type: ignore[attr-defined]
+    call.__signature__ = with_out(signature)  # type: ignore[attr-defined]
     return call
 
 

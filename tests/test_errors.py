@@ -22,6 +22,11 @@ MESSAGES = {
         TypeError,
         r"sum\(\) has no argument 'axes'; its arguments are input, dim",
     ),
+    "a sample of another shape": (
+        lambda: torch.stack([torch.ones(2)] * 9 + [torch.ones(3)]),
+        RuntimeError,
+        r"stack\(\): expected tensors of one shape, but got \[2\] at position 0 and \[3\] at 9 .* 10 in all\)",
+    ),
     "an argument twice": (lambda: torch.ones(2).sum(0, dim=0), TypeError, r"sum\(\) got argument 'dim' twice"),
     "too many arguments": (lambda: torch.ones(2).exp(1, 2), TypeError, r"exp\(\) takes 1 arguments \(input\), got 3"),
     "a rounding mode": (lambda: torch.div(torch.ones(1), 2, rounding_mode="up"), RuntimeError, "'up'"),

@@ -31,6 +31,25 @@ def test_the_result_is_written_into_out(name):
         np.testing.assert_allclose(out.numpy(), expected.numpy(), rtol=1e-6)
 
 
+NUMPY_NAMES = {
+    "sum": lambda: torch.sum(X, axis=1, keepdims=True),
+    "max": lambda: X.max(axis=1, keepdims=True).values,
+    "std": lambda: torch.std(X, axis=1, keepdims=True),
+    "sort": lambda: X.sort(axis=0).values,
+}
+NUMPY = {
+    "sum": lambda x: x.sum(axis=1, keepdims=True),
+    "max": lambda x: x.max(axis=1, keepdims=True),
+    "std": lambda x: x.std(axis=1, keepdims=True, ddof=1),
+    "sort": lambda x: np.sort(x, axis=0),
+}
+
+
+@pytest.mark.parametrize("name", NUMPY_NAMES)
+def test_arguments_may_have_the_names_that_numpy_gives_them(name):
+    np.testing.assert_allclose(NUMPY_NAMES[name]().numpy(), NUMPY[name](X.numpy()), rtol=1e-6)
+
+
 def test_several_outputs():
     out = torch.empty(0), torch.empty(0, dtype=torch.int64)
     result = torch.max(X, 1, out=out)

@@ -91,6 +91,7 @@ def sort_by(input: Any, dim: int = -1, descending: bool = False, *, stable: bool
     return sort(input, dim, descending, stable)
 
 
+@takes_out
 def argsort(input: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
     """The indices that sort the elements along dim."""
     return sort(input, dim, descending, stable).indices

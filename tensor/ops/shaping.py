@@ -152,7 +152,13 @@ def stack(xp, tensors: list[Array], dim: int = 0):
     """Tensors of one shape joined along a new dimension."""
     dim = one_dim(dim, tensors[0].ndim + 1)
     new = (*(slice(None),) * dim, None)  # quicker than stack()
-    return xp.concatenate([t[new] for t in tensors], dim)
+    try:
+        return xp.concatenate([t[new] for t in tensors], dim)
+    except ValueError:
+        shapes = [list(t.shape) for t in tensors]
+        i = next(i for i, shape in enumerate(shapes) if shape != shapes[0])
+        message = f"expected tensors of one shape, but got {shapes[0]} at position 0 and {shapes[i]} at {i}"
+        raise ValueError(message) from None
 
 
 stack.vjp(
