@@ -140,6 +140,22 @@ def test_embedding_gradients(padding_idx, monkeypatch):
     np.testing.assert_allclose(weight.grad.numpy(), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("least", [0, 1 << 40], ids=["kernel", "portable"])
+@pytest.mark.parametrize("width", [3, 40, 300])
+def test_embedding_gradients_in_an_arena_begin_anew_each_step(least, width, monkeypatch):
+    monkeypatch.setattr(kernels, "LEAST_SIZE", least)
+    table = torch.nn.Embedding(13, width, padding_idx=2)
+    optimizer = torch.optim.SGD(table.parameters(), lr=0)
+    for seed in range(3):
+        indices = np.random.default_rng(seed).integers(0, 13, 5)  # some rows get nothing, others in each step
+        optimizer.zero_grad()
+        table(torch.tensor(indices)).sum().backward()
+        optimizer.step()
+        expected = np.bincount(indices, minlength=13)
+        expected[2] = 0
+        np.testing.assert_array_equal(table.weight.grad.numpy(), np.repeat(expected[:, None], width, 1))
+
+
 def test_places_out_of_range_are_refused(monkeypatch):
     monkeypatch.setattr(kernels, "LEAST_SIZE", 0)
     x, bad = torch.ones(3, 4), torch.tensor([[0, 1, 3, 0]])

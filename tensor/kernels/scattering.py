@@ -8,6 +8,8 @@ import numpy as np
 
 from .compiler import jit, prange, serial
 
+_CLEARED = 1 << 14  # elements that a thread clears at a time
+
 
 @serial
 def _place(k, n):
@@ -33,9 +35,18 @@ def _within(places, n):
 
 
 @jit
-def add(x, index, block, out):
-    """out [before, n, after] += x [before, m, after] in the slices that index [m] names; a task is `block` columns."""
+def add(x, index, block, fresh, out):
+    """out [before, n, after] += x [before, m, after] in the slices that index [m] names; a task is `block` columns.
+
+    If fresh, out begins as zeros.
+    """
     before, n, after = out.shape
+    if fresh:
+        everything = out.reshape(out.size)
+        for task in prange(-(-out.size // _CLEARED)):
+            part = everything[task * _CLEARED : (task + 1) * _CLEARED]
+            for k in range(part.size):
+                part[k] = 0
     blocks = -(-after // block)
     wrong = np.zeros(1, np.bool_)
     for task in prange(before * blocks):

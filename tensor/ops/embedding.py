@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy
-
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
 from ..kernels import compiled
@@ -22,11 +20,20 @@ def embedding(xp, weight: Array, indices: Array, padding_idx: int | None, scale_
 
 
 def _embedding_weight(
-    F: Any, g: Any, weight_shape: tuple, indices: Any, padding_idx: int | None, scale_grad_by_freq: bool
+    F: Any,
+    g: Any,
+    weight_shape: tuple,
+    indices: Any,
+    padding_idx: int | None,
+    scale_grad_by_freq: bool,
+    *,
+    into: Array | None = None,
 ) -> Any:
     if scale_grad_by_freq:
         g = g / F.occurrences(indices)
-    return F.embedding_scatter(g, indices, weight_shape, padding_idx)
+    if into is not None and (into.dtype is not g.dtype or not into.flags.c_contiguous):
+        into = None
+    return F.embedding_scatter(g, indices, weight_shape, padding_idx, into)
 
 
 embedding.vjp(weight=_embedding_weight)
@@ -39,16 +46,30 @@ def occurrences(xp, indices: Array):
 
 
 @primitive
-def embedding_scatter(xp, gradient: Array, indices: Array, size: tuple, padding_idx: int | None):
-    """A table of a size with each row of the gradient added at its index, except at the padding row."""
+def embedding_scatter(xp, gradient: Array, indices: Array, size: tuple, padding_idx: int | None, into: Any = None):
+    """A table of a size with each row of the gradient added at its index, except at the padding row.
+
+    It is written into the array `into`, if one is given.
+    """
     rows = gradient.reshape(indices.size, size[1])
-    return _without(placing.add_rows(xp, xp.zeros(size, gradient.dtype), indices.reshape(-1), rows), padding_idx)
+    if into is None:
+        into = xp.zeros(size, gradient.dtype)
+    else:
+        into.fill(0)
+    return _without(placing.add_rows(xp, into, indices.reshape(-1), rows), padding_idx)
 
 
-@compiled(embedding_scatter, work=2, light=True, worth=8)
-def _embedding_scatter(gradient: Array, indices: Array, size: tuple, padding_idx: int | None) -> Any:
+def _touched(gradient: Array, indices: Array, size: tuple, padding_idx: int | None, into: Any = None) -> int:
+    """How many elements are added, and the time in which the table is cleared in such."""
+    return gradient.size + size[0] * size[1] // 8
+
+
+@compiled(embedding_scatter, work=2, sized_by=_touched, light=True, worth=8)
+def _embedding_scatter(
+    gradient: Array, indices: Array, size: tuple, padding_idx: int | None, into: Array | None = None
+) -> Any:
     rows = gradient.reshape(indices.size, size[1])
-    return _without(placing.add_slices(numpy.zeros(size, rows.dtype), rows, indices.reshape(-1), 0), padding_idx)
+    return _without(placing.sum_slices(rows, indices.reshape(-1), size, 0, into), padding_idx)
 
 
 def _without(table: Any, padding_idx: int | None) -> Any:

@@ -79,7 +79,7 @@ def _add_at(input: Array, size: tuple, index: tuple) -> Any:
     if len(index) != 1 or index[0].dtype.kind == "b" or not index[0].size:
         return NotImplemented
     places = (placing.wide(index[0]) % size[0]).reshape(-1)
-    return placing.add_slices(numpy.zeros(size, input.dtype), input.reshape(-1, *size[1:]), places, 0)
+    return placing.sum_slices(input.reshape(-1, *size[1:]), places, size, 0)
 
 
 add_at.vjp(input=lambda F, g, index: F.take_index(g, index))
@@ -336,7 +336,7 @@ def index_add_zeros(xp, input: Array, index: Array, size: tuple, dim: int):
 
 @compiled(index_add_zeros, work=2, light=True, worth=8)
 def _index_add_zeros(input: Array, index: Array, size: tuple, dim: int) -> Any:
-    return placing.add_slices(numpy.zeros(size, input.dtype), input, index, dim)
+    return placing.sum_slices(input, index, size, dim)
 
 
 index_add_zeros.vjp(input=lambda F, g, index, dim: F.index_select_rows(g, index, dim))

@@ -14,16 +14,25 @@ import numpy
 from ...runtime.arrays import Array
 from ..kernels import sources
 
-_BLOCK = 64  # columns that a thread adds at a time
+_BLOCK = 64  # columns that a thread adds at a time; of a narrow array those of a cache line
+_NARROW = 16
 _INT64 = numpy.dtype(numpy.int64)
 
 
-def add_slices(out: Array, source: Array, index: Array, dim: int) -> Any:
-    """out (a fresh array) with the slices of source along dim added to those that a vector of indices names."""
+def add_slices(out: Array, source: Array, index: Array, dim: int, fresh: bool) -> Any:
+    """out with the slices of source along dim added to those that a vector of indices names; a fresh array may have
+    anything in it, and its other slices are zeros then."""
     if index.dtype != numpy.int64 or index.ndim != 1 or source.dtype != out.dtype or not source.size:
         return NotImplemented
-    wrong = sources.scattering.add(middle(source, dim), numpy.ascontiguousarray(index), _BLOCK, middle(out, dim))
+    target = middle(out, dim)
+    block = _BLOCK if target.shape[2] >= 4 * _BLOCK else _NARROW
+    wrong = sources.scattering.add(middle(source, dim), numpy.ascontiguousarray(index), block, fresh, target)
     return NotImplemented if wrong else out
+
+
+def sum_slices(source: Array, index: Array, size: tuple, dim: int, into: Array | None = None) -> Any:
+    """Zeros of a size, in place of `into` if that is given, with slices added as by `add_slices`."""
+    return add_slices(numpy.empty(size, source.dtype) if into is None else into, source, index, dim, True)
 
 
 def gather(input: Array, index: Array, dim: int) -> Any:
@@ -46,7 +55,7 @@ def scatter(out: Array, source: Array, index: Array, dim: int, adding: bool) -> 
         return NotImplemented
     vector = _repeated(index, dim)
     if vector is not None and adding:
-        return add_slices(out, source, vector, dim)
+        return add_slices(out, source, vector, dim, False)
     places, out3 = middle(index, dim), middle(out, dim)
     wrong = sources.scattering.scatter(middle(source, dim), places, _BLOCK, adding, out3)
     return NotImplemented if wrong else out
