@@ -51,7 +51,6 @@ def lstm_backward(gh, gc, gates, cell, ggates, gcell):
 # -- whole layers ------------------------------------------------------------------------------------------------------
 
 LSTM, GRU, RNN_TANH, RNN_RELU = range(4)  # what a step computes
-_NEAR = 1 << 19  # bytes of weights that stay near the processor; larger ones are read for more rows at once
 
 # The loops over one row below are many and short on purpose: LLVM vectorizes a loop only if it has to compare few
 # arrays to know that they do not overlap.
@@ -204,11 +203,6 @@ def _time(step, steps, backwards):
 
 
 @serial
-def _job_rows(weight):
-    return 8 if weight.size * weight.itemsize <= _NEAR else 32
-
-
-@serial
 def _forward_job(cell, first, rows, counts, starts, reverse, panels, width, bias, gates, h, c, out, memory):
     size, columns = h.shape[1], bias.size
     padded = columns // (gates.shape[1] // size)
@@ -234,8 +228,9 @@ def _forward_job(cell, first, rows, counts, starts, reverse, panels, width, bias
     h[first:last] = state[: last - first]
 
 
-def _forward(cell, weight, counts, starts, reverse, bias, gates, h, c, out, memory):
+def _forward(cell, rows, weight, counts, starts, reverse, bias, gates, h, c, out, memory):
     """All steps of one layer in one direction; step t has the first counts[t] sequences in rows from starts[t] on.
+    A job takes `rows` sequences.
 
     gates [rows, parts * size]: the input's part of the gates becomes what they are after activation;
     h, c [n, size]: the state before becomes the state after; out [rows, size]: h after each step;
@@ -251,7 +246,6 @@ def _forward(cell, weight, counts, starts, reverse, bias, gates, h, c, out, memo
         pack_panels(weight.reshape(-1), 1, size, part * size * size, 0, size, 0, padded // width, size, target, size)
     for j in range(bias.size):
         start[j // size * padded + j % size] = bias[j]
-    rows = _job_rows(weight)
     for job in prange((h.shape[0] + rows - 1) // rows):
         _forward_job(cell, job * rows, rows, counts, starts, reverse, panels, width, start, gates, h, c, out, memory)
 
@@ -285,7 +279,7 @@ def _backward_job(
             _copy(result[r], dh[first + r])
 
 
-def _backward(cell, weight, counts, starts, reverse, g, gates, memory, before, dh, dc, slopes, from_input):
+def _backward(cell, rows, weight, counts, starts, reverse, g, gates, memory, before, dh, dc, slopes, from_input):
     """The gradients of `_forward`: of the gates before activation, as the hidden state's part of them (slopes) and the
     input's (the same array but for GRU) have them.
 
@@ -301,7 +295,6 @@ def _backward(cell, weight, counts, starts, reverse, g, gates, memory, before, d
         pack_panels(
             weight.reshape(-1), size, 1, part * size - at, at, size, 0, padded // width, size, panels, parts * padded
         )
-    rows = _job_rows(weight)
     for job in prange((dh.shape[0] + rows - 1) // rows):
         _backward_job(
             cell, job * rows, rows, counts, starts, reverse, panels, padded, width, g, gates, memory, before, dh, dc,
@@ -315,7 +308,7 @@ def _types(dtype):
     number = numba.from_dtype(dtype)
     given, filled = types.Array(number, 2, "C", readonly=True), types.Array(number, 2, "C")
     places = types.Array(types.int64, 1, "C")
-    return (types.int64, given, places, places, types.boolean), given, filled
+    return (types.int64, types.int64, given, places, places, types.boolean), given, filled
 
 
 @functools.cache

@@ -10,6 +10,7 @@ import numpy
 
 from ...autograd.primitive import RAW_NUMPY, primitive, raw_namespace
 from ...runtime.arrays import Array
+from ...runtime.threads import get_num_threads
 from ..kernels import compiled, sources, takes, usable
 from . import multiplying
 from . import pointwise as pw
@@ -398,7 +399,8 @@ def _forward(mode: str, input: Array, weights: tuple, state: tuple, counts: tupl
     bias = numpy.empty(0, gates.dtype) if bias_hh is None else bias_hh
     kernel = sources.recurrent.forward(gates.dtype)
     kind = getattr(sources.recurrent, mode)
-    kernel(kind, weight_hh, *_places(counts), reverse, bias, gates, state[0], state[-1], out, memory)
+    rows = _job_rows(weight_hh, len(state[0]))
+    kernel(kind, rows, weight_hh, *_places(counts), reverse, bias, gates, state[0], state[-1], out, memory)
     return out, *state, (gates, memory)
 
 
@@ -419,12 +421,21 @@ def _backward(
     g_state = tuple(x.copy() for x in g[1:])
     slopes = numpy.empty_like(gates)
     from_input = numpy.empty_like(gates) if mode == "GRU" else slopes
-    kernel = sources.recurrent.backward(gates.dtype)
+    kernel, kind = sources.recurrent.backward(gates.dtype), getattr(sources.recurrent, mode)
     kernel(
-        getattr(sources.recurrent, mode), weight_hh, *_places(counts), reverse, g[0], gates, memory, before,
+        kind, _job_rows(weight_hh, len(state[0])), weight_hh, *_places(counts), reverse, g[0], gates, memory, before,
         g_state[0], g_state[-1], slopes, from_input,
     )  # fmt: skip
     return _of_weights(RAW_NUMPY, _product, needs, from_input, slopes, input, hidden, weight_ih) + (None,), g_state
+
+
+_NEAR = 1 << 19  # bytes of weights that stay near the processor; larger ones are read for more sequences at once
+
+
+def _job_rows(weight: Array, sequences: int) -> int:
+    """How many sequences go through all steps together; the bits do not depend on it."""
+    share = 1 if weight.nbytes <= _NEAR else -(-sequences // get_num_threads())
+    return min(-(-share // 8) * 8, 32)
 
 
 def _product(a: Array, b: Array, bias: Any = None) -> Array:
