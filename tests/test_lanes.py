@@ -251,6 +251,25 @@ def test_parameters_may_freeze_or_move_between_steps():
         assert run_threads(size, body, timeout=60) == [[([[6.0, 6.0]], [1.0])] * 3] * size
 
 
+def test_parameters_may_be_trained_later():
+    def body():
+        model = DataParallel(nn.Linear(2, 1), lanes=4)
+        model.module.bias.requires_grad_(False)
+        comm = world_comm()
+        batch = torch.ones(8, 2)[2 * (4 * comm.rank // comm.size) : 2 * (4 * (comm.rank + 1) // comm.size)]
+        found = []
+        for trained in (False, True):
+            model.module.bias.requires_grad_(trained)
+            model.zero_grad()
+            for part in model.lanes(batch):
+                model(part).mean().backward()
+            found.append([p.grad is not None and p.grad.tolist() for p in model.parameters()])
+        return found
+
+    for size in (1, 3):
+        assert run_threads(size, body, timeout=60) == [[[[[1.0, 1.0]], False], [[[1.0, 1.0]], [1.0]]]] * size
+
+
 def test_an_exception_leaves_everything_as_it_was():
     model = DataParallel(Net(), lanes=LANES)
     torch.optim.SGD(model.parameters(), lr=1)

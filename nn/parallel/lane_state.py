@@ -40,10 +40,12 @@ class Gradients:
         self._parameters = parameters
         self._lanes = lanes
         self._homes: list[tuple | None] = []
+        self._frozen: list[Any] = []  # those that have never had to live in an arena
 
     def begin(self) -> None:
         """Begin a step."""
-        if self._homes != [home_of(p) for p in self._parameters]:  # the first step, or they have moved since
+        moved = self._homes != [home_of(p) for p in self._parameters]  # since the last step, or this is the first
+        if moved or any(p.requires_grad for p in self._frozen):
             self._plan()
         gradients = [p.gradient for p in self._trained]
         self._in_place = self._alone and all(claim_slot(p) for p in self._trained)
@@ -60,6 +62,7 @@ class Gradients:
         self._homes = [home_of(p) for p in self._parameters]
         self._arenas = list(dict.fromkeys(home[0] for home in self._homes if home is not None))
         self._trained = [p for p, home in zip(self._parameters, self._homes, strict=True) if home is not None]
+        self._frozen = [p for p, home in zip(self._parameters, self._homes, strict=True) if home is None]
         self._alone = len(self._trained) == sum(len(arena.views) for arena in self._arenas)
         self._own = Row([arena.grad for arena in self._arenas], self._arenas, self._trained)
         self._spare: list[Row] = []
