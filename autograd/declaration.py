@@ -261,7 +261,8 @@ class Declaration:
         known: tuple = tuple(CONSTANT if x is not None and not isinstance(x, Variable) else x for x in inputs)
         if self.variadic:
             known, raw = (known,), (raw,)
-        saved, versions = plan.save(*known, results[0], *raw, *values, *attributes)
+        result = results[0] if self.multiple is None else results
+        saved, versions = plan.save(*known, result, *raw, *values, *attributes)
         node = new_node(plan, edges, saved, results[0].array.shape, versions)
         if self.multiple is None:
             results[0].node = node

@@ -89,7 +89,8 @@ def _nothing(saved: tuple) -> tuple:
 
 def _saver(declaration: Any, names: list[str]) -> Callable:
     """A function (*inputs, result, *arrays of inputs, *outputs, *residuals, *attributes) -> what a node keeps: the
-    named values, and the counters of the tensors whose memory that is. A list of inputs is one argument."""
+    named values, and the counters of the tensors whose memory that is. A list of inputs is one argument, and so are
+    several results."""
     everything = (*declaration.inputs, *declaration.outputs, *declaration.residuals, *declaration.attributes)
     values, counters = [], []
     for name in names:
@@ -108,8 +109,10 @@ def _saver(declaration: Any, names: list[str]) -> Callable:
             if name in declaration.optional:
                 counter = f"getattr({tensor}, 'counter', CONSTANT)"
             counters.append(f"{counter} or counter_of({tensor})")
-    if any(name in names for name in declaration.outputs):
-        counters.append("RESULT.counter or counter_of(RESULT)")
+    for i, output in enumerate(declaration.outputs):
+        if output in names:
+            result = "RESULT" if declaration.multiple is None else f"RESULT[{i}]"
+            counters.append(f"{result}.counter or counter_of({result})")
     kept = [f"({''.join(term + ', ' for term in terms)})" for terms in (values, counters)]
     tensors = ["INPUTS"] if declaration.variadic else [f"INPUT{i}" for i in range(len(declaration.inputs))]
     parameters = ", ".join((*tensors, "RESULT", *everything))
