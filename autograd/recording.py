@@ -224,6 +224,8 @@ class Recording:
         old, new = tensor.array, value.array
         if (old.shape, old.dtype) != (new.shape, new.dtype) or self._is_shared(tensor):
             self.refuse("it changes a tensor in place whose memory is used elsewhere, or to other shapes or dtypes")
+        if tensor.node is not None and value.node is None:
+            self.refuse("it writes a constant over a tensor that requires a gradient")
         tensor.array, tensor.node, tensor.counter = new, value.node, value.counter
         return tensor
 

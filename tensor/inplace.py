@@ -135,10 +135,21 @@ def _fitted(tensor: Any, value: Any, operation: str) -> Any:
 
 def _move_on_tape(tensor: Any, node: Any, value: Any) -> None:
     """The tensor now stands for a value computed by `node`, and so does its part of what it was cut from."""
-    if tensor.view_of is not None and (node is not None or fresh_node(tensor.view_of.parent) is not None):
-        _write_through(tensor.view_of, value if node is LEAF else node)
-    tensor.node = _identity(value) if node is LEAF else node
-    _mark_current(tensor)
+    if tensor.view_of is not None:
+        if node is not None or fresh_node(tensor.view_of.parent) is not None:
+            _write_through(tensor.view_of, value if node is LEAF else node)
+            while tensor.view_of is not None:  # derived again from the root when somebody asks, as all its views are
+                tensor.view_of.version = tensor.counter[0] - 1
+                tensor = tensor.view_of.parent
+    elif node is None and tensor.node is not None:
+        tensor.node = new_node(_CopySlices("FillBackward", _no_gradient), (tensor.node,), (), tensor.array.shape, ())
+    else:
+        tensor.node = _identity(value) if node is LEAF else node
+
+
+def _no_gradient(F: Any, g: Any) -> list:
+    """What a value that a constant was written over gets: zeros, for it is still asked for its gradient."""
+    return [F.zeros_like(g)]
 
 
 def _mark_current(tensor: Any) -> None:
@@ -170,9 +181,10 @@ def _write_through(view: View, source: Any) -> None:
 
     edges = (parent if old is LEAF else old, source)
     node = new_node(_CopySlices("CopySlices", split), edges, (), shape, ())
-    if parent.view_of is not None:
+    if parent.view_of is None:
+        parent.node = node
+    else:
         _write_through(parent.view_of, node)
-    parent.node = node
 
 
 class _CopySlices:
