@@ -18,7 +18,7 @@ from typing import Any
 import numpy
 
 from ..runtime import arrays, timeline
-from .mode import anomaly, grad_recorded, recorders, recording_now, refuse_if_recording
+from .mode import anomaly, grad_recorded, recorders, recording_now, refuse_if_recording, set_grad_enabled
 from .plan import Pick, Plan
 from .primitive import RAW_NUMPY, RECORDED, raw_namespace
 from .variable import LAST_CHANGE, LEAF, LeafGroup, Node, Variable, any_leaf, box, changed, counter_of, fresh_node
@@ -40,10 +40,13 @@ def backward(roots: Sequence[Variable], gradients: Sequence[Variable | None], re
     run.start(_seeds(roots, gradients, create_graph), retain_graph, create_graph, inputs)
     if inputs is None:
         return
-    for x in inputs:
-        gradient = run.found.get(_target(x))
-        if gradient is not None:
-            accumulate(x, gradient, False, create_graph)
+    with set_grad_enabled(create_graph):
+        for x in dict.fromkeys(inputs):
+            gradient = run.found.get(_target(x))
+            if gradient is not None:
+                accumulate(x, gradient, False, create_graph)
+                for hook in tuple((x.grad_ready_hooks or {}).values()):
+                    hook(x)
 
 
 def backward_of_loss(root: Variable, retain_graph: bool) -> bool:
