@@ -151,7 +151,7 @@ def linear(xp, input: Array, weight: Array, bias: Array | None = None):
     """
     if weight.ndim != 2 or not input.ndim or input.dtype != weight.dtype:
         raise ValueError(_linear_mistake(input, weight))
-    rows = input if input.ndim == 2 else input.reshape(-1, input.shape[-1])
+    rows = input if input.ndim == 2 else _rows(input)
     try:
         out = xp.matmul(rows, weight.T)
     except ValueError:
@@ -234,7 +234,7 @@ sum_rows.vjp(input=lambda F, g, input_shape: F.expand(g, input_shape))
 
 
 def _rows(x: Any) -> Any:
-    return x.reshape(-1, x.shape[-1])
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # NumPy finds no -1 where there are no elements
 
 
 def _linear_weight(F: Any, g: Any, input: Any, *, into: Array | None = None) -> Any:

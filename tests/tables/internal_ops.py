@@ -98,6 +98,8 @@ ACTIVATIONS = [
             S(rnd(3), rnd(2, 3), rnd(2)),
             S(rnd(2, 1, 3), rnd(2, 3), rnd(2)),
             S(rnd(0, 3), rnd(2, 3), rnd(2)),
+            S(rnd(2, 1, 0), rnd(2, 0), rnd(2)),
+            S(rnd(2, 1, 0), rnd(0, 0)),
         ],
         lambda x, w, b=0.0: x @ w.T + b,
     ),
