@@ -357,6 +357,25 @@ def test_changing_what_is_not_needed_is_fine():
     assert x.grad.tolist() == [6, 6]
 
 
+@pytest.mark.parametrize("output", [0, 1])
+def test_of_several_outputs_only_the_saved_ones_must_stay(output):
+    x = leaf(3, 1, 2)
+    outputs = x.sort()  # saves the indices
+    outputs[output].zero_().add_(1)
+    if output == 1:
+        with pytest.raises(RuntimeError, match=CHANGED):
+            outputs[0].sum().backward()
+    else:
+        outputs[0].sum().backward()
+        assert x.grad.tolist() == [0, 0, 0]
+
+
+def test_a_quotient_may_be_changed():
+    x, y = leaf(2, 6), leaf(4, 3)
+    (x / y).mul_(2).sum().backward()
+    assert x.grad.tolist() == [0.5, 2 / 3] and y.grad.tolist() == [-0.25, -4 / 3]
+
+
 def test_leaves_that_require_gradients_are_not_changed_in_place():
     x = leaf(1, 2)
     for change in (lambda: x.add_(1), lambda: x[0].zero_(), lambda: x.view(-1).mul_(2), lambda: x.__setitem__(0, 1.0)):
@@ -430,6 +449,32 @@ def test_in_place_programs_equal_functional_ones(name):
     np.testing.assert_allclose(
         np.concatenate([np.ravel(v) for v in found[0]]), np.concatenate([np.ravel(v) for v in found[1]]), rtol=1e-12
     )
+
+
+@pytest.mark.parametrize(
+    "overwrite",
+    [
+        lambda x: x.zero_(),
+        lambda x: x[:].copy_(torch.ones(3)),
+        lambda x: x.view(3, 1)[:, 0].fill_(2),
+    ],
+    ids=["zero_", "copy_ into a view", "view of view"],
+)
+def test_what_a_constant_was_written_over_has_a_gradient_of_zero(overwrite):
+    x = leaf(1, 2, 3)
+    y = x * 2
+    written = overwrite(y)
+    assert y.requires_grad and written.requires_grad
+    (y + written).sum().backward()
+    assert x.grad.tolist() == [0, 0, 0]
+
+
+def test_after_a_view_was_changed_it_is_computed_from_what_it_was_cut_from():
+    x = leaf(1, 2, 3) * 1
+    view = x[:2]
+    view.mul_(2)
+    view_grad, x_grad = grad((view * view).sum(), (view, x))
+    assert view_grad.tolist() == [4, 8] and x_grad.tolist() == [4, 8, 0]
 
 
 def test_a_view_taken_without_grad_is_not_tracked_but_shares_memory():
@@ -622,6 +667,15 @@ def test_backward_into_chosen_inputs_only():
     assert x.grad.tolist() == [6] and y.grad is None
     with pytest.raises(RuntimeError, match="inputs cannot be empty"):
         (x * 2).sum().backward(inputs=[])
+
+
+def test_backward_of_inputs_calls_their_hooks_once():
+    x, y = leaf(1, 2), leaf(3, 4)
+    seen = []
+    for tensor in (x, y):
+        tensor.register_post_accumulate_grad_hook(lambda p: seen.append((p, p.grad.tolist(), torch.is_grad_enabled())))
+    (x * y).sum().backward(inputs=[x, x])
+    assert len(seen) == 1 and seen[0][0] is x and seen[0][1:] == ([3, 4], False)
 
 
 def test_backward_arguments_are_checked():

@@ -56,7 +56,8 @@ def true_divide(xp, input: Array, other: Array):
 true_divide.declaration.title = "DivBackward0"  # PyTorch's name
 true_divide.vjp(
     input=lambda F, g, other: g / other,
-    other=lambda F, g, out, other: -g * out / other,
+    # not of the quotient, which users change in place, as PyTorch lets them
+    other=lambda F, g, input, other: -g * (input / other) / other,
 )
 
 
