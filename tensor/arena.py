@@ -222,7 +222,7 @@ def values_to_sum(parameters: Sequence[Variable]) -> list[Array]:
 def _as_laid_out(run: list[Variable]) -> list[Array]:
     """The gradients of neighbours in one array with the gaps of their arena."""
     gradients: list[Any] = [p.gradient for p in run]
-    if run[0].home is None or all(p.gradient is p.grad_slot for p in run):
+    if home_of(run[0]) is None or all(p.gradient is p.grad_slot for p in run):
         return flat_gradients(gradients)
     ranges = [p.home[0].ranges[p.home[1]] for p in run]  # type: ignore[index]
     origin = ranges[0][0]

@@ -42,6 +42,15 @@ def test_clip_grad_norm(norm_type, max_norm, arena, device):
     assert get_total_norm([p.grad for p in params], norm_type).item() <= max(max_norm, 1e-9) * (1 + 1e-9)
 
 
+def test_parameters_that_got_other_memory_are_clipped():
+    params = [torch.zeros(3, requires_grad=True), torch.zeros(4, requires_grad=True)]
+    optim.SGD(params, lr=0.1)
+    params[1].data = torch.zeros(6)
+    sum(p.sum() for p in params).backward()
+    assert float(clip_grad_norm_(params, 1.5)) == pytest.approx(3)
+    assert torch.allclose(params[1].grad, torch.full((6,), 0.5))
+
+
 @pytest.mark.parametrize("elsewhere", [(0,), (1,), (0, 2), (0, 1, 2)])
 @pytest.mark.parametrize("norm_type", [1.0, 2.0])
 def test_norms_do_not_depend_on_where_gradients_lie(norm_type, elsewhere, device):
