@@ -5,7 +5,7 @@ if __name__ != "paceline.autograd":
 
 from ..runtime.absent import getattr_of
 from . import function, functional, graph
-from .api import backward, grad
+from .api import FormerVariable, backward, grad
 from .check import GradcheckError, gradcheck, gradgradcheck
 from .engine import queue_callback
 from .function import Function
@@ -20,7 +20,9 @@ from .mode import (
     set_detect_anomaly,
     set_grad_enabled,
 )
-from .variable import Node, Variable
+from .variable import Node
+
+Variable = FormerVariable()
 
 __getattr__ = getattr_of(__name__)
 

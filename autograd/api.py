@@ -140,3 +140,22 @@ def grad(
 def wants_grad(x: Any) -> bool:
     """Whether recording is on and `x` is a tensor that requires a gradient."""
     return isinstance(x, Variable) and is_grad_enabled() and fresh_node(x) is not None
+
+
+class FormerVariable:
+    """PyTorch's former word for a tensor on the tape: calling it gives the same memory with a place of its own there.
+
+    Example:
+        >>> import paceline as torch
+        >>> x = torch.autograd.Variable(torch.ones(2), requires_grad=True)
+        >>> isinstance(x, torch.autograd.Variable)
+        True
+    """
+
+    def __call__(self, data: Variable, requires_grad: bool = False) -> Variable:
+        if not isinstance(data, Variable):
+            raise TypeError(f"Variable data has to be a tensor, but got {type(data).__name__}")
+        return data.detach().requires_grad_(requires_grad)
+
+    def __instancecheck__(self, value: Any) -> bool:
+        return isinstance(value, Variable)

@@ -39,8 +39,7 @@ REASONS = (
     ("forward-mode tensors: use func.jvp", r"forward_ad"),
     ("other devices than CPU and CUDA", r"xpu|mps|hpu|ipu|xla|mtia|vulkan|maia|privateuse|is_meta|xccl|ucc|gloo"),
     ("backends of PyTorch's own", r"cudnn|miopen|mkldnn|openmp|mkl|backend|has_lapack|has_spectral"),
-    ("storages and typed tensor classes: there are dtypes and devices instead",
-     r"[sS]torage|\.(Float|Double|Half|BFloat16|Byte|Char|Short|Int|Long|Bool|Complex\w*)Tensor$"),
+    ("storages: there are dtypes and devices instead", r"[sS]torage"),
     ("leftovers of imports and documentation", r"_notes$|TYPE_CHECKING|USE_|PRIVATE_OPS|\.(AVG|SUM|Tag|bit|jagged)$|"
      r"_MODES$|functional\.Tensor$|init\.Tensor$|special\.Tensor$|DataPipe|datapipe"),
     ("subclass and dispatcher protocols of PyTorch", r"torch_function|[dD]ispatch|Schema|Type$|AliasDb|Await|Future|"

@@ -6,6 +6,7 @@ import sys as _sys
 from math import e, inf, nan, pi
 from types import ModuleType as _ModuleType
 
+from . import accelerator as accelerator
 from . import amp as amp
 from . import autograd as autograd
 from . import backends as backends
@@ -447,6 +448,18 @@ from .tensor.random import (
     set_rng_state,
 )
 from .tensor.serialization import load, save
+from .tensor.typed import (
+    BFloat16Tensor,
+    BoolTensor,
+    ByteTensor,
+    CharTensor,
+    DoubleTensor,
+    FloatTensor,
+    HalfTensor,
+    IntTensor,
+    LongTensor,
+    ShortTensor,
+)
 from .tensor.windows import bartlett_window, blackman_window, hamming_window, hann_window, kaiser_window
 
 half, float, double = float16, float32, float64

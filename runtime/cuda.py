@@ -23,6 +23,18 @@ def device_count() -> int:
     return arrays.device_count()
 
 
+def current_accelerator(check_available: bool = False) -> device.device | None:
+    """The kind of device that computes faster than the CPU; None where there is none.
+
+    Example:
+        >>> import paceline as torch
+        >>> device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        >>> torch.ones(2, device=device).device == device
+        True
+    """
+    return device.device("cuda") if is_available() else None
+
+
 def _module() -> Any:
     device.resolve("cuda")  # raises with the reason where there is none
     return arrays.cupy()
@@ -67,15 +79,16 @@ def synchronize(which: Any = None) -> None:
 
 
 def empty_cache() -> None:
-    """Give memory that is held for reuse back to the driver."""
-    _module().get_default_memory_pool().free_all_blocks()
+    """Give memory that is held for reuse back to the driver; without a CUDA device nothing is done."""
+    if is_available():
+        _module().get_default_memory_pool().free_all_blocks()
 
 
 def memory_allocated() -> int:
-    """Bytes of device memory that arrays occupy now."""
-    return _module().get_default_memory_pool().used_bytes()
+    """Bytes of device memory that arrays occupy now; 0 without a CUDA device."""
+    return _module().get_default_memory_pool().used_bytes() if is_available() else 0
 
 
 def memory_reserved() -> int:
-    """Bytes of device memory taken from the driver, in use or held for reuse."""
-    return _module().get_default_memory_pool().total_bytes()
+    """Bytes of device memory taken from the driver, in use or held for reuse; 0 without a CUDA device."""
+    return _module().get_default_memory_pool().total_bytes() if is_available() else 0

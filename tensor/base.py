@@ -18,7 +18,7 @@ from ..runtime import device as devices
 from ..runtime import dtypes
 from ..runtime.arrays import address_of, memory_of, to_host
 from . import printing
-from .layout import channels_last, channels_last_3d
+from .layout import channels_last, channels_last_3d, strided
 from .ops.shaping import one_dim
 
 
@@ -90,6 +90,29 @@ class TensorBase(Variable):
     def is_cuda(self) -> bool:
         """Whether the memory is on a CUDA device."""
         return self.device.type == "cuda"
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether the memory is the host's."""
+        return self.device.type == "cpu"
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether only nonzero elements are kept: never."""
+        return False
+
+    @property
+    def layout(self) -> Any:
+        """How the elements are kept: always `strided`."""
+        return strided
+
+    def pin_memory(self, device: Any = None) -> Any:
+        """The tensor itself: copies to a GPU are made from any memory."""
+        return self
+
+    def is_pinned(self, device: Any = None) -> bool:
+        """Whether the host's memory is locked for copies to a GPU: never."""
+        return False
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or the length of one dimension."""

@@ -13,6 +13,7 @@ import numpy
 from ..autograd.variable import box
 from ..runtime import device as devices
 from ..runtime import dtypes
+from ..runtime.arrays import Array
 from . import creation, inspection, random, samplers
 from .base import Size, TensorBase
 from .inplace import assign, check_writable, inplace, inplace_view
@@ -59,6 +60,13 @@ _fill = inplace(binary.fill)
 _OPERANDS = (TensorBase, int, float, complex, numpy.ndarray, numpy.generic)
 
 
+def constructed(data: tuple, dtype: dtypes.dtype, name: str) -> Array:
+    """What PyTorch's first constructors make: an array of the data, or of the given sizes, uninitialized."""
+    if len(data) == 1 and not isinstance(data[0], int | Size):
+        return creation.as_array(data[0], dtype, name)
+    return creation.empty(*data or (0,), dtype=dtype).array
+
+
 class Tensor(TensorBase, box=True):
     """A multi-dimensional array with operations that can be differentiated.
 
@@ -74,10 +82,7 @@ class Tensor(TensorBase, box=True):
 
     def __init__(self, *data: Any) -> None:
         """As PyTorch's legacy constructor: float32 from data, or uninitialized memory of the given sizes."""
-        if len(data) == 1 and not isinstance(data[0], int):
-            self.array = creation.as_array(data[0], dtypes.get_default_dtype(), "Tensor")
-        else:
-            self.array = creation.empty(*data).array if data else creation.empty(0).array
+        self.array = constructed(data, dtypes.get_default_dtype(), "Tensor")
 
     @staticmethod
     def _wrap(array: Any) -> Tensor:
@@ -130,7 +135,7 @@ class Tensor(TensorBase, box=True):
 
     def type(self, dtype: Any = None) -> Any:
         """The dtype's name, or the tensor converted to a dtype."""
-        return repr(self.dtype) if dtype is None else self.to(dtypes.of(dtype))
+        return repr(self.dtype) if dtype is None else self.to(dtypes.of(getattr(dtype, "dtype", dtype)))
 
     def type_as(self, other: Tensor) -> Tensor:
         """The tensor with another one's dtype."""

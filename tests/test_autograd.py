@@ -1073,3 +1073,14 @@ def test_gradgradcheck_finds_a_wrong_second_derivative():
 def test_gradcheck_needs_something_to_check():
     with pytest.raises(ValueError, match="at least one input tensor to require gradient"):
         gradcheck(torch.sin, torch.ones(2))
+
+
+def test_the_former_word_for_a_tensor_on_the_tape():
+    source = torch.ones(2, requires_grad=True)
+    inner = torch.autograd.Variable(source * 2)
+    assert not inner.requires_grad and isinstance(inner, torch.autograd.Variable)
+    x = torch.autograd.Variable(torch.tensor([1.0, 3.0]), requires_grad=True)
+    (x * x).sum().backward()
+    assert x.grad.tolist() == [2.0, 6.0]
+    with pytest.raises(TypeError, match="has to be a tensor, but got list"):
+        torch.autograd.Variable([1.0])

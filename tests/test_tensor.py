@@ -68,6 +68,30 @@ def test_the_legacy_constructor():
     assert torch.Tensor().shape == (0,)
 
 
+@pytest.mark.parametrize(
+    ("constructor", "dtype"),
+    [(torch.FloatTensor, "float32"), (torch.LongTensor, "int64"), (torch.BoolTensor, "bool")],
+)
+def test_constructors_of_one_dtype(constructor, dtype):
+    made = constructor([[1, 0]])
+    assert made.tolist() == [[1, 0]] and made.dtype is torch.tensor([], dtype=dtype).dtype
+    for sizes in ((2, 3), (torch.Size([2, 3]),)):
+        assert constructor(*sizes).shape == (2, 3)
+    assert isinstance(made, constructor) and not isinstance(made, torch.DoubleTensor) and not isinstance(1, constructor)
+    assert torch.ones(2).type(constructor).dtype is made.dtype
+
+
+def test_questions_about_devices_need_none():
+    if torch.cuda.is_available():
+        assert torch.accelerator.current_accelerator() == torch.device("cuda")
+        return
+    assert torch.accelerator.current_accelerator() is None
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_allocated() == torch.cuda.memory_reserved() == 0
+    x = torch.ones(1)
+    assert x.is_cpu and x.pin_memory() is x and x.layout is torch.strided
+
+
 def test_empty_tensors_have_their_shape_and_dtype():
     x = torch.empty(2, 3, dtype=torch.int32)
     assert x.shape == (2, 3) and x.dtype is torch.int32
