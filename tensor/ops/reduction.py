@@ -210,7 +210,7 @@ amin = _extreme("amin", "The smallest element along dim (all dimensions if None)
 def _arg_extreme(name: str, doc: str) -> Any:
     def body(xp, input: Array, dim: int | None = None, keepdim: bool = False):  # type: ignore[no-untyped-def]
         if input.size == 0 and (dim is None or not input.shape[dim]):
-            raise IndexError(f"{name}(): expected a reduction dim with elements, not shape {list(input.shape)}")
+            raise IndexError(f"expected a reduction dim with elements, not shape {list(input.shape)}")
         if not input.ndim:
             as_dims(dim, 0)
             dim = None

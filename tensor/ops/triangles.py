@@ -13,9 +13,9 @@ from ...runtime.arrays import Array
 from ..kernels import compiled, sources
 
 
-def _check_matrices(input: Array, name: str) -> None:
+def _check_matrices(input: Array) -> None:
     if input.ndim < 2:
-        raise ValueError(f"{name}: input tensor must have at least 2 dimensions, got {input.ndim}")
+        raise ValueError(f"input tensor must have at least 2 dimensions, got {input.ndim}")
 
 
 _FEW = 1 << 12  # elements of a matrix whose triangles are kept
@@ -30,7 +30,7 @@ def _triangle(rows: int, columns: int, diagonal: int) -> Array:
 @primitive
 def tril(xp, input: Array, diagonal: int = 0):
     """The part on and below a diagonal, zeros elsewhere."""
-    _check_matrices(input, "tril")
+    _check_matrices(input)
     if xp is numpy and math.prod(input.shape[-2:]) <= _FEW:
         return numpy.where(_triangle(*input.shape[-2:], diagonal), input, numpy.zeros((), input.dtype))
     return xp.tril(input, diagonal)
@@ -47,7 +47,7 @@ tril.vjp(input=lambda F, g, diagonal: F.tril(g, diagonal))
 @primitive
 def triu(xp, input: Array, diagonal: int = 0):
     """The part on and above a diagonal, zeros elsewhere."""
-    _check_matrices(input, "triu")
+    _check_matrices(input)
     if xp is numpy and math.prod(input.shape[-2:]) <= _FEW:
         return numpy.where(_triangle(*input.shape[-2:], diagonal - 1), numpy.zeros((), input.dtype), input)
     return xp.triu(input, diagonal)
