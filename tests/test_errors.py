@@ -111,6 +111,22 @@ MESSAGES = {
         r"cat\(\): expected a list or tuple of tensors, got Tensor",
     ),
     "split": (lambda: torch.ones(4).split([1, 2]), RuntimeError, r"sum exactly to 4.*split_sizes=\[1, 2\]"),
+    "tensor_split": (lambda: torch.tensor_split(torch.ones(4)), TypeError, "sections or indices, got neither"),
+    "no groups": (
+        lambda: torch.nn.functional.group_norm(torch.ones(2, 3), 0),
+        RuntimeError,
+        r"input of shape \[2, 3\] and num_groups=0",
+    ),
+    "a factor": (
+        lambda: torch.cholesky_solve(torch.ones(3, 1), torch.eye(2)),
+        RuntimeError,
+        r"cholesky_solve: Incompatible shapes of A and B .*\(\[2, 2\] and \[3, 1\]\)",
+    ),
+    "factors": (
+        lambda: torch.linalg.lu_solve(*torch.linalg.lu_factor(torch.eye(2)), torch.ones(3, 1)),
+        RuntimeError,
+        r"lu_solve: Incompatible shapes of A and B .*\(\[2, 2\] and \[3, 1\]\)",
+    ),
     "topk": (lambda: torch.ones(2).topk(3), RuntimeError, "k is 3, dimension 0 has 2"),
     "einsum": (lambda: torch.einsum("ij,jk", torch.ones(2, 3)), RuntimeError, "names 2 operands, but 1 were given"),
     "einsum sizes": (

@@ -171,7 +171,9 @@ def tensor_split(
         raise RuntimeError("tensor_split expected at least a 1-dimensional tensor, but got a tensor with 0 dims")
     dim = one_dim(dim, input.array.ndim)
     length = input.array.shape[dim]
-    given = next(x for x in (indices_or_sections, indices, sections) if x is not None)
+    given = next((x for x in (indices_or_sections, indices, sections) if x is not None), None)
+    if given is None:
+        raise TypeError("tensor_split(): expected a number of sections or indices, got neither")
     if isinstance(given, Variable):
         given = given.tolist()
     if isinstance(given, int):

@@ -260,6 +260,8 @@ def triangular_solve(
 @takes_out
 def cholesky_solve(B: Any, L: Any, upper: bool = False) -> Any:
     """The solution X of (L L^H) X = B, or of (L^H L) X = B if upper, from a Cholesky factor."""
+    check_square(L, "cholesky_solve")
+    _check_right_hand_side(L, B, True, "cholesky_solve")
     lower = mH(L) if upper else L
     return solve_triangular_left(mH(lower), solve_triangular_left(lower, B, False), True)
 
@@ -275,6 +277,8 @@ def cholesky_inverse(L: Any, upper: bool = False) -> Any:
 @takes_out
 def lu_solve(LU: Any, pivots: Any, B: Any, *, left: bool = True, adjoint: bool = False) -> Any:
     """The solution X of A X = B from `lu_factor(A)`; of X A = B if not left, of A^H X = B if adjoint."""
+    check_square(LU, "linalg.lu_solve")
+    _check_right_hand_side(LU, B, left, "linalg.lu_solve")
     if not left:
         return mH(lu_solve(LU, pivots, mH(B), adjoint=not adjoint))
     P = decompositions.permutation_matrix(pivots, LU.array.shape[-1], dtypes.of(LU.array.dtype))
