@@ -37,7 +37,10 @@ def main(rounds: int, seconds: float, only: str, one: tuple[str, str] | None) ->
     if one:
         click.echo(json.dumps(figures_of(*one, seconds)))
         return
-    names = [name for name in WORKLOADS if not only or name in only.split(",")]
+    names = only.split(",") if only else list(WORKLOADS)
+    unknown = [name for name in names if name not in WORKLOADS]
+    if unknown:
+        raise click.BadParameter(f"no such workloads: {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
     figures = {}
     with click.progressbar(names, label="measuring", show_pos=True) as bar:
         for name in bar:

@@ -118,6 +118,7 @@ def main(rounds: int, one: str | None, compiled: bool) -> None:
     if one:
         click.echo(json.dumps(costs(importlib.import_module(one), compiled)))
         return
+    turns.need()
     columns = {"peer": (turns.PEER,), "written": (turns.OURS,), "compiled": (turns.OURS, "--compiled")}
     found = [{name: turns.child("benchmarks.compiled", *options) for name, options in columns.items()}
              for _ in range(rounds)]  # fmt: skip

@@ -48,6 +48,7 @@ def seconds(program: str, cache: str) -> float:
 @click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Runs of each kind.")
 @click.option("--peer", default="torch", show_default=True)
 def main(repeat: int, peer: str) -> None:
+    turns.need(peer)
     times: dict[str, list[float]] = {}
 
     def measure(name: str, program: str, cache: str, **fields: object) -> None:

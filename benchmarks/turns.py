@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -16,6 +17,12 @@ RESULTS = Path(__file__).parent / "results"
 OURS, PEER = "paceline", "torch"
 
 
+def need(library: str = PEER) -> None:
+    """End here, with what to do, where the library to compare with is not installed."""
+    if importlib.util.find_spec(library) is None:
+        raise SystemExit(f"this compares with {library}, which is not installed: pip install -e '.[test,dev]'")
+
+
 def child(module: str, *arguments: str) -> dict[str, float]:
     """The figures that `python -m module --one arguments...` prints as JSON. This process loads neither library."""
     command = [sys.executable, "-m", module, "--one", *arguments]
@@ -27,6 +34,7 @@ def child(module: str, *arguments: str) -> dict[str, float]:
 
 def in_turns(module: str, rounds: int, *arguments: str) -> dict[str, dict[str, float]]:
     """For each figure both medians, and the median of the ratios peer/ours of single rounds."""
+    need()
     pairs = [tuple(child(module, library, *arguments) for library in (OURS, PEER)) for _ in range(rounds)]
     return {
         name: {

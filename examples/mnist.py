@@ -100,7 +100,7 @@ def main():
     if args.lanes is None and args.batch_size % world_size:
         parser.error(f"--batch-size {args.batch_size} cannot be shared out evenly to {world_size} ranks")
     if args.device == "cuda":
-        torch.cuda.set_device(dist.get_node_local_rank() % torch.cuda.device_count())
+        torch.cuda.set_device(dist.get_node_local_rank() % max(1, torch.cuda.device_count()))
 
     start = time.perf_counter()
     torch.manual_seed(args.seed)

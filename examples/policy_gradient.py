@@ -115,7 +115,7 @@ def main():
     if args.games % world_size:
         parser.error(f"--games {args.games} cannot be shared out evenly to {world_size} ranks")
     if args.device == "cuda":
-        torch.cuda.set_device(dist.get_node_local_rank() % torch.cuda.device_count())
+        torch.cuda.set_device(dist.get_node_local_rank() % max(1, torch.cuda.device_count()))
 
     start = time.perf_counter()
     torch.manual_seed(args.seed + rank)  # every rank plays games of its own; the weights are rank 0's
