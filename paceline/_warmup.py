@@ -97,6 +97,7 @@ def _functions() -> Iterator[tuple]:
         yield from ((lambda x, r=reduce, d=dim: r(x, d), randn(4, 5, 6)) for dim in (0, 1, 2, (0, 2)))
     yield lambda gates, cell: torch.add(*registry["lstm_gates"](gates, cell)), randn(4, 24), randn(4, 6)
     yield torch.mm, randn(400, 400), randn(400, 400)
+    yield lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), randn(2, 3, 4, 5)
     yield from ((function, randn(4, 5, 5)) for function in (torch.tril, torch.triu))
     yield lambda x: x.masked_fill(x > 0, 1.0), randn(4, 6)
     for function in (torch.cumsum, torch.cumprod, torch.argmax, functools.partial(torch.topk, k=2)):

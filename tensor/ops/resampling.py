@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy
 
 from ...autograd.primitive import primitive
 from ...runtime.arrays import Array
+from ..kernels import compiled, sources
+from .placing import middle
 
 
 class Taps:
@@ -43,6 +46,11 @@ class Taps:
         result.transposed = self
         return result
 
+    @functools.cached_property
+    def by_tap(self) -> numpy.ndarray:
+        """The elements [taps, out], as kernels go through them."""
+        return numpy.ascontiguousarray(self.index.T).astype(numpy.uint64)
+
 
 @primitive
 def resample(xp, input: Array, dim: int, taps: Taps):
@@ -57,6 +65,21 @@ def resample(xp, input: Array, dim: int, taps: Taps):
         term = xp.take(input, index[:, k], dim)
         term *= weight[:, k]
         out += term
+    return out
+
+
+def _terms(input: Array, dim: int, taps: Taps) -> int:
+    """How many products there are to add."""
+    return input.size // taps.size * taps.index.size
+
+
+@compiled(resample, sized_by=_terms, light=True, worth=4)
+def _resample(input: Array, dim: int, taps: Taps) -> Any:
+    if taps.weight is None:  # NumPy copies as quickly
+        return NotImplemented
+    out = numpy.empty((*input.shape[:dim], len(taps.index), *input.shape[dim + 1 :]), input.dtype)
+    weight = taps.weight.T.astype(input.dtype, "C")
+    sources.resampling.resample(middle(input, dim), taps.by_tap, weight, middle(out, dim))
     return out
 
 

@@ -336,6 +336,7 @@ def weighted_sums(x, dim, taps):
 
 
 TAPS = Taps(3, np.array([[0, 1], [2, 1], [2, 2], [0, 0]]), np.array([[0.5, 0.25], [1.0, -1.0], [2.0, 0.5], [0.0, 1.0]]))
+WIDE_TAPS = Taps(19, np.random.default_rng(6).integers(0, 19, (35, 3)), np.random.default_rng(7).normal(size=(35, 3)))
 
 RESIZING = [
     functional("interpolate", [
@@ -356,7 +357,10 @@ RESIZING = [
     functional("pixel_shuffle", [S(rnd(1, 4, 1, 2), 2), S(rnd(2, 18, 2, 3), 3)], pixel_shuffle),
     functional("pixel_unshuffle", [S(rnd(1, 2, 4), 2), S(rnd(2, 2, 6, 3), 3)], pixel_unshuffle),
     functional("channel_shuffle", [S(rnd(1, 6, 2), 3)], lambda x, g: x[:, [0, 2, 4, 1, 3, 5]]),
-    internal("resample", [S(rnd(2, 3, 2), 1, TAPS), S(rnd(3), 0, Taps(3, np.array([[2], [0]])))], weighted_sums),
+    internal("resample", [
+        S(rnd(2, 3, 2), 1, TAPS), S(rnd(3), 0, Taps(3, np.array([[2], [0]]))), S(rnd(37, 19), 1, WIDE_TAPS),
+        S(rnd(2, 19, 300), 1, WIDE_TAPS),
+    ], weighted_sums),
     functional("pad", [S(rnd(1, 1, 2, 2, 3), (2, 1, 1, 0, 1, 1), "reflect"), S(rnd(1, 1, 2, 3), (-1, 2), "replicate")],
                lambda x, p, mode: pad(x[..., 1:], (0, *p[1:]), mode) if p[0] < 0 else pad(x, p, mode)),
 ]  # fmt: skip
