@@ -387,11 +387,13 @@ class Job:
         code = 128 + number if number else code or 1
         if cause is not None:
             code, number = endings.get(cause.rank, (code, number))
+        if code == 0 and not any(killed for _, killed in endings.values()):
+            return 0, ""  # programs that have taken the ranks' places
         text = f"died of {_name_of(number)}" if number else f"ended with exit code {code}"
         if number == signal.SIGKILL and _count_oom_kills() > self._oom_kills:
             text += " (this machine ran out of memory and has killed a process: see dmesg)"
         who, summary = (program, "") if cause is None else (self._name(cause.rank), cause.summary)
-        return code, f"{who} {text}" + _after(", ", summary)
+        return code or 1, f"{who} {text}" + _after(", ", summary)
 
     def _behind(self, cause: _Cause | None, endings: dict[int, tuple[int, int]], code: int) -> _Cause | None:
         """The cause, if what was noticed first is a consequence of something else."""

@@ -40,6 +40,8 @@ def main() -> None:
     try:
         _run_program(sys.argv[1:])
     except SystemExit as error:
+        if not faults.is_rank():
+            raise
         if faults.exit_code(error) == 0:
             faults.notify_launcher(f"done {world.rank}")
         elif world.size > 1:
@@ -49,7 +51,8 @@ def main() -> None:
         error.__traceback__ = _user_frames(error.__traceback__)
         sys.excepthook(type(error), error, error.__traceback__)
         raise SystemExit(faults.INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1) from None
-    faults.notify_launcher(f"done {world.rank}")
+    if faults.is_rank():
+        faults.notify_launcher(f"done {world.rank}")
 
 
 def as_torchrun(world: World) -> dict[str, str]:

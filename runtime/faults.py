@@ -35,6 +35,7 @@ INTERRUPTED = 128 + signal.SIGINT
 flight_recorder: Recorder | None = None
 _at_end: list[Callable[[], None]] = []
 _exit_now = os._exit
+_status_of_child = 0  # with which a forked child is about to end
 _plain_code: Any = SystemExit.__dict__["code"]
 
 
@@ -57,6 +58,7 @@ def install(world: World) -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError):  # there is no stderr
             faulthandler.enable()
     flight_recorder = recorder.start(world)
+    os.register_at_fork(after_in_child=_be_no_rank)
     atexit.register(_on_end, os.getpid())
 
 
@@ -77,9 +79,13 @@ def end_job(error: BaseException) -> NoReturn:
         sys.stderr.flush()
         if report:
             time.sleep(_PASS_ON_SECONDS)
-    summary = "" if isinstance(error, SystemExit) else traceback.format_exception_only(error)[-1].strip()
-    notify_launcher(f"failed {world.rank} {code} {summary}")
+    notify_launcher(f"failed {world.rank} {code} {_summary_of(error)}")
     abort(code)
+
+
+def is_rank() -> bool:
+    """Whether this process is the rank, and not a child that it has forked."""
+    return os.environ.get(RANK_PID, own := str(os.getpid())) == own
 
 
 def exit_code(error: SystemExit) -> int:
@@ -132,10 +138,19 @@ def _describe(error: BaseException) -> tuple[int, str]:
     return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1, "".join(traceback.format_exception(error))
 
 
+def _summary_of(error: BaseException) -> str:
+    """What an exception says, in the line below its traceback."""
+    if isinstance(error, SystemExit):
+        return _describe(error)[1].strip()
+    shown = traceback.TracebackException.from_exception(error)
+    shown.__notes__ = None  # type: ignore[assignment]  # they come below
+    return [*shown.format_exception_only()][-1].strip()
+
+
 def _on_end(pid: int) -> None:
     """The last thing that a program does which comes to its end."""
     if os.getpid() != pid:
-        return  # a child that this rank has forked
+        return _leave_mpi_to_the_parent()
     if flight_recorder is not None:
         flight_recorder.update(ended=True)
     for function in _at_end:
@@ -144,10 +159,32 @@ def _on_end(pid: int) -> None:
         flight_recorder.remove_with_the_last()
 
 
+def _be_no_rank() -> None:
+    """In a child that this rank has forked: its exceptions concern nobody but its parent."""
+    if sys.excepthook is _on_exception:
+        sys.excepthook = _on_exception_of_child
+    threading.excepthook = threading.__excepthook__
+
+
+def _on_exception_of_child(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    global _status_of_child
+    _status_of_child = _describe(error)[0]
+    sys.__excepthook__(kind, error, trace)
+
+
+def _leave_mpi_to_the_parent() -> None:
+    """End a forked child before mpi4py would end MPI with it, on connections that are the parent's."""
+    if "mpi4py.MPI" in sys.modules:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        _exit_now(_status_of_child)
+
+
 def _leave_at_once(status: int) -> NoReturn:
     """os._exit, which runs no hook either."""
     world = get_world()
-    if os.environ.get(RANK_PID) == str(os.getpid()):  # and not a child that this rank has forked
+    if is_rank():
         if status != 0:
             notify_launcher(f"failed {world.rank} {status} called os._exit({status})")
             abort(status)
@@ -177,8 +214,11 @@ class _RankExit(SystemExit):
 
     @property
     def code(self) -> Any:  # type: ignore[override]
-        if _called_by_interpreter() and exit_code(self) != 0:
-            end_job(self)
+        global _status_of_child
+        if _called_by_interpreter():
+            _status_of_child = exit_code(self)
+            if _status_of_child != 0 and is_rank():
+                end_job(self)
         return _status_of(self)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -130,7 +131,10 @@ time.sleep(60)
     ("action", "code", "summary"),
     [
         ("raise ValueError('bad batch')", 1, "failed with exit code 1: ValueError: bad batch"),
+        ("e = ValueError('bad batch'); e.add_note('of day 2'); raise e", 1, "exit code 1: ValueError: bad batch"),
         ("sys.exit(3)", 3, "failed with exit code 3"),
+        ("sys.exit('no data')", 1, "failed with exit code 1: no data"),
+        ("os.execv('/bin/true', ['true'])", 1, "after #3 barrier() at {script}:8"),
         ("raise SystemExit(4)", 4, "failed with exit code 4"),
         ("threading.Thread(target=lambda: 1 / 0).start()", 1, "exit code 1: ZeroDivisionError: division by zero"),
         ("os._exit(5)", 5, "failed with exit code 5: called os._exit(5)"),
@@ -147,6 +151,42 @@ def test_the_first_rank_that_fails_ends_the_job(script, action, code, summary, r
     assert last.startswith(f"paceline run: rank {rank} "), done.stderr
     assert last.endswith(summary.format(script=path)), done.stderr
     assert done.stderr.count("Traceback") == ("Error" in summary)
+
+
+@needs_mpi
+def test_a_program_that_takes_the_ranks_place(script):
+    done = finish_job([*RUN, "-n", "2", script("import os; os.execv('/bin/true', ['true'])")], timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+FORKING = r"""
+import multiprocessing, os, sys
+from paceline.runtime.comm import world_comm
+comm = world_comm()
+def fail():
+    raise ValueError("only I")
+for action in (lambda: None, lambda: sys.exit(3), fail):
+    child = os.fork()
+    if child == 0:
+        action()
+        sys.exit(0)
+    os.write(1, b"code %d\n" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+process = multiprocessing.get_context("fork").Process(target=fail)
+process.start()
+process.join()
+os.write(1, b"code %d\n" % process.exitcode)
+comm.barrier()
+"""
+
+
+@needs_mpi
+def test_forked_children_end_for_themselves(script):
+    path = script(FORKING)
+    for command in ([*RUN, "-n", "2", path], mpi.find_mpiexec().command(2, [sys.executable, path])):
+        done = finish_job(command, timeout=30)
+        assert done.returncode == 0, done.stderr
+        assert sorted(re.findall(r"code (\d)", done.stdout)) == list("00111133")
+        assert done.stderr.count("ValueError: only I") == 4
 
 
 @needs_mpi
