@@ -12,7 +12,7 @@ sys.modules["numba"] = None
 import pytest
 from paceline.tensor import kernels
 kernels.LEAST_SIZE = 0
-status = pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]])
+status = pytest.main(["-q", "-p", "no:cacheprovider", "-W", "ignore:Numba does not load", *sys.argv[1:]])
 assert not kernels.usable()
 sys.exit(status)
 """

@@ -14,7 +14,6 @@ import contextlib
 import functools
 import gc
 import importlib
-import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -65,12 +64,10 @@ def usable(alone: bool = False) -> bool:
 
 @functools.cache
 def _loaded() -> bool:
-    if importlib.util.find_spec("numba") is None:
-        return False
     try:
         sources.compiler  # noqa: B018  (loads it)
     except ImportError as error:
-        warnings.warn(f"Numba does not load, so nothing is compiled: {error}", stacklevel=2)
+        warnings.warn(f"Numba does not load, so large tensors take several times longer: {error}", stacklevel=2)
         return False
     return True
 
