@@ -102,6 +102,7 @@ PLACINGS = {
     "scatter_add": lambda x, dim, index, source, vector: x.scatter_add(dim, index, source),
     "index_add": lambda x, dim, index, source, vector: x.index_add(dim, vector, source),
     "index_select": lambda x, dim, index, source, vector: x.index_select(dim, vector),
+    "take_along_dim": lambda x, dim, index, source, vector: x.take_along_dim(index - x.shape[dim], dim),
     "cumsum": lambda x, dim, index, source, vector: x.cumsum(dim),
     "cumprod": lambda x, dim, index, source, vector: x.cumprod(dim),
     "prod": lambda x, dim, index, source, vector: x.prod(dim),
@@ -156,12 +157,26 @@ def test_embedding_gradients_in_an_arena_begin_anew_each_step(least, width, monk
         np.testing.assert_array_equal(table.weight.grad.numpy(), np.repeat(expected[:, None], width, 1))
 
 
-def test_places_out_of_range_are_refused(monkeypatch):
+REFUSING = {
+    "gather": lambda x, dim, index: x.gather(dim, index),
+    "scatter_add": lambda x, dim, index: x.scatter_add(dim, index, x),
+    "scatter": lambda x, dim, index: x.scatter(dim, index, x),
+    "scatter a number": lambda x, dim, index: x.scatter(dim, index, 2.0),
+    "scatter_reduce": lambda x, dim, index: x.scatter_reduce(dim, index, x, "prod"),
+    "take_along_dim": lambda x, dim, index: x.take_along_dim(torch.where(index < 0, -4, index), dim),
+    "index_select": lambda x, dim, index: x.index_select(dim, index.transpose(dim, 0)[:, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("name", REFUSING)
+@pytest.mark.parametrize("bad", [-1, 3])
+@pytest.mark.parametrize("dim", range(3))
+def test_places_out_of_range_are_refused(name, bad, dim, monkeypatch):
     monkeypatch.setattr(kernels, "LEAST_SIZE", 0)
-    x, bad = torch.ones(3, 4), torch.tensor([[0, 1, 3, 0]])
-    for call in (lambda: x.gather(0, bad), lambda: x.scatter_add(0, bad, torch.ones(1, 4))):
-        with pytest.raises(RuntimeError, match="out of bounds"):
-            call()
+    repeated = torch.tensor([0, bad, 1]).reshape([-1 if i == dim else 1 for i in range(3)]).expand(3, 3, 3)
+    for index in (repeated.clone(), repeated):
+        with pytest.raises((RuntimeError, IndexError), match=f"out of bounds for dimension {dim}"):
+            REFUSING[name](torch.ones(3, 3, 3), dim, index)
 
 
 @pytest.mark.parametrize("largest", [True, False])
@@ -202,3 +217,16 @@ def test_long_running_totals_lose_no_digits(monkeypatch):
     for view, dim in ((x, 0), (x[:, 0].copy(), 0), (x.reshape(2, -1), 1)):
         found = torch.from_numpy(view).cumsum(dim).numpy()
         np.testing.assert_allclose(found, view.cumsum(dim, dtype=np.float64), rtol=1e-7)  # in float32: 1e-3
+
+
+@pytest.mark.parametrize("name", ["scatter_add", "index_add"])
+def test_sums_at_places_have_the_same_bits_on_any_number_of_threads(name, monkeypatch):
+    monkeypatch.setattr(kernels, "LEAST_SIZE", 0)
+    threads, found = torch.get_num_threads(), []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        x, index, source, vector = place_sample((5, 201), 0, 999, False)
+        found.append(PLACINGS[name](x.float(), 0, index, source.float(), vector).detach().numpy())
+    torch.set_num_threads(threads)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])

@@ -15,7 +15,7 @@ from ...runtime.arrays import Array, module_of
 from ..kernels import compiled
 from . import arithmetic as ar
 from . import cast, placing
-from .shaping import expand, narrow, one_dim, reshape
+from .shaping import narrow, one_dim, reshape
 
 # -- basic and advanced indexing ---------------------------------------------------------------------------------------
 
@@ -290,7 +290,7 @@ def gather_along(xp, input: Array, index: Array, dim: int):
     return input[along(xp, index, dim)] if index.ndim else input[index]
 
 
-@compiled(gather_along, sized_by=1)
+@compiled(gather_along, sized_by=1, light=True, worth=placing.WORTH)
 def _gather_along(input: Array, index: Array, dim: int) -> Any:
     return placing.gather(input, index, dim)
 
@@ -305,7 +305,7 @@ def scatter_zeros(xp, input: Array, index: Array, size: tuple, dim: int):
     return placing.add_along(xp, xp.zeros(size, input.dtype), index, values, dim)
 
 
-@compiled(scatter_zeros)
+@compiled(scatter_zeros, light=True, worth=placing.WORTH)
 def _scatter_zeros(input: Array, index: Array, size: tuple, dim: int) -> Any:
     return placing.scatter(numpy.zeros(size, input.dtype), input, index, dim, True)
 
@@ -317,6 +317,11 @@ scatter_zeros.vjp(input=lambda F, g, index, dim: F.gather_along(g, index, dim))
 def index_select_rows(xp, input: Array, index: Array, dim: int):
     """The slices of a dimension that a vector of indices names."""
     return input.take(index, dim)  # xp.take() looks first for other classes of arrays
+
+
+@compiled(index_select_rows, light=True)
+def _index_select_rows(input: Array, index: Array, dim: int) -> Any:
+    return placing.take_slices(input, index, dim)
 
 
 index_select_rows.vjp(
@@ -373,7 +378,8 @@ def gather(input: Any, dim: int, index: Any) -> Any:
                 [4, 3]])
     """
     dim = one_dim(dim, input.array.ndim)
-    check_index(index, (input.array.shape or (1,))[dim], "gather", dim)
+    looked_at = isinstance(index, Variable) and placing.is_looked_at(input.array, index.array, dim)
+    check_index(index, (input.array.shape or (1,))[dim], "gather", dim, sized=not looked_at)
     shape = index.array.shape
     if not index.array.size:  # of any shape
         return reshape(narrow(reshape(input, (-1,)), 0, 0, 0), shape)
@@ -448,9 +454,10 @@ def take_along_dim(input: Any, indices: Any, dim: int | None = None) -> Any:
     joint = numpy.broadcast_shapes((*a[:dim], 1, *a[dim + 1 :]), (*b[:dim], 1, *b[dim + 1 :]))
     shapes = [(*joint[:dim], *shape[dim : dim + 1], *joint[dim + 1 :]) for shape in (a, b)]
     size = a[dim] if a else 1
-    check_range(indices.array, size, f"dimension {dim}", IndexError)
-    places = module_of(indices.array).where(indices.array < 0, indices.array + size, indices.array)
-    return gather(expand(input, shapes[0]), dim, expand(box(places), shapes[1]))
+    if not all_within(indices.array, size):
+        check_range(indices.array, size, f"dimension {dim}", IndexError)
+        indices = box(module_of(indices.array).where(indices.array < 0, indices.array + size, indices.array))
+    return gather(_expanded(input, shapes[0]), dim, _expanded(indices, shapes[1]))
 
 
 @takes_out

@@ -1,7 +1,7 @@
 """Arrays read and written at indices: what gathering, scattering and embeddings share.
 
-What takes no `xp` calls compiled kernels, and returns NotImplemented for what they do not take, and for indices that
-are out of range, which the portable bodies refuse.
+What takes no `xp` calls compiled kernels, and returns NotImplemented for what they do not take; indices that are out of
+range it refuses.
 """
 
 from __future__ import annotations
@@ -12,11 +12,36 @@ from typing import Any
 import numpy
 
 from ...runtime.arrays import Array
-from ..kernels import sources
+from ...runtime.threads import get_num_threads
+from ..kernels import sources, takes
 
-_BLOCK = 64  # columns that a thread adds at a time; of a narrow array those of a cache line
-_NARROW = 16
+WORTH = 4  # how many times longer NumPy takes to read or write at an index array
+_LINE = 16  # elements of a cache line
 _INT64 = numpy.dtype(numpy.int64)
+
+
+def is_looked_at(array: Any, index: Any, dim: int, source: Any = None) -> bool:
+    """Whether a kernel for elements of an array at an index array looks itself for indices that are out of range.
+
+    It does so on its way; a look of its own takes a sixth of the time.
+
+    Args:
+        source: what is written, if anything is.
+    """
+    if not array.__class__ is index.__class__ is numpy.ndarray or not _pairs(array, index, dim):
+        return False
+    if source is not None and not (source.shape == index.shape and source.dtype == array.dtype):
+        return False
+    return takes(array, size=index.size, light=True, worth=WORTH)
+
+
+def _done(out: Array, wrong: bool, index: Array, size: int, dim: int) -> Array:
+    """What a kernel computed, unless it found an index that is out of range."""
+    if wrong:
+        low, high = int(index.min()), int(index.max())
+        bad = low if low < 0 else high
+        raise RuntimeError(f"index {bad} is out of bounds for dimension {dim} with size {size}")
+    return out
 
 
 def add_slices(out: Array, source: Array, index: Array, dim: int, fresh: bool) -> Any:
@@ -24,10 +49,19 @@ def add_slices(out: Array, source: Array, index: Array, dim: int, fresh: bool) -
     anything in it, and its other slices are zeros then."""
     if index.dtype != numpy.int64 or index.ndim != 1 or source.dtype != out.dtype or not source.size:
         return NotImplemented
-    target = middle(out, dim)
-    block = _BLOCK if target.shape[2] >= 4 * _BLOCK else _NARROW
-    wrong = sources.scattering.add(middle(source, dim), numpy.ascontiguousarray(index), block, fresh, target)
-    return NotImplemented if wrong else out
+    x, out3 = middle(source, dim), middle(out, dim)
+    wrong = sources.scattering.add(x, numpy.ascontiguousarray(index), _columns(out3), fresh, out3)
+    return _done(out, wrong, index, out.shape[dim], dim)
+
+
+def take_slices(input: Array, index: Array, dim: int) -> Any:
+    """The columns that a vector of indices names, if dim is the last; along others NumPy copies whole rows."""
+    if index.dtype != numpy.int64 or not (input.size and index.size) or math.prod(input.shape[dim + 1 :]) != 1:
+        return NotImplemented
+    out = numpy.empty((*input.shape[:dim], index.size, *input.shape[dim + 1 :]), input.dtype)
+    x, columns = numpy.ascontiguousarray(input).reshape(-1, input.shape[dim]), out.reshape(-1, index.size)
+    wrong = sources.scattering.select(x, numpy.ascontiguousarray(index), columns)
+    return _done(out, wrong, index, input.shape[dim], dim)
 
 
 def sum_slices(source: Array, index: Array, size: tuple, dim: int, into: Array | None = None) -> Any:
@@ -41,10 +75,11 @@ def gather(input: Array, index: Array, dim: int) -> Any:
         return NotImplemented
     vector = _repeated(index, dim)
     if vector is not None:
-        return numpy.take(input, vector, dim)
+        wrong = ((vector < 0) | (vector >= input.shape[dim])).any()
+        return _done(numpy.take(input, vector, dim, mode="clip"), wrong, index, input.shape[dim], dim)
     out = numpy.empty(index.shape, input.dtype)
     wrong = sources.scattering.gather(middle(input, dim), middle(index, dim), middle(out, dim))
-    return NotImplemented if wrong else out
+    return _done(out, wrong, index, input.shape[dim], dim)
 
 
 def scatter(out: Array, source: Array, index: Array, dim: int, adding: bool) -> Any:
@@ -57,8 +92,13 @@ def scatter(out: Array, source: Array, index: Array, dim: int, adding: bool) -> 
     if vector is not None and adding:
         return add_slices(out, source, vector, dim, False)
     places, out3 = middle(index, dim), middle(out, dim)
-    wrong = sources.scattering.scatter(middle(source, dim), places, _BLOCK, adding, out3)
-    return NotImplemented if wrong else out
+    wrong = sources.scattering.scatter(middle(source, dim), places, _columns(out3), adding, out3)
+    return _done(out, wrong, index, out.shape[dim], dim)
+
+
+def _columns(out: Array) -> int:
+    """How many columns a thread writes to, and no other does: the more, the faster it reads its parts of rows."""
+    return -(-out.shape[2] // (_LINE * get_num_threads())) * _LINE
 
 
 def add_along(xp: Any, out: Array, index: Array, values: Array, dim: int) -> Array:

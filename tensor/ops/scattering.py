@@ -39,7 +39,7 @@ def scatter_write(xp, input: Array, src: Array, index: Array, dim: int):
     return out
 
 
-@compiled(scatter_write, sized_by=2)
+@compiled(scatter_write, sized_by=2, light=True, worth=placing.WORTH)
 def _scatter_write(input: Array, src: Array, index: Array, dim: int) -> Any:
     return placing.scatter(input.copy(), src, index, dim, False)
 
@@ -56,7 +56,7 @@ def scatter_sum(xp, input: Array, src: Array, index: Array, dim: int):
     return placing.add_along(xp, input.copy(), index, _corner(src, index.shape), dim)
 
 
-@compiled(scatter_sum, sized_by=2)
+@compiled(scatter_sum, sized_by=2, light=True, worth=placing.WORTH)
 def _scatter_sum(input: Array, src: Array, index: Array, dim: int) -> Any:
     return placing.scatter(input.copy(), src, index, dim, True)
 
@@ -148,10 +148,16 @@ def _vector(x: Any) -> Any:
     return shaping.reshape(x, (1,)) if isinstance(x, Variable) and x.array.ndim == 0 else x
 
 
-def _prepared(input: Any, dim: int, index: Any, src: Any, function: str) -> tuple:
-    """The arguments of a scatter, checked; 0-d tensors made vectors, numbers tensors."""
+def _prepared(input: Any, dim: int, index: Any, src: Any, function: str, by_kernel: bool = False) -> tuple:
+    """The arguments of a scatter, checked; 0-d tensors made vectors, numbers tensors.
+
+    Args:
+        by_kernel: whether those of placing.scatter may look for indices that are out of range.
+    """
     dim = one_dim(dim, input.array.ndim)
-    check_index(index, input.array.shape[dim] if input.array.ndim else 1, function, dim)
+    by_kernel = by_kernel and isinstance(index, Variable) and isinstance(src, Variable)
+    looked_at = by_kernel and placing.is_looked_at(input.array, index.array, dim, src.array)
+    check_index(index, input.array.shape[dim] if input.array.ndim else 1, function, dim, sized=not looked_at)
     input, index = _vector(input), _vector(index)
     if isinstance(src, Variable):
         if src.array.dtype != input.array.dtype:
@@ -190,7 +196,9 @@ def scatter(input: Any, dim: int, index: Any, src: Any = None, *, value: Any = N
     if reduce not in functions:
         raise RuntimeError(f"scatter(): reduce argument must be either add or multiply, got {reduce!r}")
     shape = input.array.shape
-    input, src, index, dim = _prepared(input, dim, index, value if src is None else src, "scatter")
+    input, src, index, dim = _prepared(
+        input, dim, index, value if src is None else src, "scatter", by_kernel=reduce != "multiply"
+    )
     return shaping.reshape(functions[reduce](input, src, index, dim) if index.array.size else input.clone(), shape)
 
 
@@ -198,7 +206,7 @@ def scatter(input: Any, dim: int, index: Any, src: Any = None, *, value: Any = N
 def scatter_add(input: Any, dim: int, index: Any, src: Any) -> Any:
     """A copy of the input with elements of src added along dim at the given indices; see `scatter`."""
     shape = input.array.shape
-    input, src, index, dim = _prepared(input, dim, index, src, "scatter_add")
+    input, src, index, dim = _prepared(input, dim, index, src, "scatter_add", by_kernel=True)
     return shaping.reshape(scatter_sum(input, src, index, dim) if index.array.size else input.clone(), shape)
 
 
