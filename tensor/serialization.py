@@ -35,8 +35,8 @@ def save(obj: Any, f: str | os.PathLike[str] | IO[bytes]) -> None:
     until then. Tensors that are the same memory in the same shape are written once and are one memory after loading.
 
     Args:
-        obj: dicts, OrderedDicts, lists, tuples, sets of tensors, NumPy arrays, numbers, strings, bytes, None, dtypes
-            and devices: the state_dicts of modules, optimizers and schedulers, in any arrangement.
+        obj: dicts, OrderedDicts, lists, tuples, sets of tensors, NumPy arrays and numbers, Python's numbers, strings,
+            bytes, None, dtypes and devices: the state_dicts of modules, optimizers and schedulers, in any arrangement.
         f: a path, or a binary file to write to.
 
     Raises:
@@ -97,7 +97,7 @@ def _read(file: BinaryIO, name: str, map_location: Location) -> Any:
         return {key: _tensor(array, "cpu", False, map_location) for key, array in arrays.items()}
     try:
         return _Reader(arrays, map_location).decode(json.loads(metadata[_STRUCTURE]))
-    except (ValueError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, KeyError, RecursionError) as error:
         raise DamagedFileError(f"{name} is damaged: its structure does not fit its tensors: {error!r}") from None
 
 
@@ -130,7 +130,9 @@ class _Writer:
         if encode is not None:
             return encode(value)
         if isinstance(value, numpy.ndarray):
-            return {_TAG: "array", "name": self.store(value, path)}
+            return {_TAG: "array"} | self.stored(value, path)
+        if isinstance(value, numpy.number | numpy.bool_) and not isinstance(value.item(), numpy.generic):
+            return {_TAG: "number", "dtype": value.dtype.name, "value": self.encode(value.item(), path)}
         raise TypeError(f"save(): cannot store {_describe(value)} at obj{_path_text(path)}; {_advice(value)}")
 
     def mapping(self, value: dict, path: tuple) -> Any:
@@ -146,14 +148,17 @@ class _Writer:
                 f"save(): the tensor at obj{_path_text(path)} is computed from others and requires a gradient; store "
                 "its value: tensor.detach()"
             )
-        entry: dict[str, Any] = {_TAG: "tensor", "name": self.store(value.array, path)}
+        entry = {_TAG: "tensor"} | self.stored(value.array, path)
         if value.is_cuda:
             entry["device"] = str(value.device)
         if value.node is LEAF:
             entry["requires_grad"] = True
-        if value.array.dtype == _COMPLEX128:
-            entry["dtype"] = _COMPLEX128.name
         return entry
+
+    def stored(self, array: Any, path: tuple) -> dict[str, Any]:
+        """What finds an array again: the name it is stored under, and its dtype if the file has another one."""
+        entry = {"name": self.store(array, path)}
+        return entry | {"dtype": _COMPLEX128.name} if array.dtype == _COMPLEX128 else entry
 
     def store(self, array: Any, path: tuple) -> str:
         """The name an array is stored under; equal views of one memory share theirs."""
@@ -194,6 +199,10 @@ def _advice(value: Any) -> str:
         return "store its state_dict() and load that into a new object"
     if isinstance(value, numpy.generic):
         return "store value.item()"
+    if type(value).__name__ in ("Namespace", "SimpleNamespace"):
+        return "store vars(value)"
+    if isinstance(value, os.PathLike):
+        return "store str(value)"
     return "a file holds tensors, NumPy arrays, numbers, strings, bytes, None, dicts, lists, tuples and sets"
 
 
@@ -219,7 +228,9 @@ class _Reader:
         if kind == "tensor":
             return self.tensor(value)
         if kind == "array":
-            return self.arrays[value["name"]]
+            return self.array(value)
+        if kind == "number":
+            return dtypes.of(value["dtype"]).numpy.type(self.decode(value["value"]))
         if kind in ("tuple", "set"):
             items = [self.decode(item) for item in value["items"]]
             return tuple(items) if kind == "tuple" else set(items)
@@ -228,10 +239,12 @@ class _Reader:
             return dict(pairs) if kind == "dict" else OrderedDict(pairs)
         return _DECODERS[kind](value["value"])
 
-    def tensor(self, entry: dict[str, Any]) -> Any:
+    def array(self, entry: dict[str, Any]) -> numpy.ndarray:
         array = self.arrays[entry["name"]]
-        if entry.get("dtype") == _COMPLEX128.name:
-            array = array.view(_COMPLEX128)[..., 0]
+        return array.view(_COMPLEX128)[..., 0] if entry.get("dtype") == _COMPLEX128.name else array
+
+    def tensor(self, entry: dict[str, Any]) -> Any:
+        array = self.array(entry)
         key = (entry["name"], entry.get("device", "cpu"))
         tensor = _tensor(array, key[1], entry.get("requires_grad", False), self.map_location, self.placed.get(key))
         self.placed[key] = tensor.array

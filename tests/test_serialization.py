@@ -1,5 +1,6 @@
 """save and load: round trips, the format by the safetensors library, damage, and PyTorch's archives made by hand."""
 
+import argparse
 import collections
 import io
 import json
@@ -53,6 +54,15 @@ def test_structures():
     assert np.isnan(again(float("nan")))
 
 
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "float64", "complex64", "complex128"])
+def test_arrays_and_numbers_of_numpy_keep_their_dtype(dtype):
+    array = np.array([0.0, 0.7, 100.3]).astype(dtype)
+    loaded = again({"array": array, "number": array[1]})
+    assert loaded["array"].dtype == array.dtype and type(loaded["number"]) is type(array[1])
+    np.testing.assert_array_equal(loaded["array"], array)
+    assert loaded["number"] == array[1]
+
+
 def test_state_of_a_training_run():
     net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
     optimizer = torch.optim.Adam(net.parameters(), lr=0.1)
@@ -99,7 +109,8 @@ def test_files_of_others_are_read(tmp_path):
 @pytest.mark.parametrize("obj, message", [
     ({"hooks": [print]}, r"builtin_function_or_method at obj\['hooks'\]\[0\]"),
     ({"model": torch.nn.Linear(1, 1)}, r"Linear at obj\['model'\]; store its state_dict\(\)"),
-    ([np.float32(1)], r"numpy.float32 at obj\[0\]; store value.item\(\)"),
+    ([argparse.Namespace(lr=0.1)], r"argparse.Namespace at obj\[0\]; store vars\(value\)"),
+    ([np.longdouble(1)], r"numpy.longdouble at obj\[0\]"),
     ({"x": torch.ones(1, requires_grad=True) * 2}, r"at obj\['x'\] is computed from others"),
 ])  # fmt: skip
 def test_what_cannot_be_stored(obj, message, tmp_path):
