@@ -360,17 +360,21 @@ def check_a_rank_without_batches_can_end_all(comm):
 
 def check_division_by_the_number_of_samples(comm):
     """Sums over uneven parts, one rank without any, accumulated in two passes, are the mean over all samples."""
-    ddp, alone = DistributedDataParallel(Net(), bucket_cap_mb=TINY), Net()
+    alone = Net()
     x = torch.randn(comm.size * 3 + 1, 4, generator=torch.Generator().manual_seed(1))
     bounds = [0, 1, *(3 * rank + 4 for rank in range(1, comm.size))]
     bounds[-1] = len(x)
     part = x[bounds[comm.rank] : bounds[comm.rank + 1]]
-    with ddp.no_sync():
-        ddp(part[:1]).square().sum().backward()
-    with ddp.divide_by(len(part)):
-        ddp(part[1:]).square().sum().backward()
     alone(x).square().sum(1).mean().backward()
-    assert_same(gradients(ddp), gradients(alone), rtol=1e-5, atol=1e-6)
+    for hook in (None, hooks.allreduce_hook):
+        ddp = DistributedDataParallel(Net(), bucket_cap_mb=TINY)
+        if hook is not None:
+            ddp.register_comm_hook(None, hook)
+        with ddp.no_sync():
+            ddp(part[:1]).square().sum().backward()
+        with ddp.divide_by(len(part)):
+            ddp(part[1:]).square().sum().backward()
+        assert_same(gradients(ddp), gradients(alone), rtol=1e-5, atol=1e-6)
 
 
 def check_narrow_wires(comm):

@@ -248,7 +248,9 @@ class DistributedDataParallel(Module, Joinable):
         Args:
             state: passed to the hook.
             hook: returns a flat tensor like `bucket.buffer()`, or a future of one, as `Work.get_future()` gives; it
-                must communicate in the same way on all ranks. See `paceline.distributed.algorithms.ddp_comm_hooks`.
+                must communicate in the same way on all ranks. Where gradients are divided by another number than that
+                of the ranks, as in `divide_by()`, what it returns is taken for the mean and multiplied accordingly.
+                See `paceline.distributed.algorithms.ddp_comm_hooks`.
 
         Raises:
             RuntimeError: there is one already, or the model has lanes.

@@ -248,6 +248,8 @@ class Reducer:
             )
         if value.array is not flat:
             flat[...] = value.array
+        if self.divisor is not None:
+            flat *= flat.dtype.type(self.comm.size / self.divisor)
         settle(flat)
 
     @timeline.traced("bucket", lambda self: "last buckets")
