@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy
 
-from ..autograd.variable import Variable, box, changed
+from ..autograd.variable import Variable, box
 from ..runtime import cuda
 from ..runtime.arrays import module_of
-from ..tensor.arena import flat_gradients
 from .optimizer import Optimizer
 
 
@@ -36,7 +35,8 @@ class GradScaler:
     """Multiplies losses by a factor, and gradients by its inverse before they are used.
 
     Steps whose gradients overflow are left out and lower the factor; many without overflow raise it. The ranks of a
-    data-parallel job agree about both as long as they have the same gradients, as DistributedDataParallel gives them.
+    data-parallel job agree about both as long as they have the same gradients, as DistributedDataParallel gives them;
+    where a ZeroRedundancyOptimizer divides the gradients, it lets the ranks agree.
 
     Args:
         device: "cpu" or "cuda"; without a CUDA device the latter disables the scaler, with a warning.
@@ -108,18 +108,8 @@ class GradScaler:
             raise RuntimeError("unscale_() has already been called on this optimizer since the last update().")
         if progress.stage is _Stage.STEPPED:
             raise RuntimeError("unscale_() is being called after step().")
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if any(gradient.array.dtype == numpy.float16 for gradient in gradients):
-            raise ValueError("Attempting to unscale FP16 gradients.")
-        inverse = 1.0 / self._scale
-        overflowed = False
-        for array in flat_gradients(gradients):
-            overflowed |= not bool(module_of(array).isfinite(array).all())
-            array *= array.dtype.type(inverse)
-        for gradient in gradients:
-            changed(gradient, "unscale_")
+        progress.overflowed = optimizer.unscale(1.0 / self._scale)
         progress.stage = _Stage.UNSCALED
-        progress.overflowed = overflowed if gradients else None
 
     def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
         """Call the optimizer's step(*args, **kwargs) unless a gradient overflowed, and return what it returns.

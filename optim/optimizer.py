@@ -15,6 +15,7 @@ from ..autograd.mode import enable_grad, recorders, recording_now
 from ..autograd.variable import HookHandle, Variable, any_leaf, box, changed
 from ..runtime import device as devices
 from ..runtime import dtypes, timeline
+from ..runtime.arrays import module_of
 from ..tensor import Tensor
 from ..tensor.arena import flat_gradients
 from ..tensor.creation import as_array
@@ -180,6 +181,14 @@ class Optimizer:
         self._before_loading: dict[int, Callable] = {}
         self._after_loading: dict[int, Callable] = {}
 
+    def unscale(self, factor: float) -> bool | None:
+        """For GradScaler: multiply the gradients of the coming step; whether one is not finite, None without any.
+
+        Raises:
+            ValueError: a gradient is of float16.
+        """
+        return multiply([p.grad for group in self.param_groups for p in group["params"] if p.grad is not None], factor)
+
     def register_step_pre_hook(self, hook: Callable) -> HookHandle:
         """Call `hook(optimizer, args, kwargs)` before every step, with the arguments of step()."""
         return HookHandle(self._before_step, hook)
@@ -309,6 +318,19 @@ def _with_hooks(step: Callable) -> Callable:
         return result
 
     return wrapped
+
+
+def multiply(gradients: list[Any], factor: float) -> bool | None:
+    """Multiply gradients in place; whether one of them was not finite, None if there are none."""
+    if any(gradient.array.dtype == numpy.float16 for gradient in gradients):
+        raise ValueError("Attempting to unscale FP16 gradients.")
+    overflowed = False
+    for array in flat_gradients(gradients):
+        overflowed |= not bool(module_of(array).isfinite(array).all())
+        array *= array.dtype.type(factor)
+    for gradient in gradients:
+        changed(gradient, "unscale_")
+    return overflowed if gradients else None
 
 
 def _registered(hooks: dict[int, Callable], hook: Callable, first: bool) -> HookHandle:

@@ -16,7 +16,7 @@ from ..runtime.comm import Comm, ReduceOp, world_comm
 from ..runtime.world import has_spare_cores
 from ..tensor.arena import Arena
 from .flat import ElementwiseOptimizer
-from .optimizer import Optimizer, loss_of
+from .optimizer import Optimizer, loss_of, multiply
 from .shard import Shard
 
 # What the next forward waits for at a time; where gradients are divided, so many of them are whole at a time.
@@ -237,6 +237,18 @@ class ZeroRedundancyOptimizer(Optimizer):
             for gradient in own if self._reduces or self._divides else _gradients(self._parameters()):
                 gradient *= gradient.dtype.type(scale)
         return norm
+
+    def unscale(self, factor: float) -> bool | None:
+        if not (self._reduces or self._divides):
+            return super().unscale(factor)
+        self._collect()
+        pieces = [piece for shards in self._shards for piece in _pieces(shards)]
+        overflowed = multiply([piece.gradient for piece in pieces if piece.gradient is not None], factor)
+        flags = numpy.array([overflowed is not None, bool(overflowed)])
+        self._comm.all_reduce(flags, ReduceOp.MAX)
+        if flags[1]:
+            self._collected = False  # no rank makes this step
+        return bool(flags[1]) if flags[0] else None
 
     # -- saving and loading ------------------------------------------------------------------------------------------
 

@@ -170,6 +170,39 @@ def test_divided_gradients_accumulate(many_shards):
     run_threads(2, body)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("stage", STAGES, ids=str)
+@pytest.mark.parametrize("clips", [False, True])
+def test_all_ranks_leave_out_a_step_in_which_one_overflows(clips, stage, size, many_shards):
+    def body():
+        comm = world_comm()
+        net, alone = Net(), Net()
+        model = net if stage else DistributedDataParallel(net)
+        sharded = ZeroRedundancyOptimizer(groups(net), torch.optim.Adam, lr=0.01, **stage)
+        plain = torch.optim.Adam(groups(alone), lr=0.01)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        for step in range(4):
+            sharded.zero_grad()
+            whole, part = batch(step, comm)
+            huge = float("inf") if step == 1 and comm.rank == comm.size - 1 else 1.0
+            scaler.scale(loss(model, part, step) * huge).backward()
+            if clips:
+                scaler.unscale_(sharded)
+                sharded.clip_grad_norm_(0.1)
+            scaler.step(sharded)
+            scaler.update()
+            if step != 1:
+                plain.zero_grad()
+                loss(alone, whole, step).backward()
+                if clips:
+                    nn.utils.clip_grad_norm_(alone.parameters(), 0.1)
+                plain.step()
+            check_equal(net, alone)
+            assert scaler.get_scale() == (1024 if step < 1 else 512)
+
+    run_threads(size, body, timeout=60)
+
+
 @pytest.mark.parametrize("name", ["adam", "sgd", "nadam"])
 def test_state_goes_on_with_any_number_of_ranks_and_in_the_ordinary_optimizer(name):
     kind, options = OPTIMIZERS[name]
