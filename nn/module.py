@@ -7,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy
+
 from ..autograd.mode import later, no_grad
 from ..runtime import device as devices
 from ..runtime import dtypes, timeline
@@ -19,6 +21,7 @@ from .state import EXTRA_STATE, IncompatibleKeys, load
 from .structure import changing
 
 _NOTHING = object()  # stands for an argument that is not given
+_NO_TENSORS = (numpy.ndarray, list, tuple, int, float, str)  # what is taken for one
 
 
 class Module(Hooks):
@@ -61,13 +64,19 @@ class Module(Hooks):
 
     @timeline.traced("forward", lambda self, *args, **kwargs: type(self).__name__)
     def __call__(self, first: Any = _NOTHING, second: Any = _NOTHING, /, *args: Any, **kwargs: Any) -> Any:
-        if not (args or kwargs or self._hooked):  # unpacking them takes half as long as adding two small tensors
-            if second is not _NOTHING:
-                return self.forward(first, second)
-            if first is not _NOTHING:
-                return self.forward(first)
-        args = tuple(x for x in (first, second, *args) if x is not _NOTHING)
-        return self._call_with_hooks(args, kwargs) if self._hooked else self.forward(*args, **kwargs)
+        try:
+            if not (args or kwargs or self._hooked):  # unpacking them takes half as long as adding two small tensors
+                if second is not _NOTHING:
+                    return self.forward(first, second)
+                if first is not _NOTHING:
+                    return self.forward(first)
+            args = tuple(x for x in (first, second, *args) if x is not _NOTHING)
+            return self._call_with_hooks(args, kwargs) if self._hooked else self.forward(*args, **kwargs)
+        except AttributeError as error:
+            if not isinstance(error.obj, _NO_TENSORS) or not (error.name == "array" or hasattr(Tensor, error.name)):
+                raise
+            name, kind = type(self).__name__, type(error.obj).__name__
+            raise TypeError(f"{name}: expected a tensor, got {kind}; make one of it: torch.as_tensor(...)") from None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; every subclass defines it."""

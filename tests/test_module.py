@@ -201,3 +201,21 @@ def test_forgotten_init_is_explained():
 def test_bad_input(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    ("module", "count"),
+    [(nn.Conv1d(2, 2, 2), 1), (nn.Sequential(nn.Dropout()), 1), (nn.MultiheadAttention(3, 1), 3), (nn.MSELoss(), 2)],
+)
+def test_what_is_no_tensor_is_refused_by_name(module, count):
+    with pytest.raises(TypeError, match=r"^\w+: expected a tensor, got ndarray; .*as_tensor"):
+        module(*[np.ones((2, 3), np.float32)] * count)
+
+
+def test_other_missing_attributes_are_reported_as_they_are():
+    class Wrong(nn.Module):
+        def forward(self, x):
+            return [].appendix
+
+    with pytest.raises(AttributeError, match="appendix"):
+        Wrong()(torch.ones(1))
