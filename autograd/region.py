@@ -243,37 +243,37 @@ class Region(engine.Compound):
         last_use = self._last_uses()
         position = 0
         while position < len(self.reached):
-            rest = self.reached[position:]
-            fused = Backward(self, known, sure, True).chain(rest)
-            if fused is None:
-                self._step(emit, 1, self.reached[position], known, sure, last_use)
-                self.alone.update(self._needs(self.reached[position]))
-                position += 1
-                continue
-            steps, totals = fused.steps, fused.totals
-            position += len(steps)
-            emit("found = None")
-            before, sure_before = set(known), set(sure)
-            if fused.summed:
-                fresh = " and ".join(f"unreached(run, e_{name})" for name in fused.summed)
-                emit(f"if {fresh}:")
-                self._fused(emit, fused, set(before), set(sure_before), last_use)
-                fused = Backward(self, known, sure, False).chain(rest)
-            if fused is not None:
-                emit("if found is None:")
-                self._fused(emit, fused, set(before), set(sure_before), last_use)
-            emit("if found is None:")
-            needed = [n for k in steps for n in self._needs(k) if n in self.again]
-            for again in {id(self.again[n]): self.again[n] for n in needed}.values():
-                emit(f"{_targets(again.results)} = {self._computing(again)}({', '.join(again.sources)})", 2)
-            for k in steps:
-                self._step(emit, 2, k, known, sure, last_use)
-            known.update(totals)
-            sure.update(totals)
-            emit("found = None")
-        text = "\n".join(lines)
-        exec(generated(text), self.scope)
+            position += self._next(emit, self.reached[position:], known, sure, last_use)
+        exec(generated("\n".join(lines)), self.scope)
         return self.scope["back"]
+
+    def _next(self, emit: Any, rest: list[int], known: set, sure: set, last_use: dict) -> int:
+        """Emit the backward of the next step, or of as many as make a chain; how many these are."""
+        fused = Backward(self, known, sure, True).chain(rest)
+        if fused is None:
+            self._step(emit, 1, rest[0], known, sure, last_use)
+            self.alone.update(self._needs(rest[0]))
+            return 1
+        steps, totals = fused.steps, fused.totals
+        emit("found = None")
+        if fused.summed:
+            fresh = " and ".join(f"unreached(run, e_{name})" for name in fused.summed)
+            emit(f"if {fresh}:")
+            self._fused(emit, fused, set(known), set(sure), last_use)
+            fused = Backward(self, known, sure, False).chain(steps)
+        if fused is not None:
+            emit("if found is None:")
+            self._fused(emit, fused, set(known), set(sure), last_use)
+        emit("if found is None:")
+        needed = [n for k in steps for n in self._needs(k) if n in self.again]
+        for again in {id(self.again[n]): self.again[n] for n in needed}.values():
+            emit(f"{_targets(again.results)} = {self._computing(again)}({', '.join(again.sources)})", 2)
+        for k in steps:
+            self._step(emit, 2, k, known, sure, last_use)
+        known.update(totals)
+        sure.update(totals)
+        emit("found = None")
+        return len(steps)
 
     def _fused(self, emit: Any, fused: FusedBackward, known: set, sure: set, last_use: dict) -> None:
         """Emit the backward of several steps at once; `found` stays None where it cannot be done."""
