@@ -392,6 +392,8 @@ class Job:
         text = f"died of {_name_of(number)}" if number else f"ended with exit code {code}"
         if number == signal.SIGKILL and _count_oom_kills() > self._oom_kills:
             text += " (this machine ran out of memory and has killed a process: see dmesg)"
+        if number == signal.SIGBUS:
+            text += " (most often /dev/shm, or the disk of a file that is mapped, is full: see `paceline doctor`)"
         who, summary = (program, "") if cause is None else (self._name(cause.rank), cause.summary)
         return code or 1, f"{who} {text}" + _after(", ", summary)
 

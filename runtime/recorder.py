@@ -123,7 +123,11 @@ class Recorder:
         self.path = path
         self.folder = os.path.dirname(path)
         with open(path, "w+b") as file:
-            file.truncate(_SIZE)
+            try:
+                os.posix_fallocate(file.fileno(), 0, _SIZE)  # a full file system must not end the rank later, by SIGBUS
+            except OSError:
+                os.unlink(path)
+                raise
             self._map = mmap.mmap(file.fileno(), _SIZE)
         self._rank = rank
         self._next = itertools.cycle(range(_RING, _TEXTS, _ENTRY.size)).__next__

@@ -140,6 +140,7 @@ time.sleep(60)
         ("os._exit(5)", 5, "failed with exit code 5: called os._exit(5)"),
         ("os.kill(os.getpid(), 9)", 137, "died of SIGKILL, after #3 barrier() at {script}:8"),
         ("os.kill(os.getpid(), 11)", 139, "died of SIGSEGV, after #3 barrier() at {script}:8"),
+        ("os.kill(os.getpid(), 7)", 135, "is full: see `paceline doctor`), after #3 barrier() at {script}:8"),
         ("os.kill(os.getpid(), 40)", 168, "died of signal 40, after #3 barrier() at {script}:8"),
     ],
 )

@@ -18,6 +18,18 @@ def own(tmp_path):
     return Recorder(recorder.path_of(str(tmp_path), 0), 0)
 
 
+def test_a_full_disk_leaves_a_rank_without_a_recorder(tmp_path, monkeypatch):
+    """A file with holes would end it by SIGBUS, at the first page that the disk has no room for."""
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+    monkeypatch.setenv(recorder.FOLDER, str(tmp_path))
+    assert recorder.start(World(0, 2, 0, 2, "hydra", 1)) is None
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_prepared_call_is_over_unless_it_is_reopened(own):
     def collective(number):
         return note(number)
