@@ -25,7 +25,7 @@ _ALIGNMENTS = 9
 F = TypeVar("F", bound=Callable[..., Any])
 _folder = os.environ.pop(FOLDER, None)
 _file: TextIO | None = None
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may end the rank amid a line
 _thread = threading.local()
 
 
@@ -99,9 +99,10 @@ def write_to(folder: str) -> None:
 
 
 def flush() -> None:
-    """Put into the file what has been noted; before an end that runs no other hook."""
-    if _file is not None:
-        _file.flush()
+    """Put into the file what has been noted: now and then, and before an end that runs no other hook."""
+    with _lock:
+        if _file is not None:
+            _file.flush()
 
 
 def note(begin: int, category: str, name: str) -> None:

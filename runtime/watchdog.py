@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
-from . import faults, recorder, report
+from . import faults, recorder, report, timeline
 from .recorder import Entry, Record, Recorder
 from .world import World
 
@@ -81,6 +81,7 @@ def _watch(own: Recorder, world: World) -> None:
     warned: Entry | None = None
     while True:
         time.sleep(min(0.25, timeout() / 4))
+        timeline.flush()
         if stragglers is not None and (found := stragglers.look(own.folder)):
             _say(found)
         record = own.record()

@@ -132,6 +132,32 @@ else:
 """
 
 
+HANGING = """
+import paceline as torch
+model = torch.nn.DataParallel(torch.nn.Linear(2, 1))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for step in range(3):
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+while torch.distributed.get_rank() == 1:
+    pass
+torch.distributed.barrier()
+"""
+
+
+def test_the_trace_of_a_job_that_got_stuck(tmp_path):
+    try:
+        find_mpiexec()
+    except LaunchError as error:
+        pytest.skip(str(error))
+    path, out = tmp_path / "train.py", tmp_path / "trace.json"
+    path.write_text(HANGING)
+    done = finish_job([*RUN, "-n", "2", "--timeout", "1", "--timeline", str(out), str(path)], timeout=60)
+    assert done.returncode == 124, done.stderr
+    steps = [each["pid"] for each in json.loads(out.read_text())["traceEvents"] if each.get("cat") == "optimizer"]
+    assert sorted(steps) == [0, 0, 0, 1, 1, 1]
+
+
 def test_a_trace_of_a_training(tmp_path):
     try:
         find_mpiexec()
