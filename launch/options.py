@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from .plan import find_machines
 
@@ -17,8 +18,16 @@ _HOSTFILE_HELP = "The same from a file, a line `A:8` or `A slots=8` each."
 
 def machines(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --hosts and --hostfile to a command."""
-    command = click.option("--hostfile", default="", metavar="FILE", help=_HOSTFILE_HELP)(command)
-    return click.option("--hosts", default="", metavar="A:8,B:8", help=_HOSTS_HELP)(command)
+    hostfile = click.option("--hostfile", default="", metavar="FILE", help=_HOSTFILE_HELP, callback=_check_given)
+    hosts = click.option("--hosts", default="", metavar="A:8,B:8", help=_HOSTS_HELP, callback=_check_given)
+    return hosts(hostfile(command))
+
+
+def _check_given(context: click.Context, option: click.Parameter, value: str) -> str:
+    """Refuse an empty text, that of a variable which is not set, say: the job would run here, on one rank."""
+    if not value and context.get_parameter_source(str(option.name)) is not ParameterSource.DEFAULT:
+        raise click.BadParameter("no machine named; leave the option out to run on this one")
+    return value
 
 
 def as_words(hosts: str, hostfile: str) -> list[str]:

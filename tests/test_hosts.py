@@ -5,8 +5,9 @@ import socket
 import stat
 
 import pytest
+from click.testing import CliRunner
 
-from paceline.launch import hosts, plan
+from paceline.launch import cli, hosts, plan
 from paceline.launch.hosts import Host
 from paceline.launch.machines import Machines
 from paceline.launch.mpi import LaunchError, Mpiexec
@@ -30,6 +31,13 @@ def test_hosts(text, expected):
 def test_hosts_that_make_no_sense(text):
     with pytest.raises(LaunchError, match="--hosts"):
         hosts.parse_hosts(text)
+
+
+@pytest.mark.parametrize("option", ["--hosts", "--hostfile"])
+def test_a_variable_that_is_not_set_names_no_machine(option):
+    done = CliRunner().invoke(cli.cli, ["run", option, "", "train.py"])
+    assert done.exit_code == 2
+    assert "no machine named; leave the option out to run on this one" in done.output
 
 
 def test_hostfiles(tmp_path):
