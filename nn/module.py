@@ -73,10 +73,12 @@ class Module(Hooks):
             args = tuple(x for x in (first, second, *args) if x is not _NOTHING)
             return self._call_with_hooks(args, kwargs) if self._hooked else self.forward(*args, **kwargs)
         except AttributeError as error:
-            if not isinstance(error.obj, _NO_TENSORS) or not (error.name == "array" or hasattr(Tensor, error.name)):
+            given = any(x is error.obj for x in (first, second, *args, *kwargs.values()))
+            of_tensors = error.name == "array" or hasattr(Tensor, error.name or "")
+            if not (given and of_tensors and isinstance(error.obj, _NO_TENSORS)):
                 raise
             name, kind = type(self).__name__, type(error.obj).__name__
-            raise TypeError(f"{name}: expected a tensor, got {kind}; make one of it: torch.as_tensor(...)") from None
+            raise TypeError(f"{name}: expected a tensor, got {kind}; make one of it: torch.as_tensor(...)") from error
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; every subclass defines it."""

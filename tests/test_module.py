@@ -212,10 +212,11 @@ def test_what_is_no_tensor_is_refused_by_name(module, count):
         module(*[np.ones((2, 3), np.float32)] * count)
 
 
-def test_other_missing_attributes_are_reported_as_they_are():
+@pytest.mark.parametrize("name", ["appendix", "shape"])  # of nothing, and of a tensor, which nobody has taken it for
+def test_other_missing_attributes_are_reported_as_they_are(name):
     class Wrong(nn.Module):
         def forward(self, x):
-            return [].appendix
+            return getattr([], name)
 
-    with pytest.raises(AttributeError, match="appendix"):
+    with pytest.raises(AttributeError, match=name):
         Wrong()(torch.ones(1))
