@@ -390,7 +390,6 @@ from .tensor.ops.shaping import (
     unravel_index,
     unsqueeze,
 )
-from .tensor.ops.shaping import flip_dims as flip
 from .tensor.ops.shaping import permute_dims as permute
 from .tensor.ops.shaping import reshape_sizes as reshape
 from .tensor.ops.shaping import roll_dims as roll
@@ -430,6 +429,7 @@ from .tensor.ops.stft import istft, stft
 from .tensor.ops.strided import as_strided, as_strided_scatter
 from .tensor.ops.triangles import tril, triu
 from .tensor.ops.turning import adjoint, fliplr, flipud, rot90
+from .tensor.ops.turning import flip_dims as flip
 from .tensor.printing import set_printoptions
 from .tensor.random import (
     bernoulli,

@@ -106,6 +106,14 @@ PLACINGS = {
     "cumsum": lambda x, dim, index, source, vector: x.cumsum(dim),
     "cumprod": lambda x, dim, index, source, vector: x.cumprod(dim),
     "prod": lambda x, dim, index, source, vector: x.prod(dim),
+    "flip": lambda x, dim, index, source, vector: x.flip(dim),
+    "flip all": lambda x, dim, index, source, vector: x.flip(tuple(range(x.ndim))),
+    "flip around the middle": lambda x, dim, index, source, vector: x.flip(0, x.ndim - 1) if x.ndim > 2 else x.flip(0),
+    "logsumexp": lambda x, dim, index, source, vector: x.logsumexp(dim),
+    "logsumexp of all": lambda x, dim, index, source, vector: x.logsumexp(tuple(range(x.ndim)), keepdim=True),
+    "logsumexp around the middle": lambda x, dim, index, source, vector: x.logsumexp((0, -1) if x.ndim > 2 else 0),
+    "tril": lambda x, dim, index, source, vector: torch.atleast_2d(x).tril(dim - 1),
+    "triu": lambda x, dim, index, source, vector: torch.atleast_2d(x).triu(dim - 1),
     "prod of all": lambda x, dim, index, source, vector: x.prod(),
 }
 
@@ -230,3 +238,14 @@ def test_sums_at_places_have_the_same_bits_on_any_number_of_threads(name, monkey
     torch.set_num_threads(threads)
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_logsumexp_of_infinities_nan_and_long_rows(dtype, monkeypatch):
+    monkeypatch.setattr(kernels, "LEAST_SIZE", 0)
+    x = np.random.default_rng(8).standard_normal((7, 9000)).astype(dtype)
+    x[1, 5000], x[2], x[3, 8], x[4, 3], x[4, 4], x[5, ::2], x[6] = np.inf, -np.inf, np.nan, np.inf, np.nan, -np.inf, 900
+    with np.errstate(invalid="ignore"):
+        expected = np.logaddexp.reduce(x.astype(np.float64), 1)
+    for view, dim in ((x, 1), (x.T.copy(), 0)):
+        np.testing.assert_allclose(torch.from_numpy(view).logsumexp(dim).numpy(), expected, rtol=1e-6)

@@ -1,10 +1,10 @@
-"""Sources of softmax along the last dimension, or one before it, and of the cross-entropy built on it."""
+"""Sources of softmax along the last dimension, or one before it, of logsumexp, and of the cross-entropy built on it."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .approximations import exp, log, rank, ranked
+from .approximations import exp, exp_falling, log, rank, ranked
 from .compiler import jit, prange, serial
 
 _SIDE = 64  # columns of a job
@@ -122,6 +122,69 @@ def columns_backward(g, out, logarithm, gradient):
             else:
                 for j in range(width):
                     result[j] = row[j] * (slope[j] - total[j])
+
+
+@serial
+def _log_total(row):
+    """log(sum(exp(row))); if the largest element is nan or infinite, that."""
+    peak = _peak(row)
+    if not np.isfinite(peak):
+        return peak
+    total = row.dtype.type(0)
+    for i in range(row.size):
+        total += exp_falling(row[i] - peak)
+    return log(total) + peak
+
+
+@jit
+def log_totals(x, piece, out):
+    """logsumexp of the pieces of rows: out [rows, pieces] of x [rows, n]."""
+    pieces = out.shape[1]
+    for task in prange(out.size):
+        i, first = task // pieces, task % pieces * piece
+        out[i, task % pieces] = _log_total(x[i, first : first + piece])
+
+
+@jit
+def log_totals_of_columns(x, out):
+    """logsumexp along the middle: out [before, after] of x [before, n, after]."""
+    before, n, after = x.shape
+    blocks = (after + _SIDE - 1) // _SIDE
+    for job in prange(before * blocks):
+        b, columns = job // blocks, slice(job % blocks * _SIDE, (job % blocks + 1) * _SIDE)
+        result = out[b, columns]
+        peak, total = np.full_like(result, -np.inf), np.zeros_like(result)
+        for i in range(n):
+            row = x[b, i, columns]
+            for j in range(row.size):
+                peak[j] = row[j] if row[j] > peak[j] else peak[j]
+        for j in range(peak.size):
+            peak[j] = peak[j] if abs(peak[j]) < np.inf else 0
+        for i in range(n):
+            row = x[b, i, columns]
+            for j in range(row.size):
+                total[j] += exp(row[j] - peak[j])
+        for j in range(peak.size):
+            result[j] = log(total[j]) + peak[j]
+
+
+@jit
+def log_totals_backward(g, x, out, piece, gradient):
+    """g * exp(x - out) of x [before, n, after]."""
+    before, n, after = x.shape
+    if after == 1:
+        pieces = -(-n // piece)
+        for task in prange(before * pieces):
+            i, part = task // pieces, slice(task % pieces * piece, (task % pieces + 1) * piece)
+            row, result = x[i].reshape(n)[part], gradient[i].reshape(n)[part]
+            for j in range(row.size):
+                result[j] = g[i, 0] * exp(row[j] - out[i, 0])
+    else:
+        for task in prange(before * n):
+            i = task // n
+            slope, row, total, result = g[i], x[i, task % n], out[i], gradient[i, task % n]
+            for j in range(after):
+                result[j] = slope[j] * exp(row[j] - total[j])
 
 
 @jit

@@ -1,6 +1,18 @@
 """Triangular parts of matrices."""
 
-from .compiler import jit, prange
+from .compiler import jit, prange, serial
+
+
+@serial
+def _copy(row, out):
+    for c in range(row.size):
+        out[c] = row[c]
+
+
+@serial
+def _clear(out):
+    for c in range(out.size):
+        out[c] = 0
 
 
 @jit
@@ -11,7 +23,9 @@ def triangle(x, diagonal, lower, out):
         row, target = x[task // rows, task % rows], out[task // rows, task % rows]
         edge = task % rows + diagonal + lower  # between the columns below and above
         edge = min(max(edge, 0), columns)
-        for c in range(edge):
-            target[c] = row[c] if lower else 0
-        for c in range(edge, columns):
-            target[c] = 0 if lower else row[c]
+        if lower:
+            _copy(row[:edge], target[:edge])
+            _clear(target[edge:])
+        else:
+            _clear(target[:edge])
+            _copy(row[edge:], target[edge:])

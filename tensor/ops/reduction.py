@@ -260,10 +260,23 @@ def logsumexp(xp, input: Array, dim: Dim, keepdim: bool = False):
     return out if keepdim else xp.squeeze(out, dims)
 
 
+@compiled(logsumexp, work=8, light=True)
+def _logsumexp(input: Array, dim: Dim, keepdim: bool = False) -> Any:
+    return summing.log_total_along(input, as_dims(dim, input.ndim), keepdim)
+
+
 logsumexp.vjp(
     input=lambda F, g, input, out, dim, keepdim: restore(F, g, tuple(input.shape), dim, keepdim)
     * F.exp(input - restore(F, out, tuple(input.shape), dim, keepdim))
 )
+
+
+@compiled_vjp(logsumexp, by_gradient=False)
+def _logsumexp_fused(xp: Any, g: Array, needs: tuple, input: Array, out: Array, dim: Dim) -> Any:
+    if not takes(input, 8, light=True):
+        return NotImplemented
+    found = summing.weights_in_log_total(g, input, out, as_dims(dim, input.ndim))
+    return found if found is NotImplemented else (found,)
 
 
 # -- made of the above -------------------------------------------------------------------------------------------------

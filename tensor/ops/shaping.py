@@ -30,7 +30,7 @@ def _as_length(n: Any) -> int:
         raise TypeError(f"size must be a tuple of ints, but found an element of type {type(n).__name__}") from None
 
 
-def _given(each: tuple, all_of_them: Any) -> tuple[int, ...]:
+def given(each: tuple, all_of_them: Any) -> tuple[int, ...]:
     """Sizes or dims given one by one, in a tuple, or by name."""
     return as_size(*each) if all_of_them is None else as_size(all_of_them)
 
@@ -214,15 +214,6 @@ select.vjp(
 
 
 @primitive
-def flip(xp, input: Array, dims: tuple):
-    """The order of the elements reversed along dims."""
-    return xp.flip(input, reduction.as_dims(dims, input.ndim)).copy() if dims else input.copy()
-
-
-flip.vjp(input=lambda F, g, dims: F.flip(g, dims))
-
-
-@primitive
 def roll(xp, input: Array, shifts: tuple, dims: tuple | None = None):
     """Elements moved along dims, those that fall off at the end come in at the start."""
     return xp.roll(input, shifts, dims)
@@ -337,7 +328,7 @@ def _checked_size(input: Any, size: tuple[int, ...], name: str) -> tuple[int, ..
 
 def reshape_sizes(input: Any, *each: Any, shape: Any = None) -> Any:
     """The same elements in another shape: a view where possible, otherwise a copy."""
-    return reshape(input, _checked_size(input, _given(each, shape), "reshape"))
+    return reshape(input, _checked_size(input, given(each, shape), "reshape"))
 
 
 def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
@@ -360,7 +351,7 @@ def unflatten(input: Any, dim: int, sizes: Any) -> Any:
 
 def permute_dims(input: Any, *each: Any, dims: Any = None) -> Any:
     """The dimensions in another order."""
-    order = _given(each, dims)
+    order = given(each, dims)
     normal = tuple(one_dim(d, len(order)) for d in order)
     if len(set(normal)) != len(normal) or len(normal) != input.array.ndim:
         raise RuntimeError(f"permute(): dims {list(order)} are not a permutation of {input.array.ndim} dimensions")
@@ -369,7 +360,7 @@ def permute_dims(input: Any, *each: Any, dims: Any = None) -> Any:
 
 def expand_sizes(input: Any, *each: Any, size: Any = None) -> Any:
     """A view repeated along dimensions of size 1; -1 keeps a size."""
-    return expand(input, _given(each, size))
+    return expand(input, given(each, size))
 
 
 def sum_to_sizes(input: Any, *size: Any) -> Any:
@@ -397,7 +388,7 @@ def repeat(input: Any, *sizes: Any) -> Any:
 
 def tile_sizes(input: Any, *each: Any, dims: Any = None) -> Any:
     """The tensor repeated; missing leading counts are 1."""
-    return tile(input, _given(each, dims))
+    return tile(input, given(each, dims))
 
 
 def t(input: Any) -> Any:
@@ -468,11 +459,6 @@ def unbind(input: Any, dim: int = 0) -> tuple:
     return tuple(select(input, dim, i) for i in range(input.array.shape[one_dim(dim, input.array.ndim)]))
 
 
-def flip_dims(input: Any, *each: Any, dims: Any = None) -> Any:
-    """The order of the elements reversed along dims."""
-    return flip(input, _given(each, dims))
-
-
 def roll_dims(input: Any, shifts: Any, dims: Any = None) -> Any:
     """Elements moved by shifts along dims; along the flattened tensor if dims is None."""
     shifts = (shifts,) if isinstance(shifts, int) else tuple(shifts)
@@ -502,7 +488,7 @@ def broadcast_tensors(*tensors: Any) -> tuple:
 
 def broadcast_to(input: Any, *each: Any, size: Any = None) -> Any:
     """The tensor expanded to a shape."""
-    return expand(input, _given(each, size))
+    return expand(input, given(each, size))
 
 
 def ravel(input: Any) -> Any:

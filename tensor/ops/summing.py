@@ -17,6 +17,7 @@ VALUE, SIZE, SQUARE = 0, 1, 2  # what is summed: the elements, their sizes, thei
 _PIECE = 1024  # elements of a row that are added without a break
 HEIGHT = 64  # rows that are added without a break
 _BLOCK = 1024  # columns that a thread adds at a time
+_LONG = 4096  # elements of a row whose exponentials a thread adds at a time
 _COLUMNS = 64  # columns whose products a thread computes at a time
 _SMALL = 1 << 13  # fewer sums of pieces are NumPy's to add
 _LEAST_ROW = 64
@@ -32,7 +33,7 @@ def add_rows(x: Array, out: Array | None = None) -> Array:
 
 def sum_along(input: Array, dims: tuple[int, ...], keepdim: bool, power: int = VALUE) -> Array:
     """The sum along dims of a large contiguous float array, of its values, sizes or squares; or NotImplemented."""
-    groups = _groups(input.shape, dims)
+    groups = neighbours(input.shape, dims)
     if not _takes(input, groups):
         return NotImplemented
     shape = _reduced(input.shape, dims, keepdim)
@@ -44,7 +45,7 @@ def sum_along(input: Array, dims: tuple[int, ...], keepdim: bool, power: int = V
 
 def extreme_along(input: Array, dims: tuple[int, ...], keepdim: bool, smallest: bool) -> Array:
     """The largest (or smallest) element along dims of a large contiguous float array; or NotImplemented."""
-    groups = _groups(input.shape, dims)
+    groups = neighbours(input.shape, dims)
     if not _takes(input, groups) or groups[0] == (1, input.size, 1):  # NumPy is quick along one row
         return NotImplemented
     shape = _reduced(input.shape, dims, keepdim)
@@ -55,7 +56,7 @@ def extreme_along(input: Array, dims: tuple[int, ...], keepdim: bool, smallest: 
 
 def extreme_places(input: Array, dim: int, smallest: bool) -> Array:
     """Where the largest (or smallest) elements along dim are first: for a dim that others follow; or NotImplemented."""
-    ((before, length, after),) = _groups(input.shape, (dim,))
+    ((before, length, after),) = neighbours(input.shape, (dim,))
     if after == 1 or after < _LEAST_ROW <= length or not _takes(input, [(before, length, after)]):  # NumPy is quick
         return NotImplemented
     best, places = numpy.empty((before, after), input.dtype), numpy.empty((before, after), numpy.int64)
@@ -69,10 +70,38 @@ def shares_of_extremes(g: Array, input: Array, out: Array, dims: tuple[int, ...]
     return _to_input(sources.reduction.extremes_backward, g, input, out, dims)
 
 
+def log_total_along(input: Array, dims: tuple[int, ...], keepdim: bool) -> Array:
+    """logsumexp along dims of a large contiguous float array; or NotImplemented."""
+    groups = neighbours(input.shape, dims)
+    if not _takes(input, groups):
+        return NotImplemented
+    shape = _reduced(input.shape, dims, keepdim)
+    for before, length, after in groups:
+        if after > 1:
+            out = numpy.empty((before, after), input.dtype)
+            sources.softmax.log_totals_of_columns(input.reshape(before, length, after), out)
+            input = out
+        else:
+            input = _log_totals(input.reshape(before, length))
+    return input.reshape(shape)
+
+
+def _log_totals(x: Array) -> Array:
+    """logsumexp of the rows of x: [rows, 1]."""
+    out = numpy.empty((len(x), -(-x.shape[1] // _LONG)), x.dtype)
+    sources.softmax.log_totals(x, _LONG, out)
+    return out if out.shape[1] == 1 else _log_totals(out)
+
+
+def weights_in_log_total(g: Array, input: Array, out: Array, dims: tuple[int, ...]) -> Array:
+    """The gradient of a large input from that of its logsumexp along neighbouring dims; or NotImplemented."""
+    return _to_input(sources.softmax.log_totals_backward, g, input, out, dims, _LONG)
+
+
 def _to_input(
     kernel: Callable, g: Array, input: Array, out: Array, dims: tuple[int, ...], *arguments: Any
 ) -> Array:
-    groups = _groups(input.shape, dims)
+    groups = neighbours(input.shape, dims)
     if len(groups) != 1 or not _takes(input, groups) or g.dtype is not input.dtype:
         return NotImplemented
     ((before, length, after),) = groups
@@ -85,7 +114,7 @@ def _to_input(
 
 def product_along(input: Array, dims: tuple[int, ...], keepdim: bool) -> Array:
     """The product along dims of a large contiguous float array, if these are its last ones; or NotImplemented."""
-    groups = _groups(input.shape, dims)
+    groups = neighbours(input.shape, dims)
     if len(groups) != 1 or not _takes(input, groups) or groups[0][2] != 1:  # along others NumPy is quick
         return NotImplemented
     rows, length, _ = groups[0]
@@ -121,7 +150,7 @@ def squared_distance(x: Array, y: Array) -> Array:
     return _sum_middle(parts.reshape(1, -1, 1), VALUE).reshape(())
 
 
-def _groups(shape: tuple[int, ...], dims: tuple[int, ...]) -> list[tuple[int, int, int]]:
+def neighbours(shape: tuple[int, ...], dims: tuple[int, ...]) -> list[tuple[int, int, int]]:
     """(size before, length, size after) of each group of neighbouring dims to sum along, the last first."""
     groups = []
     after, stop = 1, len(shape)
@@ -166,7 +195,7 @@ def total(sums: Array, after: int) -> Array:
 
 def row_pieces(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, int] | None:
     """The `_pieces` of a sum over leading dims of a contiguous array, or None if it is another sum."""
-    groups, size = _groups(shape, dims), math.prod(shape)
+    groups, size = neighbours(shape, dims), math.prod(shape)
     if len(groups) != 1 or size < _SMALL:
         return None
     ((before, length, after),) = groups

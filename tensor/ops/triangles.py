@@ -59,7 +59,7 @@ def _triu(input: Array, diagonal: int = 0) -> Any:
 
 
 def _part(input: Array, diagonal: int, lower: bool) -> Any:
-    if input.ndim < 2:
+    if input.ndim < 2 or not input.size:
         return NotImplemented
     matrices = numpy.ascontiguousarray(input).reshape(-1, *input.shape[-2:])
     out = numpy.empty_like(matrices)

@@ -4,8 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import pointwise
-from .shaping import clone, flip, matrix_transpose, one_dim, transpose
+import numpy
+
+from ...autograd.primitive import primitive
+from ...runtime.arrays import Array
+from ..kernels import compiled, sources
+from . import pointwise, summing
+from .reduction import as_dims
+from .shaping import clone, given, matrix_transpose, one_dim, transpose
+
+_PIECE = 1 << 12  # elements of a row that a thread copies at a time
+
+
+@primitive
+def flip(xp, input: Array, dims: tuple):
+    """The order of the elements reversed along dims."""
+    return xp.flip(input, as_dims(dims, input.ndim)).copy() if dims else input.copy()
+
+
+@compiled(flip, light=True)
+def _flip(input: Array, dims: tuple) -> Any:
+    groups = summing.neighbours(input.shape, as_dims(dims, input.ndim)) if dims and input.size else ()
+    if len(groups) != 1:
+        return NotImplemented
+    out = numpy.empty(input.shape, input.dtype)  # neighbouring dims are as one
+    sources.turning.flip(numpy.ascontiguousarray(input).reshape(groups[0]), _PIECE, out.reshape(groups[0]))
+    return out
+
+
+flip.vjp(input=lambda F, g, dims: F.flip(g, dims))
+
+
+def flip_dims(input: Any, *each: Any, dims: Any = None) -> Any:
+    """The order of the elements reversed along dims."""
+    return flip(input, given(each, dims))
 
 
 def fliplr(input: Any) -> Any:
