@@ -20,7 +20,7 @@ NAMESPACES = (
     "torch", "torch.Tensor", "torch.nn", "torch.nn.functional", "torch.nn.init", "torch.nn.utils", "torch.optim",
     "torch.optim.lr_scheduler", "torch.optim.swa_utils", "torch.autograd", "torch.autograd.functional",
     "torch.autograd.graph", "torch.func", "torch.linalg", "torch.fft", "torch.special", "torch.utils.data",
-    "torch.utils.checkpoint", "torch.distributed", "torch.amp",
+    "torch.utils.checkpoint", "torch.distributed", "torch.distributions", "torch.amp",
 )  # fmt: skip
 
 # Why a name is not there; the first pattern that matches decides.

@@ -12,6 +12,7 @@ from . import autograd as autograd
 from . import backends as backends
 from . import cuda as cuda
 from . import distributed as distributed
+from . import distributions as distributions
 from . import fft as fft
 from . import func as func
 from . import jit as jit
