@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from types import CodeType, FrameType
@@ -16,12 +17,15 @@ FOLDERS = tuple(
 _GENERATED = "<paceline>"
 PACKAGE = (*FOLDERS, _GENERATED)
 
+# Modules by name: contextlib calls the package's context managers for the user.
+_PASSED_OVER = ("paceline", contextlib.__name__)
+
 
 def user_frame() -> FrameType:
     """The innermost caller outside of the package."""
     frame = sys._getframe(1)
     # How many frames of the package lie above depends on the path that a call takes; written-out ones have no name.
-    while frame.f_back is not None and frame.f_globals.get("__name__", "paceline").partition(".")[0] == "paceline":
+    while frame.f_back is not None and frame.f_globals.get("__name__", "paceline").partition(".")[0] in _PASSED_OVER:
         frame = frame.f_back
     return frame
 

@@ -78,6 +78,13 @@ def derivative():
     total = dist.nn.functional.all_reduce(x).sum()
     dist.barrier() if odd else total.backward()  # derivative
 
+def within():
+    model = DistributedDataParallel(nn.Linear(4, 2))
+    if odd:
+        with model.divide_by(3):  # within
+            pass
+    comm.barrier()
+
 def models():
     DistributedDataParallel(nn.Linear(4, 3 if odd else 2))
 
@@ -118,6 +125,7 @@ MISMATCHES = {
     "objects": ("broadcast_object(root=0)", "broadcast_object(root=1)"),
     "tensors": ("all_reduce(float32 [4], op=sum)", "all_reduce(float32 [3], op=sum)"),
     "recorded": ("all_reduce(float32 [4], op=sum)", "all_reduce(float32 [3], op=sum)"),
+    "within": ("barrier()", "all_reduce(float64 [1], op=sum)"),
     "derivative": ("all_reduce(float32 [3], op=sum)", "barrier()"),
 }
 DIFFERENCES = {
