@@ -13,6 +13,7 @@ import pytest
 from tables import comms
 
 import paceline as torch
+import paceline.distributed as dist
 from paceline import nn
 from paceline.launch.mpi import LaunchError, find_mpiexec
 from paceline.nn.parallel import DistributedDataParallel, average_gradients
@@ -455,6 +456,20 @@ def check_hooks_of_users(comm):
         assert [last for _, last, _ in seen] == [False] * (len(seen) - 1) + [True]
     with pytest.raises(RuntimeError, match="there is one"):
         ddp.register_comm_hook(None, hook)
+
+    def as_in_pytorchs_manual(state: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+        future.set_result(bucket.buffer() * 3)
+        return future.then(lambda future: future.value() + 1)
+
+    ddp, plain = DistributedDataParallel(Net().first), Net().first
+    ddp.register_comm_hook(None, as_in_pytorchs_manual)
+    for module in (ddp, plain):
+        loss(module(batch(comm)[1])).backward()
+    if comm.size > 1:
+        np.testing.assert_array_equal(ddp.module.weight.grad.numpy(), plain.weight.grad.numpy() * 3 + 1)
+    with pytest.raises(RuntimeError, match="nobody has called set_result"):
+        torch.futures.Future().wait()
 
     def noisy(state, bucket):
         bucket.buffer().add_(1000)

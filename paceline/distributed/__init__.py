@@ -1,5 +1,6 @@
 """torch.distributed's names."""
 
+from ..nn.parallel.reducer import GradBucket
 from ..runtime.absent import getattr_of
 from ..runtime.comm import CollectiveMismatchError, ReduceOp, Work
 from ..tensor.distributed import (
@@ -60,6 +61,7 @@ __getattr__ = getattr_of(__name__)
 
 __all__ = [
     "CollectiveMismatchError",
+    "GradBucket",
     "GroupMember",
     "P2POp",
     "ProcessGroup",

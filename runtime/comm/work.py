@@ -7,11 +7,18 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Generic, NoReturn, Self, TypeVar
 
 from .. import timeline
 
 _SWITCH_SECONDS = 2e-4
+
+
+T = TypeVar("T")
+
+
+def _refuse_to_wait() -> NoReturn:
+    raise RuntimeError("Future.wait(): nobody has called set_result(), and this thread cannot wait for itself")
 
 
 class Work:
@@ -50,8 +57,12 @@ class Work:
         return Future(self.result, self.is_completed)
 
 
-class Future:
+class Future(Generic[T]):
     """A value that will be there; what `then` adds runs in the thread that waits.
+
+    Args:
+        compute: gives the value, and may wait for it; default: there is none before `set_result`.
+        done: whether `compute` would return at once.
 
     Example:
         >>> work = Work(outputs=[1.0])
@@ -59,7 +70,7 @@ class Future:
         2.0
     """
 
-    def __init__(self, compute: Callable[[], Any], done: Callable[[], bool]) -> None:
+    def __init__(self, compute: Callable[[], Any] = _refuse_to_wait, done: Callable[[], bool] = bool) -> None:
         self._compute = compute
         self._done = done
         self._value: list[Any] = []
@@ -79,6 +90,12 @@ class Future:
     def done(self) -> bool:
         """Whether `wait()` would return at once."""
         return bool(self._value) or self._done()
+
+    def set_result(self, result: Any) -> None:
+        """Give it its value."""
+        if self._value:
+            raise RuntimeError("Future.set_result(): it has its value already")
+        self._value.append(result)
 
     def then(self, callback: Callable[[Self], Any]) -> Future:
         """A Future of what `callback(self)` returns."""
