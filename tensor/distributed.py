@@ -32,6 +32,13 @@ def all_reduce(tensor: Tensor, op: ReduceOp = ReduceOp.SUM, group: Group = None,
 
     Raises:
         CollectiveMismatchError: the ranks' calls differ.
+
+    Example:
+        >>> import paceline as torch
+        >>> mine = torch.tensor([1.0, torch.distributed.get_rank()])
+        >>> torch.distributed.all_reduce(mine)
+        >>> mine  # on one rank; on each of four ranks tensor([4., 6.])
+        tensor([1., 0.])
     """
     comm = members_of("all_reduce", group)
     if comm is None:
@@ -62,7 +69,15 @@ def broadcast(
     async_op: bool = False,
     group_src: int | None = None,
 ) -> Work | None:
-    """Overwrite `tensor` on every rank by that of rank `src`; same shape and dtype everywhere."""
+    """Overwrite `tensor` on every rank by that of rank `src`; same shape and dtype everywhere.
+
+    Example:
+        >>> import paceline as torch
+        >>> seed = torch.tensor(7 + torch.distributed.get_rank())
+        >>> torch.distributed.broadcast(seed, src=0)
+        >>> seed  # on every rank
+        tensor(7)
+    """
     comm = members_of("broadcast", group)
     if comm is None:
         return None
@@ -80,6 +95,13 @@ def all_gather(
         tensor: same dtype on every rank; shapes may differ, as those in the list.
         group: the ranks; default: all of the job.
         async_op: return a Work to wait for, instead of None.
+
+    Example:
+        >>> import paceline as torch
+        >>> parts = [torch.zeros(2) for _ in range(torch.distributed.get_world_size())]
+        >>> torch.distributed.all_gather(parts, torch.full((2,), torch.distributed.get_rank() + 1.0))
+        >>> parts  # on one rank; on two ranks tensor([2., 2.]) follows
+        [tensor([1., 1.])]
     """
     comm = members_of("all_gather", group)
     if comm is None:
@@ -93,7 +115,15 @@ def all_gather(
 def all_gather_into_tensor(
     output_tensor: Tensor, input_tensor: Tensor, group: Group = None, async_op: bool = False
 ) -> Work | None:
-    """Fill `output_tensor` by all ranks' equal tensors in rank order, one behind or above the other."""
+    """Fill `output_tensor` by all ranks' equal tensors in rank order, one behind or above the other.
+
+    Example:
+        >>> import paceline as torch
+        >>> whole = torch.zeros(torch.distributed.get_world_size(), 2)
+        >>> torch.distributed.all_gather_into_tensor(whole, torch.ones(2))
+        >>> whole  # on one rank; with a row for each rank
+        tensor([[1., 1.]])
+    """
     comm = members_of("all_gather_into_tensor", group)
     if comm is None:
         return None
@@ -122,7 +152,15 @@ def reduce_scatter(
 def reduce_scatter_tensor(
     output: Tensor, input: Tensor, op: ReduceOp = ReduceOp.SUM, group: Group = None, async_op: bool = False
 ) -> Work | None:
-    """Combine `input` elementwise over the ranks; rank r gets the r-th of its equal parts in `output`."""
+    """Combine `input` elementwise over the ranks; rank r gets the r-th of its equal parts in `output`.
+
+    Example:
+        >>> import paceline as torch
+        >>> total = torch.zeros(2)
+        >>> torch.distributed.reduce_scatter_tensor(total, torch.ones(2 * torch.distributed.get_world_size()))
+        >>> total  # on one rank; on each of four ranks tensor([4., 4.])
+        tensor([1., 1.])
+    """
     comm = members_of("reduce_scatter_tensor", group)
     if comm is None:
         return None
@@ -182,7 +220,16 @@ def gather(
     async_op: bool = False,
     group_dst: int | None = None,
 ) -> Work | None:
-    """Fill `gather_list` on rank `dst` (default: the first) by all ranks' equal tensors; the others pass None."""
+    """Fill `gather_list` on rank `dst` (default: the first) by all ranks' equal tensors; the others pass None.
+
+    Example:
+        >>> import paceline as torch
+        >>> rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        >>> found = [torch.zeros(1) for _ in range(size)] if rank == 0 else None
+        >>> torch.distributed.gather(torch.tensor([rank + 0.5]), found)
+        >>> found  # on one rank; on rank 0 of two tensor([1.5000]) follows
+        [tensor([0.5000])]
+    """
     comm = members_of("gather", group)
     if comm is None:
         return None
@@ -200,7 +247,16 @@ def scatter(
     async_op: bool = False,
     group_src: int | None = None,
 ) -> Work | None:
-    """Overwrite `tensor` on rank r by the r-th of rank `src`'s list (default: the first rank's); others pass None."""
+    """Overwrite `tensor` on rank r by the r-th of rank `src`'s list (default: the first rank's); others pass None.
+
+    Example:
+        >>> import paceline as torch
+        >>> rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        >>> mine = torch.zeros(1)
+        >>> torch.distributed.scatter(mine, [torch.full((1,), i + 5.0) for i in range(size)] if rank == 0 else None)
+        >>> mine  # on rank 0
+        tensor([5.])
+    """
     comm = members_of("scatter", group)
     if comm is None:
         return None
