@@ -68,7 +68,7 @@ class Rprop(ElementwiseOptimizer):
 
     @staticmethod
     def init(xp: ModuleType, p: Array, hp: dict[str, Any]) -> State:
-        return {"prev": xp.zeros_like(p), "step_size": xp.full_like(p, float(hp["lr"]))}
+        return {"prev": xp.zeros_like(p), "step_size": xp.zeros_like(p)}  # filled at each parameter's own first step
 
     @staticmethod
     def update(
@@ -76,6 +76,8 @@ class Rprop(ElementwiseOptimizer):
     ) -> None:
         a, b = scratch
         before, size = state["prev"], state["step_size"]
+        if step == 1:
+            size.fill(float(hp["lr"]))
         g = descent(xp, p, g, 0, hp["maximize"], out=a)
         xp.multiply(g, before, out=b)
         kept, turned = b > 0, b < 0
@@ -93,5 +95,7 @@ class Rprop(ElementwiseOptimizer):
     @staticmethod
     def fused_update(p: Array, g: Array, state: State, hp: dict[str, Any], step: int) -> None:
         shrink, grow = hp["etas"]
+        if step == 1:
+            state["step_size"].fill(float(hp["lr"]))
         numbers = map(p.dtype.type, (grow, shrink, *hp["step_sizes"], 0))
         sources.optimizer.rprop(p, g, state["prev"], state["step_size"], *numbers, bool(hp["maximize"]))

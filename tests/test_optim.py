@@ -123,9 +123,9 @@ def test_parameters_without_gradient_wait_with_their_own_step_count(row):
     optimizer = build(row, params)
     optimizers = [build(row, [p]) for p in alone]
     for t, chosen in enumerate(present):
-        optimizer.zero_grad()
-        for single in optimizers:
-            single.zero_grad()
+        for each in (optimizer, *optimizers):
+            each.zero_grad()
+            each.param_groups[0]["lr"] *= 0.9  # which the first step of some depends on
         give_gradients([params[i] for i in chosen], t)
         give_gradients([alone[i] for i in chosen], t)
         optimizer.step()
