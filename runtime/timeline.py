@@ -100,8 +100,8 @@ def write_to(folder: str) -> None:
 
 def flush() -> None:
     """Put into the file what has been noted: now and then, and before an end that runs no other hook."""
-    with _lock:
-        if _file is not None:
+    if _file is not None:
+        with _lock:
             _file.flush()
 
 
@@ -124,3 +124,19 @@ def _line(*items: object) -> None:
         if _file is None:
             _file = open(os.path.join(str(_folder), f"timeline-{get_world().rank}"), "w")
         _file.write("\t".join(map(str, items)) + "\n")
+
+
+def _before_fork() -> None:
+    _lock.acquire()  # no other thread's: in a child nobody would release it
+    flush()  # or a child would write down the same lines at its end
+
+
+def _be_no_rank() -> None:
+    """In a child: note nothing, in a file that is the rank's."""
+    global _folder, _file
+    _folder = _file = None
+    _lock.release()
+
+
+if _folder is not None:
+    os.register_at_fork(before=_before_fork, after_in_parent=_lock.release, after_in_child=_be_no_rank)

@@ -259,6 +259,22 @@ def test_processes_that_a_rank_starts_are_not_on_the_timeline(tmp_path):
     assert done.stdout == "None\n"
 
 
+def test_children_that_a_rank_forks_are_not_on_the_timeline(tmp_path):
+    path, out = tmp_path / "train.py", tmp_path / "trace.json"
+    path.write_text(
+        "import os, paceline as torch\n"
+        "layer, x = torch.nn.Linear(2, 2), torch.ones(1, 2)\n"
+        "layer(x)\n"
+        "child = os.fork()\n"
+        "layer(x)\n"
+        "if child: os.waitpid(child, 0)\n"
+    )
+    done = finish_job([*RUN, "--timeline", str(out), str(path)], timeout=60)
+    assert done.returncode == 0, done.stderr
+    events = json.loads(out.read_text())["traceEvents"]
+    assert [event["name"] for event in events if event["ph"] == "X"] == ["Linear"] * 2
+
+
 def test_a_place_that_cannot_be_written_is_refused_before_the_job(tmp_path):
     path = tmp_path / "train.py"
     path.write_text("print('started')")
