@@ -20,6 +20,7 @@ from . import jit as jit
 from . import linalg as linalg
 from . import nn as nn
 from . import optim as optim
+from . import random as random
 from . import signal as signal
 from . import special as special
 from . import swa_utils as _swa_utils

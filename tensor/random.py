@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy
@@ -313,3 +314,26 @@ def get_rng_state() -> Any:
 def set_rng_state(new_state: Any) -> None:
     """Put the default random stream back into a state that `get_rng_state` returned."""
     rng.default_generator().set_state(new_state.array)
+
+
+@contextlib.contextmanager
+def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
+    """A context after which the default random stream goes on as if nothing had been drawn within.
+
+    Args:
+        devices: no effect, as all devices draw from the host's stream.
+        enabled: whether to do anything.
+
+    Example:
+        >>> import paceline as torch
+        >>> with torch.random.fork_rng():
+        ...     noise = torch.rand(3)
+        >>> torch.equal(torch.rand(3), noise)
+        True
+    """
+    state = get_rng_state()
+    try:
+        yield
+    finally:
+        if enabled:
+            set_rng_state(state)

@@ -172,3 +172,14 @@ MESSAGES = [
 def test_messages(call, kind, text):
     with pytest.raises(kind, match=text):
         call()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_fork_leaves_the_stream_as_it_was(enabled):
+    torch.manual_seed(3)
+    expected = torch.rand(2).tolist()
+    torch.random.manual_seed(3)
+    with pytest.raises(KeyError), torch.random.fork_rng(enabled=enabled):
+        torch.rand(5)
+        raise KeyError
+    assert (torch.rand(2).tolist() == expected) is enabled
