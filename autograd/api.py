@@ -128,7 +128,7 @@ def grad(
         results = [g if g is None or g.node is None else g.detach() for g in results]
     for i, (x, g) in enumerate(zip(wanted, results, strict=True)):
         if g is None and materialize_grads:
-            results[i] = box(module_of(x.array).zeros(x.array.shape, x.array.dtype))
+            results[i] = zeros_like(x)
         elif g is None and not allow_unused:
             raise RuntimeError(
                 "One of the differentiated Tensors appears to not have been used in the graph. "
@@ -159,3 +159,14 @@ class FormerVariable:
 
     def __instancecheck__(self, value: Any) -> bool:
         return isinstance(value, Variable)
+
+
+def zeros_like(x: Variable) -> Any:
+    """Zeros in the form of a tensor, off the tape."""
+    return box(module_of(x.array).zeros(x.array.shape, x.array.dtype))
+
+
+def units_like(x: Variable) -> Any:
+    """All unit vectors in the form of a tensor, along dimension 0."""
+    array = x.array
+    return box(module_of(array).eye(array.size, dtype=array.dtype).reshape(array.size, *array.shape))

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..runtime import tree
-from ..runtime.arrays import module_of
 from . import api
 from .batching import batched_everywhere, vmap
 from .mode import enable_grad, is_grad_enabled
@@ -101,7 +100,7 @@ class _Call:
             create_graph = create_graph or (self.recorded and _leads_outside(ys, self.mark))
             with enable_grad():
                 found = api.grad(ys, self.inputs, vs, retain_graph=True, create_graph=create_graph, allow_unused=True)
-        return [_zeros(x) if g is None else g for x, g in zip(self.inputs, found, strict=True)]
+        return [api.zeros_like(x) if g is None else g for x, g in zip(self.inputs, found, strict=True)]
 
     def settled(self, results: Any) -> Any:
         return _settled(results, self.mark, self.recorded)
@@ -131,10 +130,6 @@ def _as_argnums(argnums: int | tuple[int, ...]) -> tuple[int, ...]:
     if not isinstance(argnums, int | tuple):
         raise RuntimeError(f"argnums must be an int or a tuple of ints, got {type(argnums).__name__}")
     return (argnums,) if isinstance(argnums, int) else argnums
-
-
-def _zeros(x: Any) -> Any:
-    return box(module_of(x.array).zeros(x.array.shape, x.array.dtype))
 
 
 # -- first derivatives -------------------------------------------------------------------------------------------------
@@ -251,7 +246,7 @@ def jvp(func: Callable, primals: tuple, tangents: tuple, *, strict: bool = False
 def _push_forward(call: _Call) -> Callable[[Sequence], list]:
     """The function from tangents of the inputs to tangents of the outputs."""
     with enable_grad():
-        weights = [_marked(_zeros(y)) for y in call.outputs]
+        weights = [_marked(api.zeros_like(y)) for y in call.outputs]
         products = call.pull_back(weights, create_graph=True)
 
     def push(vectors: Sequence) -> list:
@@ -261,7 +256,7 @@ def _push_forward(call: _Call) -> Callable[[Sequence], list]:
             ps, vs = zip(*reached, strict=True)
             with enable_grad():
                 found = api.grad(ps, weights, vs, retain_graph=True, create_graph=True, allow_unused=True)
-        return [_zeros(w) if g is None else g for w, g in zip(weights, found, strict=True)]
+        return [api.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True)]
 
     return push
 
@@ -297,10 +292,10 @@ def jacrev(
         blocks = []
         for i, y in enumerate(call.outputs):
             def row(unit: Any, i: int = i) -> tuple:
-                vectors = [unit if j == i else _zeros(other) for j, other in enumerate(call.outputs)]
+                vectors = [unit if j == i else api.zeros_like(other) for j, other in enumerate(call.outputs)]
                 return tuple(call.pull_back(vectors))
 
-            rows = vmap(row, chunk_size=chunk_size)(_units(y))
+            rows = vmap(row, chunk_size=chunk_size)(api.units_like(y))
             shape = tuple(y.array.shape)
             blocks.append([g.reshape(*shape, *x.array.shape) for g, x in zip(rows, call.inputs, strict=True)])
         return _arranged(call, blocks, argnums, has_aux)
@@ -329,9 +324,9 @@ def jacfwd(
         columns = []  # [input][output]
         for i, x in enumerate(call.inputs):
             def column(unit: Any, i: int = i) -> tuple:
-                return tuple(push([unit if j == i else _zeros(other) for j, other in enumerate(call.inputs)]))
+                return tuple(push([unit if j == i else api.zeros_like(other) for j, other in enumerate(call.inputs)]))
 
-            columns.append([c.movedim(0, -1) for c in vmap(column)(_units(x))])
+            columns.append([c.movedim(0, -1) for c in vmap(column)(api.units_like(x))])
         blocks = [
             [columns[j][i].reshape(*y.array.shape, *x.array.shape) for j, x in enumerate(call.inputs)]
             for i, y in enumerate(call.outputs)
@@ -339,12 +334,6 @@ def jacfwd(
         return _arranged(call, blocks, argnums, has_aux)
 
     return jacobian
-
-
-def _units(x: Any) -> Any:
-    """All unit vectors of a tensor's shape, along dimension 0."""
-    xp = module_of(x.array)
-    return box(xp.eye(x.array.size, dtype=x.array.dtype).reshape(x.array.size, *x.array.shape))
 
 
 def _arranged(call: _Call, blocks: list[list], argnums: Any, has_aux: bool) -> Any:

@@ -60,7 +60,7 @@ def jvp(
         given = _Inputs(inputs, "jvp", create_graph)
         vectors = _vectors(v, given.tensors, "jvp", "the input to the user-provided function")
         outputs, single = _call(func, given, "jvp", strict)
-        weights = [_zeros(y).requires_grad_() for y in outputs]
+        weights = [api.zeros_like(y).requires_grad_() for y in outputs]
         products = _gradients(outputs, given.tensors, weights, True, strict, "jvp")
         found = _gradients(products, weights, vectors, create_graph, strict, "jvp")
     tangents = _returned(found, False, create_graph)
@@ -105,7 +105,7 @@ def jacobian(
         given = _Inputs(inputs, "jacobian", create_graph)
         outputs, single = _call(func, given, "jacobian", strict)
         if strategy == "forward-mode":
-            weights = [_zeros(y).requires_grad_() for y in outputs]
+            weights = [api.zeros_like(y).requires_grad_() for y in outputs]
             products = _gradients(outputs, given.tensors, weights, True, False, "jacobian")
             columns = [_rows(p, weights, create_graph, strict, vectorize) for p in products]  # [input][output]
             blocks = [
@@ -128,14 +128,13 @@ def _columns_last(block: Any, count: int) -> Any:
 def _rows(y: Any, inputs: list, create_graph: bool, strict: bool, vectorize: bool) -> list:
     """The Jacobian of one output with respect to each input."""
     count, shape = y.array.size, y.array.shape
-    xp = module_of(y.array)
-    units = box(xp.eye(count, dtype=y.array.dtype).reshape(count, *shape))
+    units = api.units_like(y)
     if vectorize and count:
         found: Any = vmap(lambda unit: tuple(_gradients([y], inputs, [unit], create_graph, False, "jacobian")))(units)
         return [g.reshape(*shape, *x.array.shape) for g, x in zip(found, inputs, strict=True)]
     rows = [_gradients([y], inputs, [units[i]], create_graph, strict, "jacobian") for i in range(count)]
     if not rows:
-        return [box(xp.zeros((*shape, *x.array.shape), x.array.dtype)) for x in inputs]
+        return [box(module_of(x.array).zeros((*shape, *x.array.shape), x.array.dtype)) for x in inputs]
     stacked = [RECORDED.stack([row[j] for row in rows], 0) for j in range(len(inputs))]
     return [g.reshape(*shape, *x.array.shape) for g, x in zip(stacked, inputs, strict=True)]
 
@@ -239,7 +238,7 @@ def _vectors(v: Tensors, like: Sequence, name: str, what: str) -> list:
     if v is None:
         if len(like) != 1 or like[0].array.size != 1:
             raise RuntimeError(f"The vector v can only be None if {what} is a single Tensor with a single element.")
-        return [_zeros(like[0]) + 1]
+        return [api.zeros_like(like[0]) + 1]
     vectors = list(v) if isinstance(v, tuple | list) else [v]
     if [tuple(x.array.shape) for x in vectors] != [tuple(x.array.shape) for x in like]:
         raise RuntimeError(
@@ -258,16 +257,12 @@ def _gradients(
     if reached:
         ys, vs = zip(*reached, strict=True)
         found = api.grad(ys, inputs, vs, retain_graph=True, create_graph=create_graph, allow_unused=True)
-    if strict and None in [None if g is None else 0 for g in found]:
+    if strict and any(g is None for g in found):
         raise RuntimeError(
             f"{name}(): the output of the user-provided function is independent of input "
             f"{[g is None for g in found].index(True)}. This is not allowed in strict mode."
         )
-    return [_zeros(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
-
-
-def _zeros(x: Any) -> Any:
-    return box(module_of(x.array).zeros(x.array.shape, x.array.dtype))
+    return [api.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
 
 
 def _returned(tensors: Sequence, single: bool, create_graph: bool) -> Any:
