@@ -425,9 +425,10 @@ def _plan(
 # -- which way ---------------------------------------------------------------------------------------------------------
 
 # What `deep_convolution` does besides multiplying, and what is done here, in vectors' multiplications for an element
-# of the output, of the weight, of a panel of gradients, and of a lattice whose elements do not lie side by side.
-_TURN, _PACK_WEIGHT, _PACK_GRADIENT, _GATHER = 25, 60, 40, 50
-_DOT = 1.2  # what `dot_tile` takes longer
+# of the output, of the weight, of a panel of gradients, and of a lattice whose elements do not lie side by side; of a
+# lattice, or the output, whose elements do, and of a weight that is turned around.
+_TURN, _PACK_WEIGHT, _PACK_GRADIENT, _GATHER, _COPY, _TURN_WEIGHT = 25, 60, 40, 50, 8, 200
+_DOT = 1.3  # what `dot_tile` takes longer
 _CALLS = 1 << 21  # what can be multiplied while two more kernels start
 
 
@@ -437,8 +438,9 @@ def _effort(plan: Plan, itemsize: int, columns: int, taps: int, positions: int, 
     box = ((plan.box_d - 1) * plan.lattice_h + plan.box_h - 1) * plan.lattice_w + plan.box_w
     boxes = _pieces([plan.count_d, plan.count_h, plan.count_w], [plan.box_d, plan.box_h, plan.box_w])
     vectors = -(-box // lanes)
-    gathered = _GATHER * plan.planes / (columns * taps) if plan.step_w > 1 else 0
-    return boxes * (vectors + short(vectors)) * lanes / positions + gathered
+    laid_out = (_GATHER * plan.planes if plan.step_w > 1 else _COPY) * plan.parts / columns
+    copied = (laid_out + _COPY / plan.channels) / taps
+    return boxes * (vectors + short(vectors)) * lanes / positions + copied
 
 
 def _narrow_tiles(vectors: int) -> float:
@@ -471,6 +473,7 @@ def _deep_input(itemsize: int, *sizes: Any) -> bool:
     residues, taps = math.prod(c.stride), len(c.taps)
     extra = _TURN * residues / (c.outputs * taps)
     effort = _effort(Plan(*record.item()), itemsize, c.inputs, taps, math.prod(c.image) / residues, _narrow_tiles)
+    effort += _TURN_WEIGHT / (c.batch * math.prod(c.out))
     return _deep_effort(c, c.inputs, itemsize, extra) < effort
 
 
