@@ -150,7 +150,8 @@ def main() -> None:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "paceline"
-        click.echo(f"{path}: {error.format_message()} See `{path} --help`.", err=True)
+        advice = "Scripts are started by `paceline run`; see" if path == "paceline" else "See"
+        click.echo(f"{path}: {error.format_message()} {advice} `{path} --help`.", err=True)
         sys.exit(error.exit_code)
     except LaunchError as error:
         click.echo(f"paceline: {error}", err=True)

@@ -269,6 +269,8 @@ def test_signals_reach_the_ranks(script, number, tmp_path):
         (["run", "-n", "2", "--hosts", "a:1", __file__], "the machines take 1 ranks in all: a:1; name more"),
         (["run"], "PROGRAM"),
         (["train"], "train"),
+        (["-n", "2", __file__], "Scripts are started by `paceline run`"),
+        ([__file__], "Scripts are started by `paceline run`"),
     ],
 )
 def test_errors_are_one_line(arguments, words):
