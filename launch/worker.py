@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, TextIO
 
 from ..runtime import faults, recorder
-from ..runtime.world import World, get_world
+from ..runtime.world import RESTARTS, World, get_world
 from . import agent
 from .lifeline import hold_lifeline
 from .output import pipe_path
@@ -104,7 +104,8 @@ def _open_stream(stream: TextIO, rank: int, suffix: str) -> TextIO:
     if folder is None:
         return _line_stream(stream, tag)
     os.makedirs(folder, exist_ok=True)  # on another machine it may not be there
-    file = open(os.path.join(folder, f"rank-{rank}.{suffix}"), "wb")
+    mode = "wb" if os.environ.get(RESTARTS, "0") == "0" else "ab"  # a restart must not wipe out why it was needed
+    file = open(os.path.join(folder, f"rank-{rank}.{suffix}"), mode)
     screen = open(os.dup(stream.fileno()), "w", encoding=stream.encoding, errors=stream.errors)
     os.dup2(file.fileno(), stream.fileno())
     return _LoggedStream(file, _line_stream(screen, tag))

@@ -100,11 +100,13 @@ comm.barrier()
 def test_restarts(failures, code, tmp_path):
     path = tmp_path / "train.py"
     path.write_text(FLAKY)
-    done = finish_job([*RUN, "--max-restarts", "2", str(path), str(failures)], timeout=30)
+    logs = tmp_path / "logs"
+    done = finish_job([*RUN, "--max-restarts", "2", "--log-dir", str(logs), str(path), str(failures)], timeout=30)
     assert done.returncode == code, done.stderr
     attempts = min(failures, 2) + 1
     own = [line for line in done.stdout.splitlines() if line.startswith("attempt")]
     assert own == [f"attempt {attempt}" for attempt in range(attempts)]
+    assert (logs / "rank-1.out").read_text().splitlines() == own
     assert [line for line in done.stderr.splitlines() if line.startswith("paceline run: restart")] == [
         f"paceline run: restart {attempt} of 2" for attempt in range(1, attempts)
     ]
