@@ -11,13 +11,14 @@ from types import FunctionType
 from typing import Any
 
 import numba
+import numpy
 from numba import prange, types
 
 from ...runtime.threads import get_num_threads
 from .cache import Cache
 from .pipeline import Kernel, ThreadedKernel
 
-__all__ = ["jit", "prange", "serial"]
+__all__ = ["as_record", "jit", "prange", "serial"]
 
 # What may be assumed of floating numbers. Never "nnan" and "ninf": training code must see NaN and infinities.
 _FREEDOM = {"contract", "reassoc", "nsz", "arcp"}
@@ -106,3 +107,9 @@ def ready(alone: bool) -> bool:
         numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
         _told.count = count
     return not _forked
+
+
+def as_record(sizes: Any) -> numpy.ndarray:
+    """A named tuple of integers as kernels take it: they would pass on every number of a tuple by itself, and compile
+    ten times as long."""
+    return numpy.array([tuple(sizes)], numpy.dtype([(name, numpy.int64) for name in sizes._fields]))

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy
 
 from . import deep_convolution, depthwise
-from .compiler import jit, prange, serial
+from .compiler import as_record, jit, prange, serial
 from .convolution_sizes import Sizes, flat
 from .tiles import (
     DOT_COLUMNS,
@@ -82,10 +82,6 @@ class Plan(NamedTuple):
     parts: int  # that the rows are cut into
     chunks: int = 1  # of all boxes, each with a sum of its own
     together: int = 1  # boxes that are laid out at a time
-
-    def record(self) -> Array:
-        """As kernels take it: they would pass on every number of a tuple by itself, and compile ten times as long."""
-        return numpy.array([tuple(self)], numpy.dtype([(name, numpy.int64) for name in self._fields]))
 
 
 # -- inside of kernels -------------------------------------------------------------------------------------------------
@@ -356,7 +352,7 @@ def _forward_plan(itemsize: int, most: int, *sizes: Any) -> tuple[Array, Array, 
         for tap in c.taps
     ]
     starts = [[rest - p for rest, p in zip(plane, c.padding, strict=True)] for plane in planes]
-    return plan.record(), _table(starts), _table(offsets), _table([[0, len(offsets), 0, 0, 0]])
+    return as_record(plan), _table(starts), _table(offsets), _table([[0, len(offsets), 0, 0, 0]])
 
 
 @functools.lru_cache(maxsize=256)
@@ -384,7 +380,7 @@ def _input_plan(itemsize: int, *sizes: Any) -> tuple[Array, Array, Array, Array,
                 offsets.append(_place(plan, channel, back))
                 order.append(channel * c.inputs * len(c.taps) + i)
     starts = [[t - most for t, most in zip(first, reach, strict=True)]]
-    return plan.record(), _table(starts), _table(offsets), _table(results), _table(order)
+    return as_record(plan), _table(starts), _table(offsets), _table(results), _table(order)
 
 
 @functools.lru_cache(maxsize=256)
@@ -401,7 +397,7 @@ def _weight_plan(itemsize: int, *sizes: Any) -> tuple[Array, Array, Array]:
     fitting = _LATTICE_BYTES // (-(-plan.rows // parts) * pixels)
     streamed = _STREAMED_BYTES // (plan.channels * plan.planes * pixels)
     together = max(1, min(-(-boxes // chunks), fitting, streamed))
-    return plan._replace(parts=parts, chunks=chunks, together=together).record(), starts, offsets
+    return as_record(plan._replace(parts=parts, chunks=chunks, together=together)), starts, offsets
 
 
 def _place(plan: Plan, plane: int, position: list) -> int:

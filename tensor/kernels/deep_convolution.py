@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from .compiler import jit, prange, serial
+from .compiler import as_record, jit, prange, serial
 from .convolution_sizes import Sizes, flat
 from .tiles import PRODUCT_ROWS, PRODUCT_VECTORS, VECTOR_BYTES, copy_row, transpose_square, window_tile
 
@@ -48,10 +48,6 @@ class Plan(NamedTuple):
     column_parts: int
     column: int  # elements between neighbouring columns of the output
     out: int  # elements of all columns of one group
-
-    def record(self) -> Array:
-        """As kernels take it: they would pass on every number of a tuple by itself, and compile ten times as long."""
-        return numpy.array([tuple(self)], numpy.dtype([(name, numpy.int64) for name in self._fields]))
 
 
 # -- inside of kernels -------------------------------------------------------------------------------------------------
@@ -353,7 +349,7 @@ def _forward_tables(itemsize: int, *sizes: Any) -> _Tables:
     offsets = numpy.add.outer(numpy.arange(c.inputs) * plane, _grid(c.kernel, _times(strides, c.dilation))).reshape(-1)
     plan = _product_plan(c, itemsize, c.inputs * plane, c.outputs, offsets.size, positions)
     return _Tables(
-        plan.record(), padding, numpy.array([[0, offsets.size, 0, positions * plan.together]]),
+        as_record(plan), padding, numpy.array([[0, offsets.size, 0, positions * plan.together]]),
         _again(_grid(c.out, _times(strides, c.stride)), plan.together, c.groups * plan.image),
         numpy.arange(positions * plan.together),
         _again(numpy.arange(positions), plan.together, c.groups * plan.out), offsets,
@@ -403,7 +399,7 @@ def _input_tables(itemsize: int, *sizes: Any) -> _Tables:
         f0, r0 = f0 + depth, results[-1][-1]
     rows, pixels, offsets = map(numpy.concatenate, tables)
     places = _again(numpy.arange(count), plan.together, c.groups * plan.out)
-    return _Tables(plan.record(), padding, numpy.array(results), rows, pixels, places, offsets, targets)
+    return _Tables(as_record(plan), padding, numpy.array(results), rows, pixels, places, offsets, targets)
 
 
 @functools.lru_cache(maxsize=256)
@@ -426,7 +422,7 @@ def _weight_tables(itemsize: int, *sizes: Any) -> _Tables:
     targets = numpy.array([[k, positions, plan.depth] for k in range(positions)])
     offsets = _again(pixels, together, c.groups * plan.image)
     return forward._replace(
-        plan=plan.record(), rows=rows, places=numpy.arange(rows.size), offsets=offsets, targets=targets
+        plan=as_record(plan), rows=rows, places=numpy.arange(rows.size), offsets=offsets, targets=targets
     )
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .compiler import jit, prange, serial
+from .compiler import as_record, jit, prange, serial
 from .tiles import PRODUCT_ROWS, PRODUCT_VECTORS, VECTOR_BYTES, apart, copy_row, product_tile, transpose_square
 
 
@@ -71,9 +71,6 @@ class Sizes(NamedTuple):
     job_rows: int  # ... and how many rows one of them computes
     shared: bool  # whether several jobs use what is packed of b
     at_once: int  # rows of b that are packed at a time
-
-
-_RECORD = np.dtype([(name, np.int64) for name in Sizes._fields])
 
 
 @serial
@@ -218,7 +215,7 @@ def _sizes(rows, columns, depth, a_row, a_step, b_row, b_step, itemsize):
         rows, columns, depth, a_row, a_step, b_row, b_step, panels, block_panels, column_blocks, block_rows,
         row_jobs, job_rows, shared, at_once,
     )  # fmt: skip
-    return np.array([sizes], _RECORD), panels * width * min(depth, at_once)
+    return as_record(sizes), panels * width * min(depth, at_once)
 
 
 def multiply(a, a_row, a_step, b, b_row, b_step, rows, columns, depth, bias, out):
