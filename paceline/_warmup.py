@@ -100,8 +100,11 @@ def _functions() -> Iterator[tuple]:
     yield lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), randn(2, 3, 4, 5)
     yield from ((function, randn(4, 5, 5)) for function in (torch.tril, torch.triu))
     yield lambda x: x.masked_fill(x > 0, 1.0), randn(4, 6)
-    for function in (torch.cumsum, torch.cumprod, torch.argmax, functools.partial(torch.topk, k=2)):
+    for function in (torch.cumsum, torch.cumprod, torch.prod, torch.argmax, functools.partial(torch.topk, k=2)):
         yield lambda x, f=function: f(x, dim=1), randn(4, 5, 6)
+    yield lambda x: x.flip(1), randn(4, 5)
+    yield lambda x: x.index_select(1, classes), randn(4, 6)
+    yield lambda x: x.gather(1, classes[:, None]), randn(4, 6)
     yield from ((lambda x, n=exponent: x**n, randn(4, 6)) for exponent in (0.5, 2, 3))
     for reduce in (torch.sum, torch.mean, torch.norm, torch.amax):
         yield from ((lambda x, r=reduce, d=dim: r(x, dim=d), randn(400, 400)) for dim in (None, 0, 1))

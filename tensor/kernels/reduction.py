@@ -155,28 +155,31 @@ def extremes_of_rows(x, smallest, out):
 
 
 @jit
-def largest_of_rows(x, smallest, values, places):
+def largest_of_rows(x, height, smallest, values, places):
     """The k largest elements of each row of x [rows, n] in order, and where they are; of equal ones the first.
 
-    Few elements are larger than all but k - 1 before them, so that hardly any is put in its place among these.
+    Few elements are larger than all but k - 1 before them, so that hardly any is put in its place among these. A task
+    is `height` rows.
     """
-    for i in prange(x.shape[0]):
-        row, where = x[i], places[i]
-        ranks = np.empty(where.size, np.int64)
-        for j in range(row.size):
-            place = rank(row[j])
-            place = ~place if smallest else place
-            if j >= ranks.size and place <= ranks[ranks.size - 1]:
-                continue
-            c = min(j, ranks.size - 1)
-            while c > 0 and place > ranks[c - 1]:
-                ranks[c] = ranks[c - 1]
-                where[c] = where[c - 1]
-                c -= 1
-            ranks[c] = place
-            where[c] = j
-        for c in range(where.size):
-            values[i, c] = row[where[c]]
+    rows, n = x.shape
+    k = values.shape[1]
+    for task in prange(-(-rows // height)):
+        ranks = np.empty(k, np.int64)
+        for i in range(task * height, min((task + 1) * height, rows)):
+            for j in range(n):
+                place = rank(x[i, j])
+                place = ~place if smallest else place
+                if j >= k and place <= ranks[k - 1]:
+                    continue
+                c = min(j, k - 1)
+                while c > 0 and place > ranks[c - 1]:
+                    ranks[c] = ranks[c - 1]
+                    places[i, c] = places[i, c - 1]
+                    c -= 1
+                ranks[c] = place
+                places[i, c] = j
+            for c in range(k):
+                values[i, c] = x[i, places[i, c]]
 
 
 @jit

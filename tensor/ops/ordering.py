@@ -118,6 +118,7 @@ first_in_order.vjp(
 first_in_order.fused_vjp("cpu")(_unsorted)
 
 _FEW = 32  # kernels look for so many by putting each candidate in its place among the best
+_TOGETHER = 1 << 11  # elements in the rows that a thread searches at a time
 
 
 @compiled(first_in_order, work=8, light=True, worth=2)
@@ -128,7 +129,8 @@ def _first_in_order(input: Array, dim: int, count: int, descending: bool) -> Any
     size = (*rows.shape[:-1], count)
     values, places = numpy.empty(size, rows.dtype), numpy.empty(size, numpy.int64)
     flat = (values.reshape(-1, count), places.reshape(-1, count))
-    sources.reduction.largest_of_rows(rows.reshape(-1, rows.shape[-1]), not descending, *flat)
+    height = -(-_TOGETHER // rows.shape[-1])
+    sources.reduction.largest_of_rows(rows.reshape(-1, rows.shape[-1]), height, not descending, *flat)
     if dim == input.ndim - 1:
         return values, places
     return numpy.moveaxis(values, -1, dim), numpy.moveaxis(places, -1, dim)
