@@ -1,6 +1,7 @@
 """Running sums, running products and recurrences along the middle of arrays [before, n, after], and what products need.
 
-Rows, where `after` is 1, are taken four at a time: in one row each step waits for the one before. Totals are float64
+Rows, where `after` is 1, are taken four at a time: in one row each step waits for the one before. What is left of the
+rows is taken one by one. Totals are float64
 whatever the elements are, as in PyTorch: thousands of float32 numbers would leave half of a float32's digits.
 """
 
@@ -10,10 +11,37 @@ from .compiler import jit, prange, serial
 
 
 @serial
-def _four(group, rows):
-    """The rows of a group; in the last a row may come twice, and is computed twice."""
-    start, last = 4 * group, rows - 1
-    return start, min(start + 1, last), min(start + 2, last), min(start + 3, last)
+def _tasks(rows):
+    """How many groups of four rows there are, and how many tasks: the groups, and the rows that are left."""
+    groups = rows // 4
+    return groups, groups + rows % 4
+
+
+@serial
+def _sums_of_row(x, backwards, out):
+    total = np.float64(0)
+    if backwards:
+        for j in range(x.size - 1, -1, -1):
+            total += x[j]
+            out[j] = total
+    else:
+        for j in range(x.size):
+            total += x[j]
+            out[j] = total
+
+
+@serial
+def _sums_of_four(x, a, backwards, out):
+    b, c, d = a + 1, a + 2, a + 3
+    t0 = t1 = t2 = t3 = np.float64(0)
+    if backwards:
+        for j in range(x.shape[1] - 1, -1, -1):
+            t0, t1, t2, t3 = t0 + x[a, j], t1 + x[b, j], t2 + x[c, j], t3 + x[d, j]
+            out[a, j], out[b, j], out[c, j], out[d, j] = t0, t1, t2, t3
+    else:
+        for j in range(x.shape[1]):
+            t0, t1, t2, t3 = t0 + x[a, j], t1 + x[b, j], t2 + x[c, j], t3 + x[d, j]
+            out[a, j], out[b, j], out[c, j], out[d, j] = t0, t1, t2, t3
 
 
 @jit
@@ -21,18 +49,13 @@ def sums(x, backwards, block, out):
     """out: the sums of x up to each place, or from it to the end."""
     before, n, after = x.shape
     if after == 1:
-        x2, out2 = x.reshape(before, n), out.reshape(before, n)
-        for group in prange(-(-before // 4)):
-            a, b, c, d = _four(group, before)
-            t0 = t1 = t2 = t3 = np.float64(0)
-            if backwards:
-                for j in range(n - 1, -1, -1):
-                    t0, t1, t2, t3 = t0 + x2[a, j], t1 + x2[b, j], t2 + x2[c, j], t3 + x2[d, j]
-                    out2[a, j], out2[b, j], out2[c, j], out2[d, j] = t0, t1, t2, t3
+        rows, results = x.reshape(before, n), out.reshape(before, n)
+        groups, tasks = _tasks(before)
+        for task in prange(tasks):
+            if task < groups:
+                _sums_of_four(rows, 4 * task, backwards, results)
             else:
-                for j in range(n):
-                    t0, t1, t2, t3 = t0 + x2[a, j], t1 + x2[b, j], t2 + x2[c, j], t3 + x2[d, j]
-                    out2[a, j], out2[b, j], out2[c, j], out2[d, j] = t0, t1, t2, t3
+                _sums_of_row(rows[3 * groups + task], backwards, results[3 * groups + task])
     else:
         blocks = -(-after // block)
         for task in prange(before * blocks):
@@ -46,18 +69,35 @@ def sums(x, backwards, block, out):
                     target[c] = totals[c]
 
 
+@serial
+def _products_of_row(x, out):
+    total = np.float64(1)
+    for j in range(x.size):
+        total *= x[j]
+        out[j] = total
+
+
+@serial
+def _products_of_four(x, a, out):
+    b, c, d = a + 1, a + 2, a + 3
+    t0 = t1 = t2 = t3 = np.float64(1)
+    for j in range(x.shape[1]):
+        t0, t1, t2, t3 = t0 * x[a, j], t1 * x[b, j], t2 * x[c, j], t3 * x[d, j]
+        out[a, j], out[b, j], out[c, j], out[d, j] = t0, t1, t2, t3
+
+
 @jit
 def products(x, block, out):
     """out: the products of x up to each place."""
     before, n, after = x.shape
     if after == 1:
-        x2, out2 = x.reshape(before, n), out.reshape(before, n)
-        for group in prange(-(-before // 4)):
-            a, b, c, d = _four(group, before)
-            t0 = t1 = t2 = t3 = np.float64(1)
-            for j in range(n):
-                t0, t1, t2, t3 = t0 * x2[a, j], t1 * x2[b, j], t2 * x2[c, j], t3 * x2[d, j]
-                out2[a, j], out2[b, j], out2[c, j], out2[d, j] = t0, t1, t2, t3
+        rows, results = x.reshape(before, n), out.reshape(before, n)
+        groups, tasks = _tasks(before)
+        for task in prange(tasks):
+            if task < groups:
+                _products_of_four(rows, 4 * task, results)
+            else:
+                _products_of_row(rows[3 * groups + task], results[3 * groups + task])
     else:
         blocks = -(-after // block)
         for task in prange(before * blocks):
@@ -70,24 +110,46 @@ def products(x, block, out):
                     target[c] = totals[c]
 
 
+@serial
+def _recurrence_of_row(x, factor, backwards, out):
+    first, step = (x.size - 1, -1) if backwards else (0, 1)
+    total = np.float64(x[first])
+    out[first] = total
+    for k in range(1, x.size):
+        j = first + step * k
+        total = x[j] + factor[j + backwards] * total
+        out[j] = total
+
+
+@serial
+def _recurrence_of_four(x, factor, a, backwards, out):
+    b, c, d = a + 1, a + 2, a + 3
+    n = x.shape[1]
+    first, step = (n - 1, -1) if backwards else (0, 1)
+    t0, t1, t2, t3 = np.float64(x[a, first]), np.float64(x[b, first]), np.float64(x[c, first]), np.float64(x[d, first])
+    out[a, first], out[b, first], out[c, first], out[d, first] = t0, t1, t2, t3
+    for k in range(1, n):
+        j, f = first + step * k, first + step * k + backwards
+        t0, t1 = x[a, j] + factor[a, f] * t0, x[b, j] + factor[b, f] * t1
+        t2, t3 = x[c, j] + factor[c, f] * t2, x[d, j] + factor[d, f] * t3
+        out[a, j], out[b, j], out[c, j], out[d, j] = t0, t1, t2, t3
+
+
 @jit
 def recurrence(x, factor, backwards, block, out):
     """out[j] = x[j] + factor[j] * out[j - 1], or backwards x[j] + factor[j + 1] * out[j + 1]."""
     before, n, after = x.shape
-    first, step = (n - 1, -1) if backwards else (0, 1)
     if after == 1:
-        x2, f2, out2 = x.reshape(before, n), factor.reshape(before, n), out.reshape(before, n)
-        for group in prange(-(-before // 4)):
-            a, b, c, d = _four(group, before)
-            t0 = t1 = t2 = t3 = np.float64(0)
-            for k in range(n):
-                j = first + step * k
-                if k:
-                    f = j + backwards
-                    t0, t1, t2, t3 = f2[a, f] * t0, f2[b, f] * t1, f2[c, f] * t2, f2[d, f] * t3
-                t0, t1, t2, t3 = t0 + x2[a, j], t1 + x2[b, j], t2 + x2[c, j], t3 + x2[d, j]
-                out2[a, j], out2[b, j], out2[c, j], out2[d, j] = t0, t1, t2, t3
+        rows, factors, results = x.reshape(before, n), factor.reshape(before, n), out.reshape(before, n)
+        groups, tasks = _tasks(before)
+        for task in prange(tasks):
+            if task < groups:
+                _recurrence_of_four(rows, factors, 4 * task, backwards, results)
+            else:
+                i = 3 * groups + task
+                _recurrence_of_row(rows[i], factors[i], backwards, results[i])
     else:
+        first, step = (n - 1, -1) if backwards else (0, 1)
         blocks = -(-after // block)
         for task in prange(before * blocks):
             i, columns = task // blocks, slice(task % blocks * block, (task % blocks + 1) * block)
@@ -95,9 +157,9 @@ def recurrence(x, factor, backwards, block, out):
             out[i, first, columns] = totals
             for k in range(1, n):
                 j = first + step * k
-                row, factors, target = x[i, j, columns], factor[i, j + backwards, columns], out[i, j, columns]
+                row, weights, target = x[i, j, columns], factor[i, j + backwards, columns], out[i, j, columns]
                 for c in range(row.size):
-                    totals[c] = row[c] + factors[c] * totals[c]
+                    totals[c] = row[c] + weights[c] * totals[c]
                     target[c] = totals[c]
 
 

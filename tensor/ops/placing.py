@@ -28,11 +28,11 @@ def is_looked_at(array: Any, index: Any, dim: int, source: Any = None) -> bool:
     Args:
         source: what is written, if anything is.
     """
-    if not array.__class__ is index.__class__ is numpy.ndarray or not _pairs(array, index, dim):
+    if not array.__class__ is index.__class__ is numpy.ndarray:
         return False
-    if source is not None and not (source.shape == index.shape and source.dtype == array.dtype):
+    if not (takes(array, size=index.size, light=True, worth=WORTH) and _pairs(array, index, dim)):
         return False
-    return takes(array, size=index.size, light=True, worth=WORTH)
+    return source is None or (source.shape == index.shape and source.dtype == array.dtype)
 
 
 def _done(out: Array, wrong: bool, index: Array, size: int, dim: int) -> Array:
@@ -156,9 +156,9 @@ def middle(array: Array, dim: int) -> Array:
 
 def _pairs(array: Array, index: Array, dim: int) -> bool:
     """Whether an index array goes through all of the other dims of an array."""
-    if index.dtype != numpy.int64 or not index.size or not index.ndim or index.ndim != array.ndim:
+    if index.dtype != _INT64 or not index.size or not index.ndim or index.ndim != array.ndim:
         return False
-    return all(n == m or i == dim for i, (n, m) in enumerate(zip(array.shape, index.shape, strict=True)))
+    return index.shape[:dim] == array.shape[:dim] and index.shape[dim + 1 :] == array.shape[dim + 1 :]
 
 
 def _repeated(index: Array, dim: int) -> Array | None:
