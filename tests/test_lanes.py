@@ -351,6 +351,7 @@ def test_the_sampler_deals_every_sample_once(count, batch_size, size, drop_last)
         (lambda: DataParallel(nn.SyncBatchNorm(2), lanes=2), ValueError, "depend on the number of ranks"),
         (lambda: DataParallel(Net(), lanes=2).no_sync().__enter__(), RuntimeError, "step the optimizer after several"),
         (lambda: DataParallel(Net(), lanes=0), ValueError, "lanes should be a positive integer"),
+        (lambda: DataParallel(Net(), lanes=2, check_nan=True), ValueError, "check_nan looks at what is averaged"),
         (lambda: LaneSampler(range(9), 4, lanes=8), ValueError, "every lane needs a sample"),
         (lambda: LaneSampler(range(9), 8, lanes=2, num_replicas=3, rank=0), ValueError, "3 ranks cannot share 2 lanes"),
         (lambda: run_threads(3, lambda: DataParallel(Net(), lanes=2)), ValueError, "3 ranks cannot share 2 lanes"),

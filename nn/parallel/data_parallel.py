@@ -52,7 +52,7 @@ class DistributedDataParallel(Module, Joinable):
         check_nan: look for NaN in this rank's gradients before they are averaged, and raise on all ranks the same error
             that names rank, parameters, the line of backward() and the first operation with NaN, with its line. Takes
             a pass over the gradients and a message for each bucket, some microseconds for each operation, and keeps
-            what backward would free until its end.
+            what backward would free until its end. Not with lanes.
 
     Raises:
         RuntimeError: the ranks' modules differ (the same message on all ranks), or nothing requires a gradient.
@@ -87,6 +87,12 @@ class DistributedDataParallel(Module, Joinable):
         self._tunes = bucket_cap_mb == "auto"
         self._cap = int(25 * MiB if bucket_cap_mb in (None, "auto") else bucket_cap_mb * MiB)
         self._checks_nan = check_nan
+        self._watches = lanes is None and (self.process_group.size > 1 or check_nan)  # backward passes
+        if lanes is not None and check_nan:
+            raise ValueError(
+                "DistributedDataParallel(): check_nan looks at what is averaged at the end of backward, and with lanes "
+                "that is not before the last of them; use torch.autograd.set_detect_anomaly(True)"
+            )
         if self.process_group.size > 1:
             options = {"broadcast_buffers": broadcast_buffers, "bucket_cap_mb": bucket_cap_mb, "lanes": lanes}
             check_same_module(module, self.process_group, options | {"check_nan": check_nan})
@@ -111,7 +117,7 @@ class DistributedDataParallel(Module, Joinable):
         self._lanes: Lanes | None = None
         if self._lane_count is not None:
             self._lanes = Lanes(self.module, self._lane_count, self.process_group, list(parameters.values()), self._cap)
-        elif self.process_group.size > 1:
+        elif self._watches:
             self._reducer.watch(self._tunes, self._checks_nan)
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
@@ -121,7 +127,7 @@ class DistributedDataParallel(Module, Joinable):
                     "DistributedDataParallel with lanes trains lane by lane: write `for part in model.lanes(batch):` "
                     "around forward, loss and backward, and step the optimizer after that loop"
                 )
-        elif self.process_group.size > 1:
+        elif self._watches:
             if self.training and self.require_backward_grad_sync and is_grad_enabled():
                 Join.notify_join_context(self)
                 self._begin_step()
@@ -293,7 +299,7 @@ class DistributedDataParallel(Module, Joinable):
             yield
         finally:
             self._reducer.divisor = None
-        if self.process_group.size == 1:  # where no gradients travel
+        if self.process_group.size == 1 and not self._watches:  # nobody else divides
             for gradient in [p.grad for p in self._reducer.parameters if p.grad is not None]:
                 gradient.array /= gradient.array.dtype.type(total[0])
 
