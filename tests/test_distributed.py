@@ -2,6 +2,7 @@
 
 import datetime
 import importlib
+import weakref
 
 import pytest
 
@@ -217,6 +218,18 @@ def test_an_error_of_pending_work_that_nobody_waits_for_is_raised_by_the_next_ca
         dist.all_reduce(torch.zeros(2 + dist.get_rank()), async_op=True)
         with pytest.raises(dist.CollectiveMismatchError, match=r"\[3\]"):
             dist.barrier()
+
+    on_ranks(2, body)
+
+
+def test_finished_work_that_nobody_waits_for_is_not_kept():
+    def body():
+        works = [weakref.ref(dist.all_reduce(torch.zeros(1), async_op=True)) for _ in range(20)]
+        last = dist.all_reduce(torch.zeros(1), async_op=True)
+        last.wait()
+        dist.all_reduce(torch.zeros(1), async_op=True)  # looks through the others
+        assert not any(work() for work in works)
+        dist.barrier()
 
     on_ranks(2, body)
 

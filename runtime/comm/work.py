@@ -150,6 +150,10 @@ class Pending(Work):
     def exception(self) -> BaseException | None:
         return self._error if self._ended.is_set() else None
 
+    def is_untold_failure(self) -> bool:
+        """Whether it has gone wrong, and nobody knows."""
+        return self.exception() is not None and not self.seen
+
 
 def seconds_of(timeout: float | datetime.timedelta) -> float:
     """A time limit in seconds."""
@@ -172,7 +176,7 @@ class Courier:
     def post(self, outputs: list[Any], job: Callable[[], None]) -> Pending:
         """Run `job()` after all that was posted before."""
         work = Pending(outputs, job)
-        self._unsettled = [each for each in self._unsettled if not (each.is_completed() and each.seen)]
+        self._unsettled = [each for each in self._unsettled if not each.is_completed() or each.is_untold_failure()]
         self._unsettled.append(work)
         self._jobs.put(work)
         return work
