@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tables import comms
 from paceline.launch.mpi import LaunchError, find_mpiexec
 from paceline.runtime import comm as comm_package
 from paceline.runtime.comm import CollectiveMismatchError, backend_class, register, world_comm, world_rank, world_size
+from paceline.runtime.comm.mpi import MpiComm
 from paceline.runtime.comm.threads import run_threads
 
 
@@ -122,6 +124,17 @@ def test_threads_are_worlds_of_their_own():
 def test_run_threads_refuses_no_ranks():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         run_threads(0, lambda: None)
+
+
+def test_groups_that_mpi_has_no_room_for():
+    def refuse(color, key):
+        raise ArithmeticError("MPI_Comm_split failed\nToo many communicators")
+
+    comm = object.__new__(MpiComm)
+    comm.rank, comm.ranks = 0, (0, 1)
+    comm._mpi, comm._comm = SimpleNamespace(Exception=ArithmeticError), SimpleNamespace(Split=refuse)
+    with pytest.raises(RuntimeError, match=r"\(Too many communicators\); .* by destroy_process_group\(group\)"):
+        comm._split([0, 1])
 
 
 def test_mismatching_message_is_refused():

@@ -241,8 +241,14 @@ class MpiComm(Comm):
 
     def _split(self, members: list[int] | None) -> Comm | None:
         color = self._mpi.UNDEFINED if members is None else min(members)
-        part = self._comm.Split(color, 0 if members is None else members.index(self.rank))
-        return None if members is None else MpiComm(self._mpi, part, tuple(self.ranks[rank] for rank in members))
+        try:
+            part = self._comm.Split(color, 0 if members is None else members.index(self.rank))
+            return None if members is None else MpiComm(self._mpi, part, tuple(self.ranks[rank] for rank in members))
+        except self._mpi.Exception as error:
+            raise RuntimeError(
+                f"MPI cannot make another group ({str(error).splitlines()[-1]}); it has room for some hundreds: end "
+                "those that are no longer needed by destroy_process_group(group)"
+            ) from error
 
     def _op(self, op: ReduceOp, flat: np.ndarray) -> Any:
         return getattr(self._mpi, (_BOOL_OPS if flat.dtype == np.bool_ else _OPS)[op])
