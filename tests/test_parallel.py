@@ -18,6 +18,7 @@ from paceline import nn
 from paceline.launch.mpi import LaunchError, find_mpiexec
 from paceline.nn.parallel import DistributedDataParallel, average_gradients
 from paceline.nn.parallel import comm_hooks as hooks
+from paceline.nn.parallel.join import Join
 from paceline.optim import SGD
 from paceline.runtime.comm import world_comm
 from paceline.runtime.comm.threads import run_threads
@@ -769,6 +770,8 @@ def test_devices(device):
         (lambda: DistributedDataParallel(Net(), broadcast_buffers="mean"), ValueError, 'or "average", got .mean'),
         (lambda: DistributedDataParallel(Net(), device_ids=[0, 1]), ValueError, "one process per device"),
         (lambda: DistributedDataParallel(Net(), delay=1), TypeError, "unexpected keyword argument 'delay'"),
+        (lambda: Join([]), ValueError, "requires at least one joinable"),
+        (lambda: Join([SGD(Net().parameters())]), TypeError, "expected Joinables, .*, got SGD: it cannot go on"),
     ],
 )
 def test_bad_input(call, error, words):

@@ -70,6 +70,12 @@ class Join:
     ) -> None:
         if not joinables:
             raise ValueError("The join context manager requires at least one joinable")
+        for joinable in joinables:
+            if not isinstance(joinable, Joinable):
+                raise TypeError(
+                    f"Join(): expected Joinables, such as DistributedDataParallel, got {type(joinable).__name__}: it "
+                    "cannot go on on a rank that has run out of batches"
+                )
         self._joinables = list(joinables)
         self._enabled = enable and joinables[0].join_process_group.size > 1
         self._throw = throw_on_early_termination
