@@ -104,8 +104,9 @@ def _open_stream(stream: TextIO, rank: int, suffix: str) -> TextIO:
     if folder is None:
         return _line_stream(stream, tag)
     os.makedirs(folder, exist_ok=True)  # on another machine it may not be there
-    mode = "wb" if os.environ.get(RESTARTS, "0") == "0" else "ab"  # a restart must not wipe out why it was needed
-    file = open(os.path.join(folder, f"rank-{rank}.{suffix}"), mode)
+    path = os.path.join(folder, f"rank-{rank}.{suffix}")
+    # A restart must not wipe out why it was needed.
+    file = open(path, "wb") if os.environ.get(RESTARTS, "0") == "0" else open(path, "ab")
     screen = open(os.dup(stream.fileno()), "w", encoding=stream.encoding, errors=stream.errors)
     os.dup2(file.fileno(), stream.fileno())
     return _LoggedStream(file, _line_stream(screen, tag))
