@@ -15,22 +15,22 @@ from ...runtime.arrays import Array
 from ...runtime.threads import get_num_threads
 from ..kernels import sources, takes
 
-WORTH = 4  # how many times longer NumPy takes to read or write at an index array
+WORK = 4  # that of an element at an index
 _LINE = 16  # elements of a cache line
 _INT64 = numpy.dtype(numpy.int64)
 
 
 def is_looked_at(array: Any, index: Any, dim: int, source: Any = None) -> bool:
-    """Whether a kernel for elements of an array at an index array looks itself for indices that are out of range.
+    """Whether kernels for elements of an array at an index array look themselves for indices that are out of range.
 
-    It does so on its way; a look of its own takes a sixth of the time.
+    They do so on their way; a look of its own takes a sixth of the time of gathering on one thread.
 
     Args:
         source: what is written, if anything is.
     """
     if not array.__class__ is index.__class__ is numpy.ndarray:
         return False
-    if not (takes(array, size=index.size, light=True, worth=WORTH) and _pairs(array, index, dim)):
+    if not (takes(array, WORK, index.size, light=True) and _pairs(array, index, dim)):
         return False
     return source is None or (source.shape == index.shape and source.dtype == array.dtype)
 

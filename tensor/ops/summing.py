@@ -98,9 +98,8 @@ def weights_in_log_total(g: Array, input: Array, out: Array, dims: tuple[int, ..
     return _to_input(sources.softmax.log_totals_backward, g, input, out, dims, _LONG)
 
 
-def _to_input(
-    kernel: Callable, g: Array, input: Array, out: Array, dims: tuple[int, ...], *arguments: Any
-) -> Array:
+def _to_input(kernel: Callable, g: Array, input: Array, out: Array, dims: tuple[int, ...], *arguments: Any) -> Array:
+    """What a kernel computes of [before, length, after] from the gradient [before, after] of a reduction's output."""
     groups = neighbours(input.shape, dims)
     if len(groups) != 1 or not _takes(input, groups) or g.dtype is not input.dtype:
         return NotImplemented
@@ -151,7 +150,7 @@ def squared_distance(x: Array, y: Array) -> Array:
 
 
 def neighbours(shape: tuple[int, ...], dims: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """(size before, length, size after) of each group of neighbouring dims to sum along, the last first."""
+    """(size before, length, size after) of each group of neighbouring dims to reduce, the last first."""
     groups = []
     after, stop = 1, len(shape)
     while stop:
