@@ -290,7 +290,7 @@ def gather_along(xp, input: Array, index: Array, dim: int):
     return input[along(xp, index, dim)] if index.ndim else input[index]
 
 
-@compiled(gather_along, sized_by=1, light=True, work=placing.WORK)
+@compiled(gather_along, placing.WORK, sized_by=1, light=True)
 def _gather_along(input: Array, index: Array, dim: int) -> Any:
     return placing.gather(input, index, dim)
 
@@ -305,7 +305,7 @@ def scatter_zeros(xp, input: Array, index: Array, size: tuple, dim: int):
     return placing.add_along(xp, xp.zeros(size, input.dtype), index, values, dim)
 
 
-@compiled(scatter_zeros, light=True, work=placing.WORK)
+@compiled(scatter_zeros, placing.WORK, light=True)
 def _scatter_zeros(input: Array, index: Array, size: tuple, dim: int) -> Any:
     return placing.scatter(numpy.zeros(size, input.dtype), input, index, dim, True)
 
@@ -319,7 +319,7 @@ def index_select_rows(xp, input: Array, index: Array, dim: int):
     return input.take(index, dim)  # xp.take() looks first for other classes of arrays
 
 
-@compiled(index_select_rows, work=placing.WORK, light=True)
+@compiled(index_select_rows, placing.WORK, light=True)
 def _index_select_rows(input: Array, index: Array, dim: int) -> Any:
     return placing.take_slices(input, index, dim)
 

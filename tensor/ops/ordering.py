@@ -180,7 +180,7 @@ def _one_along(xp: Any, shape: tuple, index: Array, dim: int) -> tuple:
     return indexing.along(xp, index.reshape((*shape[:dim], 1, *shape[dim + 1 :])), dim)
 
 
-@compiled(one_along, sized_by=1, light=True, work=placing.WORK)
+@compiled(one_along, placing.WORK, sized_by=1, light=True)
 def _compiled_one_along(input: Array, index: Array, dim: int) -> Any:
     kept = index.reshape((*index.shape[:dim], 1, *index.shape[dim:]))
     found = placing.gather(input, kept, dim)

@@ -39,7 +39,7 @@ def scatter_write(xp, input: Array, src: Array, index: Array, dim: int):
     return out
 
 
-@compiled(scatter_write, sized_by=2, light=True, work=placing.WORK)
+@compiled(scatter_write, placing.WORK, sized_by=2, light=True)
 def _scatter_write(input: Array, src: Array, index: Array, dim: int) -> Any:
     return placing.scatter(input.copy(), src, index, dim, False)
 
@@ -56,7 +56,7 @@ def scatter_sum(xp, input: Array, src: Array, index: Array, dim: int):
     return placing.add_along(xp, input.copy(), index, _corner(src, index.shape), dim)
 
 
-@compiled(scatter_sum, sized_by=2, light=True, work=placing.WORK)
+@compiled(scatter_sum, placing.WORK, sized_by=2, light=True)
 def _scatter_sum(input: Array, src: Array, index: Array, dim: int) -> Any:
     return placing.scatter(input.copy(), src, index, dim, True)
 
