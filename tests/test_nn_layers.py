@@ -125,6 +125,13 @@ def test_nothing_spreads_through_interpolation():
     assert y.isnan().tolist() == [[[True] * 3 + [False] * 13]]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_nearest_elements_are_the_same_in_all_dtypes(dtype):
+    row = paceline.arange(20, dtype=getattr(paceline, dtype))[None, None]
+    assert F.interpolate(row, scale_factor=1.3, mode="nearest-exact")[0, 0, 19].item() == 15  # at (19 + 0.5) / 1.3
+    assert F.interpolate(row, scale_factor=2.6)[0, 0, 39].item() == 15  # at 39 / 2.6
+
+
 def test_identity_grid_samples_the_image():
     x = random(2, 3, 4, 5)
     same = tensor(np.eye(2, 3)[None].repeat(2, 0))

@@ -123,13 +123,14 @@ def _per_dimension(value: Any, spatial: int, name: str) -> tuple:
 
 @functools.lru_cache(maxsize=256)
 def _taps(n: int, m: int, scale: float | None, mode: str, align_corners: bool, antialias: bool, precision: str) -> Taps:
-    """The map from n to m elements. PyTorch computes positions in the images' precision, which decides near ties."""
-    number = numpy.dtype(precision).type
+    """The map from n to m elements. PyTorch computes positions in the images' precision, or those of the nearest in
+    float32 always, which decides near ties."""
+    number = numpy.float32 if mode.startswith("nearest") else numpy.dtype(precision).type
     if align_corners:
         step = number((n - 1) / (m - 1) if m > 1 else 0)
     else:
         step = number(1 / scale if scale else n / m)
-    i = numpy.arange(m).astype(precision)
+    i = numpy.arange(m).astype(number)
     if mode.startswith("nearest"):
         shift = number(0.5 if mode == "nearest-exact" else 0)
         return Taps(n, numpy.minimum(((i + shift) * step).astype(int), n - 1)[:, None])
