@@ -29,7 +29,7 @@ def current_accelerator(check_available: bool = False) -> device.device | None:
     Example:
         >>> import paceline as torch
         >>> device = torch.accelerator.current_accelerator() or torch.device("cpu")
-        >>> torch.ones(2, device=device).device == device
+        >>> torch.ones(2, device=device).device.type == device.type
         True
     """
     return device.device("cuda") if is_available() else None
