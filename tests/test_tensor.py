@@ -68,16 +68,29 @@ def test_the_legacy_constructor():
     assert torch.Tensor().shape == (0,)
 
 
-@pytest.mark.parametrize(
-    ("constructor", "dtype"),
-    [(torch.FloatTensor, "float32"), (torch.LongTensor, "int64"), (torch.BoolTensor, "bool")],
-)
-def test_constructors_of_one_dtype(constructor, dtype):
+ONE_DTYPE = {
+    "BFloat16Tensor": "bfloat16",
+    "BoolTensor": "bool",
+    "ByteTensor": "uint8",
+    "CharTensor": "int8",
+    "DoubleTensor": "float64",
+    "FloatTensor": "float32",
+    "HalfTensor": "float16",
+    "IntTensor": "int32",
+    "LongTensor": "int64",
+    "ShortTensor": "int16",
+}
+
+
+@pytest.mark.parametrize(("name", "dtype"), ONE_DTYPE.items())
+def test_constructors_of_one_dtype(name, dtype):
+    constructor = getattr(torch, name)
     made = constructor([[1, 0]])
     assert made.tolist() == [[1, 0]] and made.dtype is torch.tensor([], dtype=dtype).dtype
     for sizes in ((2, 3), (torch.Size([2, 3]),)):
         assert constructor(*sizes).shape == (2, 3)
-    assert isinstance(made, constructor) and not isinstance(made, torch.DoubleTensor) and not isinstance(1, constructor)
+    assert [isinstance(made, getattr(torch, each)) for each in ONE_DTYPE] == [each == name for each in ONE_DTYPE]
+    assert not isinstance(1, constructor)
     assert torch.ones(2).type(constructor).dtype is made.dtype
 
 
