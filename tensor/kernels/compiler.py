@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib
+import importlib.util
 import os
 import threading
 import warnings
@@ -13,6 +13,7 @@ from typing import Any
 import numba
 import numpy
 from numba import prange, types
+from numba.np import linalg
 
 from ...runtime.threads import get_num_threads
 from .cache import Cache
@@ -22,6 +23,21 @@ __all__ = ["as_record", "jit", "prange", "serial"]
 
 # What may be assumed of floating numbers. Never "nnan" and "ninf": training code must see NaN and infinities.
 _FREEDOM = {"contract", "reassoc", "nsz", "arcp"}
+
+
+def _leave_scipy_alone() -> None:
+    """Load Numba's array functions without SciPy's BLAS, which it imports only to see whether it is there: no kernel
+    uses it, and that takes as long as reading three of them."""
+
+    def look() -> None:
+        if importlib.util.find_spec("scipy") is None:
+            raise ImportError("SciPy is not installed")
+
+    ensure_blas, linalg.ensure_blas = linalg.ensure_blas, look
+    try:
+        importlib.import_module("numba.np.arraymath")
+    finally:
+        linalg.ensure_blas = ensure_blas
 
 
 def _threads_may_share() -> bool:
@@ -69,6 +85,7 @@ def _forget_literals(compiler: Any) -> None:
     compiler.fold_argument_types = fold_argument_types
 
 
+_leave_scipy_alone()
 THREADED = _threads_may_share()
 # For functions that kernels call, and for loops that are not worth a second thread. The rewrites are of expressions of
 # whole arrays, which kernels do not have.
