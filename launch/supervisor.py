@@ -382,13 +382,13 @@ class Job:
             cause = _Cause(0, None, self._last_seen(0))
         endings = {rank: ending for rank, process in self._ranks.items() if (ending := ending_of(*process))}
         endings |= {rank: ending for rank, ending in self._endings.items() if ending}
+        if code == 0 and not any(status for status, _ in endings.values()):
+            return 0, ""  # programs that have taken the ranks' places
         cause = self._behind(cause, endings, code)
         number = 0 if cause is None else _fatal_signal(code, relayed=len(self._ranks) + len(self._away) > 1)
         code = 128 + number if number else code or 1
         if cause is not None:
             code, number = endings.get(cause.rank, (code, number))
-        if code == 0 and not any(killed for _, killed in endings.values()):
-            return 0, ""  # programs that have taken the ranks' places
         text = f"died of {_name_of(number)}" if number else f"ended with exit code {code}"
         if number == signal.SIGKILL and _count_oom_kills() > self._oom_kills:
             text += " (this machine ran out of memory and has killed a process: see dmesg)"
