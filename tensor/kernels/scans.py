@@ -1,8 +1,8 @@
 """Running sums, running products and recurrences along the middle of arrays [before, n, after], and what products need.
 
 Rows, where `after` is 1, are taken four at a time: in one row each step waits for the one before. What is left of the
-rows is taken one by one. Totals are float64
-whatever the elements are, as in PyTorch: thousands of float32 numbers would leave half of a float32's digits.
+rows is taken one by one. Totals are float64 whatever the elements are, as in PyTorch: thousands of float32 numbers
+would leave half of a float32's digits.
 """
 
 import numpy as np
