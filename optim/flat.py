@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import is_
 from types import ModuleType
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy
 
-from ..autograd.variable import Variable, box, changed, counter_of, stamp
+from ..autograd.variable import Variable, any_leaf, box, changed, counter_of, stamp
 from ..runtime import device as devices
 from ..runtime.arrays import Array, module_of
 from ..tensor.arena import Arena, home_of, settle
@@ -22,9 +24,15 @@ from .optimizer import Optimizer, loss_of
 _CHUNK_CPU = 128 * 1024
 _CHUNK_GPU = 64 * 1024 * 1024
 
+# Where each rank updates one part for all: bytes of parameters for which it is worth the ranks' waiting for each other,
+# and of those that are handed to the other ranks while they are in a cache.
+_JOINT_BYTES = 4 << 20
+_JOINT_CHUNK = 512 << 10
+
 State = dict[str, Array]
-# parameters, gradients, state, scratch; without scratch they are for `fused_update`
-Chunk = tuple[Array, Array, State, tuple[Array, Array] | None]
+# Parameters, gradients, state, scratch, and the other ranks' parameters if they are to become the same; without scratch
+# they are for `fused_update`.
+Chunk = tuple[Array, Array, State, tuple[Array, Array] | None, list[Array]]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -52,8 +60,16 @@ class ElementwiseOptimizer(Optimizer):
 
     They see flat arrays: a stretch of an arena with many parameters in it, or one parameter, and must not depend on
     which. What is in place is verified at each step; parameters or gradients that users rebound are updated alone.
+
+    Data-parallel ranks would all compute the same step. Those of one machine that reach each other's parameters divide
+    it: each updates one part and writes it into everybody's parameters, and of the state there is one copy, in memory
+    that all of them map. The bits are the same as without. The ranks compare before each step whether all are about to
+    make this one; once they are not, or somebody has looked at `state`, each has a state of its own again, and steps
+    for itself from then on.
     """
 
+    _alone = False  # whether the ranks have found that each steps for itself
+    _keeps_state = False  # whether this rank will not give its state away to be one for all
     counts_steps = True  # whether `state[p]` has "step", as that of PyTorch's optimizer of this name
 
     def __init__(self, params: Iterable, defaults: dict[str, Any]) -> None:
@@ -62,8 +78,20 @@ class ElementwiseOptimizer(Optimizer):
 
     def _forget_plans(self) -> None:
         self._plans: list[_Plan] = []
-        self._entries = 0  # len(self.state) when last seen
+        self._entries = 0  # len(self._state) when last seen
         self._scratch: dict[Any, tuple[Array, Array]] = {}
+        self._partners: tuple[Any, bool] = (None, False)  # replicas that were looked at, and whether to step with them
+
+    @property
+    def state(self) -> defaultdict[Any, dict[str, Any]]:  # type: ignore[override]
+        """For each parameter a dict of what the optimizer remembers of it; see the class about data-parallel ranks."""
+        self._keep_state()
+        self._keeps_state = True  # whoever looks may look again
+        return self._state
+
+    @state.setter
+    def state(self, value: defaultdict[Any, dict[str, Any]]) -> None:
+        self._state = value
 
     @staticmethod
     def needs_state(hp: dict[str, Any]) -> bool:
@@ -119,28 +147,38 @@ class ElementwiseOptimizer(Optimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None if closure is None else loss_of(closure)
-        if len(self._plans) != len(self.param_groups) or len(self.state) != self._entries:
+        if len(self._plans) != len(self.param_groups) or len(self._state) != self._entries:
             self._plans = [self._plan(group) for group in self.param_groups]
+            self._partners = (None, False)
+        if not (any_leaf.grouped and self._step_jointly()):
+            self._step_alone()
+        self._entries = len(self._state)
+        return loss
+
+    def _step_alone(self) -> None:
         for i, group in enumerate(self.param_groups):
             plan = self._plans[i]
             if plan.in_place(group["params"]):
-                for run in plan.runs:
-                    if not run.state and (not run.chunks or self.needs_state(group)):
-                        self._prepare(run, group)
-                    self._update(run, group, 0, len(run.parameters), run.chunks)
-                stamp(plan.counters, "optimizer step")
+                self._step_in_place(plan, group)
             else:
                 self._step_in_pieces(i, group)
                 for p in group["params"]:
                     if p.gradient is not None:
                         changed(p, "optimizer step")
-        self._entries = len(self.state)
-        return loss
+
+    def _step_in_place(self, plan: _Plan, group: dict[str, Any]) -> None:
+        """The step of a group of which everything is in place."""
+        for run in plan.runs:
+            if not run.state and not run.divided and (not run.chunks or self.needs_state(group)):
+                self._prepare(run, group)
+            self._update(run, group, 0, len(run.parameters), run.chunks)
+        stamp(plan.counters, "optimizer step")
 
     def _step_in_pieces(self, i: int, group: dict[str, Any]) -> None:
         """The step of a group of which not everything is in place."""
         if self._plans[i].outdated(group["params"]):
             self._plans[i] = self._plan(group)
+            self._partners = (None, False)
         for run in self._plans[i].runs:
             for first, last, p, g in run.pieces():
                 self._prepare(run, group)
@@ -163,12 +201,14 @@ class ElementwiseOptimizer(Optimizer):
                 options = self.advance(numbers, group, step)
                 for name, number in numbers.items():
                     run.numbers[name][first:last] = number
-        for p, g, state, scratch in chunks:
+        for p, g, state, scratch, twins in chunks:
             if scratch is not None:
                 self.update(run.xp, p, g, state, options, step, scratch)
             elif self.fused_update(p, g, state, options, step) is NotImplemented:  # type: ignore[misc]
                 for part in self._cut(run.xp, p, g, state):
                     self.update(run.xp, *part[:3], options, step, part[3])  # type: ignore[arg-type]
+            for twin in twins:
+                twin[...] = p  # as a copy it does not fetch first what it overwrites
         if step == 1 and run.state:
             self._publish(run, range(first, last))
 
@@ -180,28 +220,97 @@ class ElementwiseOptimizer(Optimizer):
         if run.data is not None and (run.state or not run.chunks):
             run.chunks = self._chunks(run.xp, run.data, run.grad, run.state)
 
-    def _chunks(self, xp: ModuleType, p: Array, g: Array, state: State) -> list[Chunk]:
+    def _chunks(self, xp: ModuleType, p: Array, g: Array, state: State, twins: Sequence[Array] = ()) -> list[Chunk]:
         """Flat arrays as one update call after the other takes them."""
-        if xp is numpy and self.fused_update is not None and takes(p):
-            return [(p, g, state, None)]
-        return self._cut(xp, p, g, state)
+        if not (xp is numpy and self.fused_update is not None and takes(p)):
+            return self._cut(xp, p, g, state, twins)
+        width = _JOINT_CHUNK // p.itemsize if twins else p.size
+        return [(*part, None, others) for *part, others in _parts(width, p, g, state, twins)]
 
-    def _cut(self, xp: ModuleType, p: Array, g: Array, state: State) -> list[Chunk]:
+    def _cut(self, xp: ModuleType, p: Array, g: Array, state: State, twins: Sequence[Array] = ()) -> list[Chunk]:
         width = (_CHUNK_CPU if xp is numpy else _CHUNK_GPU) // p.itemsize
         a, b = self._scratch_like(xp, p[:width])
-        chunks: list[Chunk] = []
-        for start in range(0, p.size, width):
-            part = slice(start, start + width)
-            size = p[part].size
-            parts = {name: array[part] for name, array in state.items()}
-            chunks.append((p[part], g[part], parts, (a[:size], b[:size])))
-        return chunks
+        return [
+            (*part, (a[: part[0].size], b[: part[0].size]), others)
+            for *part, others in _parts(width, p, g, state, twins)
+        ]
 
     def _scratch_like(self, xp: ModuleType, p: Array) -> tuple[Array, Array]:
         kept = self._scratch.get((xp, p.dtype))
         if kept is None or kept[0].size < p.size:
             kept = self._scratch[xp, p.dtype] = xp.empty_like(p), xp.empty_like(p)
         return kept
+
+    # -- steps of which each rank makes one part ---------------------------------------------------------------------
+
+    def _step_jointly(self) -> bool:
+        """Make the step together with the ranks that have the same parameters and gradients; whether it was made."""
+        replicas = self._find_replicas()
+        if replicas is None or not (replicas.agree(self._intent(replicas)) and self._divide_state(replicas)):
+            self._alone |= replicas is not None  # for good, as on all ranks: none may wait for one that does not ask
+            self._keep_state()
+            return False
+        for plan, group in zip(self._plans, self.param_groups, strict=True):
+            self._step_in_place(plan, group)
+        replicas.comm.barrier()
+        return True
+
+    def _find_replicas(self) -> Any:
+        """The ranks to step with, the same on all of them: what this looks at does not differ between ranks."""
+        leaves = self.param_groups[0]["params"]
+        group = leaves[0].group if leaves else None
+        replicas = None if group is None or self._alone else group.replicas()
+        if replicas is not None and replicas is not self._partners[0]:
+            everything = [p for group in self.param_groups for p in group["params"]]
+            same = all(p.group is not None and p.group.replicas() is replicas for p in everything)
+            self._partners = (replicas, same and sum(p.array.nbytes for p in everything) >= _JOINT_BYTES)
+        return replicas if self._partners[1] else None
+
+    def _intent(self, replicas: Any) -> int:
+        """A number for the step that this rank is about to make; if it cannot do so with others, one of its own."""
+        plans = list(zip(self._plans, self.param_groups, strict=True))
+        runs = [run for plan, _ in plans for run in plan.runs]
+        able = all(plan.in_place(group["params"]) for plan, group in plans)
+        if self._keeps_state or not able or not all(run.divided or replicas.twins(run.data) for run in runs):
+            return -1 - replicas.comm.rank
+        options = [[str(value) for name, value in group.items() if name != "params"] for group in self.param_groups]
+        return zlib.crc32(repr((options, [(run.like.size, run.steps.item(0), run.divided) for run in runs])).encode())
+
+    def _divide_state(self, replicas: Any) -> bool:
+        """Keep one state for all ranks, of which this one updates its part; False where there is no memory for that."""
+        for plan, group in zip(self._plans, self.param_groups, strict=True):
+            for run in plan.runs:
+                if not run.divided or (not run.state and self.needs_state(group)):
+                    self._prepare(run, group)
+                    own = replicas.own(run.like)
+                    state = {name: replicas.common(array) for name, array in run.state.items()}
+                    if any(array is None for array in state.values()):
+                        return False
+                    for name, array in state.items():
+                        array[own] = run.state[name][own]
+                    run.divided = True
+                    self._set_state(run, state, own, replicas.twins(run.data))
+        return True
+
+    def _keep_state(self) -> None:
+        """Have a state of one's own again."""
+        for run in [run for plan in self._plans for run in plan.runs if run.divided]:
+            run.divided, self._keeps_state = False, True
+            self._set_state(run, {name: array.copy() for name, array in run.state.items()}, slice(None), [])
+
+    def _set_state(self, run: _Run, state: State, part: slice, twins: Sequence[Array]) -> None:
+        """Let a run have other memory for its state, and this rank update a part of it."""
+        run.state = state
+        parts = {name: array[part] for name, array in state.items()}
+        others = [twin[part] for twin in twins]
+        run.chunks = self._chunks(run.xp, run.data[part], run.grad[part], parts, others)  # type: ignore[index]
+        self._publish(run, [k for k, p in enumerate(run.parameters) if self._state.get(p)])
+
+    def state_to_save(self) -> defaultdict[Any, dict[str, Any]]:
+        if not any(run.divided for plan in self._plans for run in plan.runs):
+            return self._state
+        copies = {p: {name: value.clone() for name, value in entry.items()} for p, entry in self._state.items()}
+        return defaultdict(dict, copies)
 
     # -- plans: which parameters are neighbours in an arena ----------------------------------------------------------
 
@@ -221,7 +330,7 @@ class ElementwiseOptimizer(Optimizer):
     def _recall(self, run: _Run, group: dict[str, Any]) -> None:
         """Fill the state of a run from `self.state`: loaded, or from where the parameters lived before."""
         for k, p in enumerate(run.parameters):
-            entry = self.state.get(p)
+            entry = self._state.get(p)
             if not entry:
                 continue
             self._prepare(run, group)
@@ -241,7 +350,7 @@ class ElementwiseOptimizer(Optimizer):
         for k in numbers:
             start, stop = run.ranges[k]
             p = run.parameters[k]
-            entry = self.state[p]
+            entry = self._state[p]
             for name, values in run.numbers.items():
                 if name != "step" or self.counts_steps:
                     entry[name] = box(values[k : k + 1].reshape(()))
@@ -278,7 +387,10 @@ class _Run:
         numbers: for each parameter "step", how many it has made with its state, and what else is one number for a
             whole parameter; float32, as PyTorch keeps them.
         chunks: the arrays of the whole run, cut for the update calls.
+        divided: whether the state is one for several ranks, and chunks are those of this one.
     """
+
+    divided = False
 
     def __init__(
         self, parameters: Sequence[Variable], home: tuple[Arena, int] | None, numbers: tuple[str, ...]
@@ -377,6 +489,15 @@ class _Plan:
             or not all(map(is_, parameters, self._parameters))
             or [_place_of(p) for p in parameters] != self._places
         )
+
+
+def _parts(
+    width: int, p: Array, g: Array, state: State, twins: Sequence[Array]
+) -> Iterator[tuple[Array, Array, State, list[Array]]]:
+    """Flat arrays cut into parts of `width` elements."""
+    for start in range(0, p.size, width):
+        part = slice(start, start + width)
+        yield p[part], g[part], {name: array[part] for name, array in state.items()}, [twin[part] for twin in twins]
 
 
 def _place_of(p: Variable) -> tuple:

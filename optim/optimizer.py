@@ -226,14 +226,19 @@ class Optimizer:
             hook(self)
         params = [p for group in self.param_groups for p in group["params"]]
         numbers = {p: i for i, p in enumerate(params)}
+        saved = self.state_to_save()
         state_dict: dict[str, Any] = {
-            "state": {numbers.get(p, p): state for p, state in self.state.items() if p not in numbers or state},
+            "state": {numbers.get(p, p): state for p, state in saved.items() if p not in numbers or state},
             "param_groups": [
                 {**{k: v for k, v in group.items() if k != "params"}, "params": [numbers[p] for p in group["params"]]}
                 for group in self.param_groups
             ],
         }
         return _through(self._after_saving, self, state_dict)
+
+    def state_to_save(self) -> defaultdict[Any, dict[str, Any]]:
+        """`state` to be read: a copy, where the optimizer would have to work otherwise to give out its own."""
+        return self.state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state and the options that `state_dict()` returned, here or in PyTorch.
@@ -277,10 +282,11 @@ class Optimizer:
         return {k: _fitted_value(v, *(host if k in ("step", *self.numbers) else there)) for k, v in entry.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
+        return {"defaults": self.defaults, "state": self.state_to_save(), "param_groups": self.param_groups}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        for name, value in state.items():
+            setattr(self, name, value)
         self._forget_hooks()
 
     def __repr__(self) -> str:

@@ -52,9 +52,10 @@ def check_same_values(module: Module, optimizer: Any, comm: Comm) -> None:
     mine = {name: _digest(tensor) for name, tensor in everything}
     if optimizer is not None:
         mine |= _describe_optimizer(optimizer)
+        state = optimizer.state_to_save()
         for i, group in enumerate(optimizer.param_groups):
             for k, p in enumerate(group["params"]):
-                entries = optimizer.state.get(p, {}).items()
+                entries = state.get(p, {}).items()
                 mine |= {f"optimizer, group {i}, {name} of parameter {k}": _digest(value) for name, value in entries}
     _compare(mine, comm, "check_replicas(): what should be the same on all ranks differs:")
 

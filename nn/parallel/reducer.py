@@ -16,6 +16,7 @@ from ...runtime import timeline
 from ...runtime.arrays import Array
 from ...runtime.callers import user_line
 from ...runtime.comm import Comm, ReduceOp
+from ...runtime.comm.replicas import Replicas
 from ...runtime.world import has_spare_cores
 from ...tensor import Tensor
 from ...tensor.creation import zeros_like
@@ -112,6 +113,9 @@ class Bucket(LeafGroup):
     def complete(self) -> None:
         self._reducer.on_complete(self)
 
+    def replicas(self) -> Replicas | None:
+        return self._reducer.replicas if self._reducer.averaged else None
+
     def before_update(self, optimizer: Any) -> bool:
         return self._reducer.compare_optimizers(optimizer)
 
@@ -132,6 +136,8 @@ class Reducer:
         self.uneven = False  # whether ranks may have run out of batches
         self._compared: weakref.WeakSet[Any] = weakref.WeakSet()  # optimizers that are the same on all ranks
         self._shared: list[Any] = []  # what the communicator wants to be kept
+        self.replicas: Replicas | None = None  # where the ranks can write into each other's parameters
+        self.averaged = False  # whether the gradients are the same on all ranks since the last backward pass
         self._tuner: BucketTuner | None = None
         self._checks_nan = self._notes_lines = False
         on_device = any(parameter.device.type == "cuda" for parameter in self.parameters)
@@ -175,6 +181,7 @@ class Reducer:
 
     def on_begin(self, bucket: Bucket, seeds: Sequence[tuple]) -> None:
         """A backward pass will reach this bucket; one that it does not reach joins with what it has."""
+        self.averaged = False
         if self.enabled:
             if not self.started:
                 self.started = True
@@ -269,6 +276,7 @@ class Reducer:
             self.cap = self._tuner.cap
             self.plan(self._order, self.cap)
         self.reset()
+        self.averaged = not self.uneven and self.hook is None  # a hook may do something else
 
     def compare_optimizers(self, optimizer: Any) -> bool:
         """Raise the same error on all ranks if their optimizers differ; whether they have been compared.
@@ -309,6 +317,9 @@ class Reducer:
         everybody = self.comm.all_gather_object([arena.grad.nbytes for arena in arenas])
         if everybody.count(everybody[0]) == len(everybody):
             self._shared = [self.comm.share(arena.grad) for arena in arenas]
+            regions = [self.comm.share(arena.data) for arena in arenas]
+            if None not in regions:
+                self.replicas = Replicas(self.comm, regions)
 
     def _check_nan(self, bucket: Bucket) -> None:
         """Raise the same error on all ranks if one has NaN in its gradients of this bucket."""

@@ -276,6 +276,12 @@ class Comm(Mover):
             An object to keep as long as that should hold, or None.
         """
 
+    def common(self, nbytes: int) -> Any:
+        """Memory of so many bytes, zero at first, that is the same for all ranks; None where they share no memory.
+
+        All ranks call it. Nothing but their other calls keeps one from reading what another still writes.
+        """
+
     # Point to point: the receiver compares dtype and size with what the message says of itself.
 
     def send(self, array: Array, dst: int, tag: int = 0) -> None:

@@ -123,6 +123,13 @@ class MpiComm(Comm):
         self._start(call_of("share"), lambda: regions.append(window.share(pages)), None, False)
         return regions[0]
 
+    def common(self, nbytes: int) -> mmap.mmap | None:
+        if self._window is None or self._across is not None:
+            return None
+        window, memories = self._window, []
+        self._start(call_of(f"common({nbytes})"), lambda: memories.append(window.common(nbytes)), None, False)
+        return memories[0]
+
     def _same_everywhere(self, tag: int) -> bool:
         if self._window is not None and self._across is None:
             return self._window.meet(tag)

@@ -20,6 +20,7 @@ class Region:
 
     def __init__(self, number: int, pages: Sequence[mmap.mmap], rank: int) -> None:
         self.number = number
+        self._rank = rank
         self._bytes = [np.frombuffer(each, np.uint8) for each in pages]
         self._start = address_of(self._bytes[rank])
         self._stop = self._start + self._bytes[rank].nbytes
@@ -31,7 +32,16 @@ class Region:
 
     def arrays(self, offset: int, dtype: np.dtype, size: int) -> MappedArrays:
         """The arrays of all ranks at one offset."""
-        return MappedArrays([pages[offset : offset + size * dtype.itemsize].view(dtype) for pages in self._bytes])
+        return MappedArrays(self._arrays(offset, dtype, size))
+
+    def twins(self, array: np.ndarray) -> list[np.ndarray]:
+        """The other ranks' arrays at the place where this one lies; none if it does not lie here."""
+        offset = self.offset_of(array)
+        everybody = [] if offset is None else self._arrays(offset, array.dtype, array.size)
+        return [each for rank, each in enumerate(everybody) if rank != self._rank]
+
+    def _arrays(self, offset: int, dtype: np.dtype, size: int) -> list[np.ndarray]:
+        return [pages[offset : offset + size * dtype.itemsize].view(dtype) for pages in self._bytes]
 
 
 class MappedArrays:

@@ -10,6 +10,7 @@ to ask for it in Python, so other processors use MPI.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import mmap
@@ -289,6 +290,18 @@ class Window:
         self._regions = [reference for reference in self._regions if reference() is not None]
         self._regions.append(weakref.ref(region))
         return region
+
+    def common(self, nbytes: int) -> mmap.mmap | None:
+        """One memory for all ranks, zero at first; None if some rank cannot have it."""
+        words = self.step.next.words
+        pages: Pages | None = None
+        if self.rank == 0:
+            with contextlib.suppress(OSError):
+                pages = Pages(nbytes)
+            words[1], words[2] = (0, 0) if pages is None else (os.getpid(), pages.file)
+        self.meet()
+        memory = pages if self.rank == 0 else open_pages(words[1], words[2], nbytes)
+        return memory if self._all_agree(memory is not None) else None
 
     def _find_peers(self) -> Peers | None:
         """The ranks' processes, if all of them can read and write each other's memory."""
