@@ -27,7 +27,7 @@ _CHUNK_GPU = 64 * 1024 * 1024
 # Where each rank updates one part for all: bytes of parameters for which it is worth the ranks' waiting for each other,
 # and of those that are handed to the other ranks while they are in a cache.
 _JOINT_BYTES = 4 << 20
-_JOINT_CHUNK = 512 << 10
+_JOINT_CHUNK = 1 << 20
 
 State = dict[str, Array]
 # Parameters, gradients, state, scratch, and the other ranks' parameters if they are to become the same; without scratch
