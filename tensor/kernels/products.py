@@ -14,7 +14,17 @@ from typing import NamedTuple
 import numpy as np
 
 from .compiler import as_record, jit, prange, serial
-from .tiles import PRODUCT_ROWS, PRODUCT_VECTORS, VECTOR_BYTES, apart, copy_row, product_tile, transpose_square
+from .tiles import (
+    PRODUCT_ROWS,
+    PRODUCT_VECTORS,
+    VECTOR_BYTES,
+    apart,
+    copy_row,
+    copy_vectors,
+    fetch_square,
+    product_tile,
+    transpose_square,
+)
 
 
 @serial
@@ -47,10 +57,13 @@ DEPTH = 256  # of a block: a panel of b of that depth fills two thirds of the ne
 BLOCK_ROWS = 64
 BLOCK_PANELS = 8
 JOBS = 16
-FEW_JOBS = 4  # of a product with fewer than LARGE multiplications, for which threads are called together only once
+OWN_JOBS = 8  # of a product with few rows, where each job packs what it multiplies ...
+FEW_JOBS = 4  # ... and of one with fewer than LARGE multiplications
 LARGE = 1 << 24
-PACKED = 1 << 20  # elements of b packed at a time
-PACKED_ROWS = 64  # of them by one job
+PACKED = 1 << 20  # elements of b packed at a time for all jobs ...
+PACKED_ROWS = 64  # ... and rows of them by one job
+OWN_PACKED = 1 << 17  # elements that a job packs for itself: half of a level-2 cache of 1 MiB
+AHEAD = 4  # rows or vectors of b that are fetched before they are packed: the processor stops at the end of a page
 
 
 class Sizes(NamedTuple):
@@ -71,29 +84,42 @@ class Sizes(NamedTuple):
     job_rows: int  # ... and how many rows one of them computes
     shared: bool  # whether several jobs use what is packed of b
     at_once: int  # rows of b that are packed at a time
+    edge: int  # elements of a block of rows
+    own: int  # elements of a job's own memory: for that block, one tile and, if not shared, what it packs of b ...
+    own_row: int  # ... from this row on, of a panel's width
 
 
 @serial
-def pack_panels(b, step, across, k0, k, depth, p0, count, columns, panels, packed):
-    """panels[p * packed + k + i, q] = b[(k0 + k + i) * step + (p * width + q) * across] for i < depth and `count`
+def pack_panels(b, step, across, k, row, depth, p0, count, columns, panels, packed):
+    """panels[(p - p0) * packed + row + i, q] = b[(k + i) * step + (p * width + q) * across] for i < depth and `count`
     panels from p0 on; zeros behind the last column."""
     apart()
     lanes = VECTOR_BYTES // b.itemsize
-    width, first = PRODUCT_VECTORS * lanes, (k0 + k) * step
-    for p in range(p0, p0 + count):
-        source, target, used = first + p * width * across, (p * packed + k) * width, columns - p * width
-        used = used if used < width else width
-        i = 0
-        if step == 1 and across != 1 and used == width:  # columns lie side by side
-            while i + lanes <= depth:
+    width = PRODUCT_VECTORS * lanes
+    first = k * step + p0 * width * across
+    columns -= p0 * width
+    done = 0
+    whole = columns // width if columns // width < count else count
+    if across == 1:
+        done = depth
+        for i in range(depth):  # a row that lies in one piece is read for all panels before the next one
+            for p in range(whole):
+                copy_vectors(b, first + i * step + p * width, AHEAD * step, panels, (p * packed + row + i) * width)
+    elif step == 1:  # columns lie side by side
+        done = depth & -lanes
+        for p in range(whole):
+            for i in range(0, done, lanes):
                 for q in range(0, width, lanes):
-                    transpose_square(b, source + q * across + i, across, panels, target + i * width + q, width)
-                i += lanes
-        while i < depth:
-            copy_row(b, source + i * step, across, panels, target + i * width, 1, used)
+                    source = first + (p * width + q) * across + i
+                    fetch_square(b, source + AHEAD * lanes, across)
+                    transpose_square(b, source, across, panels, (p * packed + row + i) * width + q, width)
+    for p in range(count):
+        used = width if p < whole else columns - p * width
+        for i in range(done if p < whole else 0, depth):
+            target = (p * packed + row + i) * width
+            copy_row(b, first + i * step + p * width * across, across, panels, target, 1, used)
             for q in range(used, width):
-                panels[target + i * width + q] = 0
-            i += 1
+                panels[target + q] = 0
 
 
 @serial
@@ -119,9 +145,12 @@ def _multiply_panel(block, b_row, b_step, rows, panels, p0, depth, out, o0, o_ro
     apart()
     lanes = VECTOR_BYTES // out.itemsize
     width = PRODUCT_VECTORS * lanes
-    source, step = (out, o_row) if s0 < 0 else (start, 0)
+    source = out if s0 < 0 else start
+    step = o_row if s0 < 0 else 0
     for first in range(0, rows, PRODUCT_ROWS):
-        a0, at, count = first * depth, o0 + first * o_row, rows - first
+        a0 = first * depth
+        at = o0 + first * o_row
+        count = rows - first
         origin = at if s0 < 0 else s0
         if count >= PRODUCT_ROWS and columns == width:
             product_tile(
@@ -147,33 +176,32 @@ def _multiply_panel(block, b_row, b_step, rows, panels, p0, depth, out, o0, o_ro
 
 
 @serial
-def _multiply_block(s, a, panels, start, out, r0, p0, k0, packed):
-    """One block of rows by one of panels."""
+def _multiply_block(s, a, block, panels, row, start, out, r0, p0, k0, packed):
+    """One block of rows, packed into `block`, by one of panels, which begin at that row of `panels`."""
     width = PRODUCT_VECTORS * VECTOR_BYTES // out.itemsize
-    rows, last = s.rows - r0, p0 + s.block_panels
-    rows, last = rows if rows < s.block_rows else s.block_rows, last if last < s.panels else s.panels
-    edge = s.block_rows * DEPTH
-    block = np.empty(edge + PRODUCT_ROWS * width, out.dtype)
+    rows = s.rows - r0 if s.rows - r0 < s.block_rows else s.block_rows
+    last = p0 + s.block_panels if p0 + s.block_panels < s.panels else s.panels
     slices = -(-packed // DEPTH)
     for n in range(slices):
         k = n * packed // slices
         deep = (n + 1) * packed // slices - k
-        block_row, block_step = (1, PRODUCT_ROWS) if s.a_row == 1 else (deep, 1)
+        block_row = 1 if s.a_row == 1 else deep
+        block_step = PRODUCT_ROWS if s.a_row == 1 else 1
         _pack_rows(a, s.a_row, s.a_step, r0 * s.a_row + (k0 + k) * s.a_step, rows, deep, block)
         for p in range(p0, last):
             c = p * width
             used = s.columns - c if s.columns - c < width else width
             _multiply_panel(
-                block, block_row, block_step, rows, panels, c * packed + k * width, deep,
-                out, r0 * s.columns + c, s.columns, used, start, -1 if k0 + k else c, edge,
+                block, block_row, block_step, rows, panels, ((p - p0) * packed + row + k) * width, deep,
+                out, r0 * s.columns + c, s.columns, used, start, -1 if k0 + k else c, s.edge,
             )  # fmt: skip
 
 
 @serial
-def _pack_block(s, b, panels, k0, k, depth, p0, packed):
+def _pack_block(s, b, panels, row, k, depth, p0, packed):
     """Some rows of a block of panels."""
     count = s.panels - p0 if s.panels - p0 < s.block_panels else s.block_panels
-    pack_panels(b, s.b_row, s.b_step, k0, k, depth, p0, count, s.columns, panels, packed)
+    pack_panels(b, s.b_row, s.b_step, k, row, depth, p0, count, s.columns, panels, packed)
 
 
 @jit
@@ -185,16 +213,21 @@ def _multiply(sizes, a, b, panels, start, out):
         if s.shared:
             layers = -(-packed // PACKED_ROWS)
             for job in prange(s.column_blocks * layers):
-                p0, k = job // layers * s.block_panels, job % layers * PACKED_ROWS
+                p0 = job // layers * s.block_panels
+                k = job % layers * PACKED_ROWS
                 depth = packed - k if packed - k < PACKED_ROWS else PACKED_ROWS
-                _pack_block(s, b, panels, k0, k, depth, p0, packed)
+                _pack_block(s, b, panels, p0 * packed + k, k0 + k, depth, p0, packed)
         for job in prange(s.row_jobs * s.column_blocks):
-            r0, p0 = job // s.column_blocks * s.job_rows, job % s.column_blocks * s.block_panels
+            r0 = job // s.column_blocks * s.job_rows
+            p0 = job % s.column_blocks * s.block_panels
+            own = np.empty(s.own, out.dtype)  # stays in this core's cache
             if not s.shared:
-                _pack_block(s, b, panels, k0, 0, packed, p0, packed)
+                _pack_block(s, b, own, s.own_row, k0, packed, p0, packed)
+            ready = panels if s.shared else own
+            row = p0 * packed if s.shared else s.own_row
             last = r0 + s.job_rows if r0 + s.job_rows < s.rows else s.rows
             for r in range(r0, last, s.block_rows):
-                _multiply_block(s, a, panels, start, out, r, p0, k0, packed)
+                _multiply_block(s, a, own, ready, row, start, out, r, p0, k0, packed)
 
 
 @functools.lru_cache(maxsize=1024)  # they take longer to find than a small product
@@ -202,20 +235,27 @@ def _sizes(rows, columns, depth, a_row, a_step, b_row, b_step, itemsize):
     """The sizes of a product as the kernel takes them, and how much memory it wants for what is packed of b."""
     width = PRODUCT_VECTORS * VECTOR_BYTES // itemsize
     panels = -(-columns // width)
-    shared = panels == 1 or rows * columns * depth >= LARGE
-    block_panels = BLOCK_PANELS if shared else -(-panels // FEW_JOBS)
-    column_blocks = -(-panels // block_panels)
     row_blocks = -(-rows // BLOCK_ROWS)
+    large = rows * columns * depth >= LARGE
+    shared = panels == 1 or (large and (row_blocks > 1 or panels < 2 * OWN_JOBS))
+    block_panels = BLOCK_PANELS
+    if not shared:
+        block_panels = min(BLOCK_PANELS, -(-panels // (OWN_JOBS if large else FEW_JOBS)))
+    column_blocks = -(-panels // block_panels)
     if shared:
         row_blocks = max(row_blocks, min(-(-rows // 16), -(-JOBS // column_blocks)))
     block_rows = -(-rows // (row_blocks * PRODUCT_ROWS)) * PRODUCT_ROWS
     row_jobs, job_rows = (row_blocks, block_rows) if shared else (1, rows)
-    at_once = max(DEPTH, PACKED // (panels * width) // DEPTH * DEPTH)
+    at_once = PACKED // (panels * width) if shared else OWN_PACKED // (block_panels * width)
+    at_once = min(depth, max(DEPTH, at_once // DEPTH * DEPTH))
+    edge = block_rows * DEPTH
+    own_row = edge // width + PRODUCT_ROWS
+    own = own_row * width + (0 if shared else block_panels * width * at_once)
     sizes = Sizes(
         rows, columns, depth, a_row, a_step, b_row, b_step, panels, block_panels, column_blocks, block_rows,
-        row_jobs, job_rows, shared, at_once,
+        row_jobs, job_rows, shared, at_once, edge, own, own_row,
     )  # fmt: skip
-    return as_record(sizes), panels * width * min(depth, at_once)
+    return as_record(sizes), panels * width * at_once if shared else 0
 
 
 def multiply(a, a_row, a_step, b, b_row, b_step, rows, columns, depth, bias, out):

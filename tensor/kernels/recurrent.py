@@ -293,7 +293,7 @@ def _backward(cell, rows, weight, counts, starts, reverse, g, gates, memory, bef
     for part in prange(parts):
         at = part * padded
         pack_panels(
-            weight.reshape(-1), size, 1, part * size - at, at, size, 0, padded // width, size, panels, parts * padded
+            weight.reshape(-1), size, 1, part * size, at, size, 0, padded // width, size, panels, parts * padded
         )
     for job in prange((dh.shape[0] + rows - 1) // rows):
         _backward_job(

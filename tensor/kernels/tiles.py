@@ -123,6 +123,11 @@ class _Writer:
                 for total, value in zip(totals, values, strict=True):
                     self.add_product(total, factor, value)
 
+    def fetch(self, pointer: Any) -> None:
+        anything, kind = ir.IntType(8).as_pointer(), ir.IntType(32)
+        prefetch = self.function("llvm.prefetch.p0", ir.VoidType(), anything, kind, kind, kind)
+        self.builder.call(prefetch, [self.builder.bitcast(pointer, anything), kind(0), kind(3), kind(1)])
+
     def store_all(self, sums: list[list], rows: list) -> None:
         for totals, row in zip(sums, rows, strict=True):
             for v, total in enumerate(totals):
@@ -333,6 +338,35 @@ def dot_tile(
         return context.get_dummy_value()
 
     return signature, write
+
+
+@intrinsic
+def fetch_square(_, a, a0, a_row):  # type: ignore[no-untyped-def]
+    """Have what transpose_square() would read there on its way; nothing happens where no memory is."""
+
+    def write(context: Any, builder: Any, signature: Any, args: tuple) -> Any:
+        w = _Writer(context, builder, signature.args[0].dtype)
+        for place in w.steps(w.element(signature.args[0], *args[:2]), args[2], w.lanes):
+            w.fetch(place)
+        return context.get_dummy_value()
+
+    return types.void(a, a0, a_row), write
+
+
+@intrinsic
+def copy_vectors(_, source, s0, ahead, target, t0):  # type: ignore[no-untyped-def]
+    """target[t0 + q] = source[s0 + q] for PRODUCT_VECTORS vectors, while those `ahead` elements on are fetched."""
+
+    def write(context: Any, builder: Any, signature: Any, args: tuple) -> Any:
+        source, s0, ahead, target, t0 = args
+        w = _Writer(context, builder, signature.args[0].dtype)
+        read, put = w.element(signature.args[0], source, s0), w.element(signature.args[3], target, t0)
+        for v in range(PRODUCT_VECTORS):
+            w.fetch(builder.gep(read, [builder.add(ahead, w.number(v * w.lanes))]))
+            w.store(w.load(read, v), put, v)
+        return context.get_dummy_value()
+
+    return types.void(source, s0, ahead, target, t0), write
 
 
 @intrinsic
