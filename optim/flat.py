@@ -16,7 +16,7 @@ from ..autograd.variable import Variable, any_leaf, box, changed, counter_of, st
 from ..runtime import device as devices
 from ..runtime.arrays import Array, module_of
 from ..tensor.arena import Arena, home_of, settle
-from ..tensor.kernels import takes
+from ..tensor.kernels import sources, takes, usable
 from .optimizer import Optimizer, loss_of
 
 # Bytes of each array in one update call. On the CPU parameters, gradients, two states and two scratch arrays then stay
@@ -208,7 +208,7 @@ class ElementwiseOptimizer(Optimizer):
                 for part in self._cut(run.xp, p, g, state):
                     self.update(run.xp, *part[:3], options, step, part[3])  # type: ignore[arg-type]
             for twin in twins:
-                twin[...] = p  # as a copy it does not fetch first what it overwrites
+                _hand_over(p, twin)
         if step == 1 and run.state:
             self._publish(run, range(first, last))
 
@@ -273,7 +273,7 @@ class ElementwiseOptimizer(Optimizer):
         able = all(plan.in_place(group["params"]) for plan, group in plans)
         if self._keeps_state or not able or not all(run.divided or replicas.twins(run.data) for run in runs):
             return -1 - replicas.comm.rank
-        options = [[str(value) for name, value in group.items() if name != "params"] for group in self.param_groups]
+        options = [[value for name, value in group.items() if name != "params"] for group in self.param_groups]
         return zlib.crc32(repr((options, [(run.like.size, run.steps.item(0), run.divided) for run in runs])).encode())
 
     def _divide_state(self, replicas: Any) -> bool:
@@ -489,6 +489,14 @@ class _Plan:
             or not all(map(is_, parameters, self._parameters))
             or [_place_of(p) for p in parameters] != self._places
         )
+
+
+def _hand_over(p: Array, twin: Array) -> None:
+    """twin[...] = p, in memory that another rank reads next."""
+    if usable():
+        sources.streaming.copy(twin.view(numpy.uint8), p.view(numpy.uint8))
+    else:
+        twin[...] = p
 
 
 def _parts(

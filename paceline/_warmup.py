@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from . import _names as torch
 from .autograd.declaration import registry
+from .runtime.comm.window import SUPPORTED
 from .tensor import kernels
 
 nn, F, randn = torch.nn, torch.nn.functional, torch.randn
@@ -166,6 +167,10 @@ def _step(make: Any, options: dict) -> None:
         optimizer.step()
 
 
+def _reach_other_ranks() -> None:
+    kernels.sources.streaming  # noqa: B018  (compiles it)
+
+
 def main() -> None:
     if not kernels.usable():
         raise SystemExit("paceline warmup: Numba does not load, so there is nothing to compile: pip install numba")
@@ -175,6 +180,8 @@ def main() -> None:
     for dtype in (torch.float32, torch.float64):
         torch.set_default_dtype(dtype)
         steps += [(dtype, call) for call in calls()]
+    if SUPPORTED:
+        steps.append((torch.float32, _reach_other_ranks))
     for dtype, call in tqdm(steps, desc="compiling", unit="call", disable=None):
         torch.set_default_dtype(dtype)
         call()
