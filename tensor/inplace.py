@@ -177,7 +177,9 @@ def _write_through(view: View, source: Any) -> None:
     def split(F: Any, g: Any) -> list:
         """What goes to the region, and what is left for the parent's old value."""
         region = getattr(F, declaration.name)(g, *attributes)
-        return [g - rule.function(F, region, *(given[name] for name in rule.names)), region]
+        # Not by g - region: where that is infinite, there would be NaN.
+        replaced = rule.function(F, F.ones_like(region), *(given[name] for name in rule.names))
+        return [F.where(F.eq(replaced, 0), g, F.zeros_like(g)), region]
 
     edges = (parent if old is LEAF else old, source)
     node = new_node(_CopySlices("CopySlices", split), edges, (), shape, ())

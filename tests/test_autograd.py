@@ -376,6 +376,20 @@ def test_a_quotient_may_be_changed():
     assert x.grad.tolist() == [0.5, 2 / 3] and y.grad.tolist() == [-0.25, -4 / 3]
 
 
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("part", [lambda y: y[1:], lambda y: y.view(2, 2)[1], lambda y: y[2:].unsqueeze(0)])
+def test_what_was_overwritten_gets_no_gradient_where_that_is_not_finite(part, value):
+    x, w = torch.ones(4, requires_grad=True), torch.ones(4, requires_grad=True)
+    y, gradient = x * 2, torch.tensor([1.0, 2.0, value, value])
+    part(y).copy_(part(w))
+    y.backward(gradient)
+    overwritten = torch.zeros(4)
+    part(overwritten).fill_(1)
+    there = overwritten.numpy() == 1
+    np.testing.assert_array_equal(x.grad.numpy(), np.where(there, 0, 2 * gradient.numpy()))
+    np.testing.assert_array_equal(w.grad.numpy(), np.where(there, gradient.numpy(), 0))
+
+
 def test_leaves_that_require_gradients_are_not_changed_in_place():
     x = leaf(1, 2)
     for change in (lambda: x.add_(1), lambda: x[0].zero_(), lambda: x.view(-1).mul_(2), lambda: x.__setitem__(0, 1.0)):
