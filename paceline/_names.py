@@ -37,6 +37,35 @@ from .autograd import (
 from .autograd.batching import vmap
 from .autograd.mode import is_anomaly_enabled
 from .nn.compiled import compile
+from .nn.functional import (
+    adaptive_avg_pool1d,
+    avg_pool1d,
+    bilinear,
+    celu,
+    channel_shuffle,
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    cosine_similarity,
+    dropout,
+    group_norm,
+    hardshrink,
+    layer_norm,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+    pairwise_distance,
+    pdist,
+    pixel_shuffle,
+    pixel_unshuffle,
+    prelu,
+    rms_norm,
+    selu,
+    threshold,
+)
 from .nn.parallel import DistributedDataParallel as DataParallel
 from .runtime.device import device, get_default_device, set_default_device
 from .runtime.dtypes import (
