@@ -92,7 +92,7 @@ class LeafGroup:
         """No leaf of the group gets any more gradient in this pass."""
 
     def replicas(self) -> Any:
-        """The ranks on which leaves and gradients of the group are equal now, as `Replicas`; None if there are none."""
+        """The ranks that keep the leaves of the group equal, as `Replicas`; None if there are none."""
 
     def before_update(self, optimizer: Any) -> bool:
         """An optimizer is about to change the leaves; whether it need not say so again."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy
 
-from ..autograd.variable import Variable, any_leaf, box, changed, counter_of, stamp
+from ..autograd.variable import LAST_CHANGE, Variable, any_leaf, box, changed, counter_of, stamp
 from ..runtime import device as devices
 from ..runtime.arrays import Array, module_of
 from ..tensor.arena import Arena, home_of, settle
@@ -63,13 +63,15 @@ class ElementwiseOptimizer(Optimizer):
 
     Data-parallel ranks would all compute the same step. Those of one machine that reach each other's parameters divide
     it: each updates one part and writes it into everybody's parameters, and of the state there is one copy, in memory
-    that all of them map. The bits are the same as without. The ranks compare before each step whether all are about to
-    make this one; once they are not, or somebody has looked at `state`, each has a state of its own again, and steps
-    for itself from then on.
+    that all of them map. The bits are the same as without. The ranks compare parameters and state at first, and before
+    each step whether all are about to make this one. Once they are not, or somebody has looked at `state` or has
+    changed parameters in place, each has a state of its own again, and steps for itself from then on. Gradients are not
+    compared: who changes them after backward must do so in the same way on all ranks, or the ranks' steps differ.
     """
 
     _alone = False  # whether the ranks have found that each steps for itself
     _keeps_state = False  # whether this rank will not give its state away to be one for all
+    _stamp = -1  # that of the parameters after the last step made together
     counts_steps = True  # whether `state[p]` has "step", as that of PyTorch's optimizer of this name
 
     def __init__(self, params: Iterable, defaults: dict[str, Any]) -> None:
@@ -252,6 +254,7 @@ class ElementwiseOptimizer(Optimizer):
             return False
         for plan, group in zip(self._plans, self.param_groups, strict=True):
             self._step_in_place(plan, group)
+        self._stamp = LAST_CHANGE[0]
         replicas.comm.barrier()
         return True
 
@@ -268,28 +271,46 @@ class ElementwiseOptimizer(Optimizer):
 
     def _intent(self, replicas: Any) -> int:
         """A number for the step that this rank is about to make; if it cannot do so with others, one of its own."""
-        plans = list(zip(self._plans, self.param_groups, strict=True))
-        runs = [run for plan, _ in plans for run in plan.runs]
-        able = all(plan.in_place(group["params"]) for plan, group in plans)
-        if self._keeps_state or not able or not all(run.divided or replicas.twins(run.data) for run in runs):
+        if self._keeps_state or not replicas.averaged:
             return -1 - replicas.comm.rank
-        options = [[value for name, value in group.items() if name != "params"] for group in self.param_groups]
-        return zlib.crc32(repr((options, [(run.like.size, run.steps.item(0), run.divided) for run in runs])).encode())
+        text = []
+        for plan, group in zip(self._plans, self.param_groups, strict=True):
+            if not plan.in_place(group["params"]):
+                return -1 - replicas.comm.rank
+            text.append([_exact(value) for name, value in group.items() if name != "params"])
+            for run in plan.runs:
+                if not (run.divided or replicas.twins(run.data)):
+                    return -1 - replicas.comm.rank
+                text.append([run.start, run.like.size, run.steps.item(0), run.divided])
+            if any(run.divided for run in plan.runs) and any(counter[2] > self._stamp for counter in plan.counters):
+                return -1 - replicas.comm.rank  # somebody has changed the parameters
+        return zlib.crc32(repr(text).encode())
 
     def _divide_state(self, replicas: Any) -> bool:
-        """Keep one state for all ranks, of which this one updates its part; False where there is no memory for that."""
+        """Keep one state for all ranks, of which this one updates its part; False if it differs, or parameters do, or
+        where there is no memory for that."""
+        runs = []
         for plan, group in zip(self._plans, self.param_groups, strict=True):
             for run in plan.runs:
                 if not run.divided or (not run.state and self.needs_state(group)):
                     self._prepare(run, group)
-                    own = replicas.own(run.like)
-                    state = {name: replicas.common(array) for name, array in run.state.items()}
-                    if any(array is None for array in state.values()):
-                        return False
-                    for name, array in state.items():
-                        array[own] = run.state[name][own]
-                    run.divided = True
-                    self._set_state(run, state, own, replicas.twins(run.data))
+                    runs.append(run)
+        if not runs:
+            return True
+        arrays = [array for run in runs for array in run.state.values()]
+        numbers = [array for run in runs for array in run.numbers.values()]
+        if not replicas.agree_on([*(run.data for run in runs), *arrays, *numbers]):  # type: ignore[list-item]
+            return False
+        common = replicas.common(arrays)
+        if common is None:
+            return False
+        places = iter(common)
+        for run in runs:
+            own, state = replicas.own(run.like), dict(zip(run.state, places, strict=False))
+            for name, array in state.items():
+                array[own] = run.state[name][own]
+            run.divided = True
+            self._set_state(run, state, own, replicas.twins(run.data))
         return True
 
     def _keep_state(self) -> None:
@@ -382,6 +403,7 @@ class _Run:
     Attributes:
         data, grad: the slices of the arena, or None of a parameter outside of any.
         places: for each parameter what its array must be, and a weak reference to what its gradient's must be.
+        start: where they begin in the arena.
         ranges: (start, stop) of each parameter in the flat arrays.
         like: an array with the shape, dtype and device of the flat arrays.
         numbers: for each parameter "step", how many it has made with its state, and what else is one number for a
@@ -401,6 +423,7 @@ class _Run:
         self.steps = self.numbers["step"]
         self.chunks: list[Chunk] = []
         self.data = self.grad = None
+        self.start = 0
         self.places: list[tuple[Array, Callable]] = []
         if home is None:
             self.like = parameters[0].array.reshape(-1)
@@ -410,6 +433,7 @@ class _Run:
             last = first + len(parameters)
             ranges = arena.ranges[first:last]
             start, stop = ranges[0][0], ranges[-1][1]
+            self.start = start
             self.ranges = [(a - start, b - start) for a, b in ranges]
             self.data, self.grad = arena.data[start:stop], arena.grad[start:stop]
             self.places = list(zip(arena.views[first:last], arena.slots[first:last], strict=True))
@@ -489,6 +513,11 @@ class _Plan:
             or not all(map(is_, parameters, self._parameters))
             or [_place_of(p) for p in parameters] != self._places
         )
+
+
+def _exact(option: Any) -> Any:
+    """An option as something whose text tells all of its bits."""
+    return option.array.tobytes() if isinstance(option, Variable) else option
 
 
 def _hand_over(p: Array, twin: Array) -> None:

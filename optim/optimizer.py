@@ -220,7 +220,7 @@ class Optimizer:
 
         Returns:
             {"state": {number: {name: tensor}}, "param_groups": [{option: value, "params": [numbers]}]}; the tensors
-            share memory with the optimizer's.
+            share memory with the optimizer's, unless data-parallel ranks keep one state for all: then they are copies.
         """
         for hook in self._before_saving.values():
             hook(self)

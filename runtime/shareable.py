@@ -24,7 +24,11 @@ class Pages(mmap.mmap):
 
     def __new__(cls, nbytes: int) -> Self:
         file = reserve(nbytes)
-        self = super().__new__(cls, file, nbytes)
+        try:
+            self = super().__new__(cls, file, nbytes)
+        except OSError:
+            os.close(file)
+            raise
         self.file = file
         weakref.finalize(self, os.close, file).atexit = False
         return self

@@ -193,15 +193,45 @@ def check_options_that_differ(comm):
     check_same(comm, False, before=differ)
 
 
-def check_gradients_that_are_not_averaged(comm):
-    def local(model, x, step):
-        if step == 2:
-            with model.no_sync():
-                model(x).backward()
-        else:
-            model(x).backward()
+def check_options_that_differ_in_their_last_bits(comm):
+    def differ(model, optimizer, step):
+        optimizer.param_groups[0]["lr"] = torch.tensor(0.1 + 1e-6 * comm.rank)
 
-    check_same(comm, False, forward=local)
+    check_same(comm, False, before=differ)
+
+
+def check_gradients_that_are_not_averaged(comm):
+    for when in (0, 2):
+
+        def local(model, x, step, when=when):
+            if step == when:
+                with model.no_sync():
+                    model(x).backward()
+            else:
+                model(x).backward()
+
+        check_same(comm, False, forward=local)
+
+
+def check_parameters_that_one_rank_changes(comm):
+    for when in (0, 3):
+
+        def change(model, optimizer, step, when=when):
+            if comm.rank == 0 and step == when:
+                with torch.no_grad():
+                    model.module.second.weight.mul_(0.5)
+
+        check_same(comm, False, before=change)
+
+
+def check_states_that_differ(comm):
+    def load(model, optimizer, step):
+        if step == 3:
+            state = copy.deepcopy(optimizer.state_dict())
+            state["state"][0]["momentum_buffer"][0, 0] += comm.rank
+            optimizer.load_state_dict(state)
+
+    check_same(comm, False, before=load)
 
 
 def check_parameters_that_are_not_used(comm):

@@ -114,7 +114,7 @@ class Bucket(LeafGroup):
         self._reducer.on_complete(self)
 
     def replicas(self) -> Replicas | None:
-        return self._reducer.replicas if self._reducer.averaged else None
+        return None if self._reducer.uneven else self._reducer.replicas
 
     def before_update(self, optimizer: Any) -> bool:
         return self._reducer.compare_optimizers(optimizer)
@@ -137,7 +137,6 @@ class Reducer:
         self._compared: weakref.WeakSet[Any] = weakref.WeakSet()  # optimizers that are the same on all ranks
         self._shared: list[Any] = []  # what the communicator wants to be kept
         self.replicas: Replicas | None = None  # where the ranks can write into each other's parameters
-        self.averaged = False  # whether the gradients are the same on all ranks since the last backward pass
         self._tuner: BucketTuner | None = None
         self._checks_nan = self._notes_lines = False
         on_device = any(parameter.device.type == "cuda" for parameter in self.parameters)
@@ -181,7 +180,8 @@ class Reducer:
 
     def on_begin(self, bucket: Bucket, seeds: Sequence[tuple]) -> None:
         """A backward pass will reach this bucket; one that it does not reach joins with what it has."""
-        self.averaged = False
+        if self.replicas is not None:
+            self.replicas.averaged = False
         if self.enabled:
             if not self.started:
                 self.started = True
@@ -276,7 +276,8 @@ class Reducer:
             self.cap = self._tuner.cap
             self.plan(self._order, self.cap)
         self.reset()
-        self.averaged = not self.uneven and self.hook is None  # a hook may do something else
+        if self.replicas is not None:
+            self.replicas.averaged = self.hook is None  # which may do something else
 
     def compare_optimizers(self, optimizer: Any) -> bool:
         """Raise the same error on all ranks if their optimizers differ; whether they have been compared.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import zlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -18,10 +20,14 @@ class Replicas:
     Args:
         comm: the ranks.
         regions: what `comm.share()` returned.
+
+    Attributes:
+        averaged: whether the gradients are the mean over the ranks since the last backward pass.
     """
 
     def __init__(self, comm: Comm, regions: Sequence[Region]) -> None:
         self.comm = comm
+        self.averaged = False
         self._regions = regions
 
     def twins(self, array: np.ndarray) -> list[np.ndarray]:
@@ -45,7 +51,20 @@ class Replicas:
         self.comm.all_gather(numbers, np.array([number]))
         return bool((numbers == number).all())
 
-    def common(self, array: np.ndarray) -> np.ndarray | None:
-        """An array of zeros like this one that is the same memory for all ranks; None where it cannot be had."""
-        memory = self.comm.common(array.nbytes) if array.nbytes else bytearray()
-        return None if memory is None else np.frombuffer(memory, array.dtype)
+    def agree_on(self, arrays: Iterable[np.ndarray]) -> bool:
+        """Whether the arrays have the same bits on all ranks."""
+        number = 0
+        for array in arrays:
+            number = zlib.crc32(array.view(np.uint8).data, number)
+        return self.agree(number)
+
+    def common(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+        """Arrays of zeros like these flat ones that are the same memory for all ranks; None where it cannot be had."""
+        stops = list(itertools.accumulate(-(-array.nbytes // _LINE_BYTES) * _LINE_BYTES for array in arrays))
+        if not stops or not stops[-1]:
+            return [np.zeros_like(array) for array in arrays]
+        memory = self.comm.common(stops[-1])
+        if memory is None:
+            return None
+        places = zip(arrays, [0, *stops[:-1]], strict=True)
+        return [np.frombuffer(memory, array.dtype, array.size, start) for array, start in places]
