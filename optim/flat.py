@@ -271,20 +271,20 @@ class ElementwiseOptimizer(Optimizer):
 
     def _intent(self, replicas: Any) -> int:
         """A number for the step that this rank is about to make; if it cannot do so with others, one of its own."""
-        if self._keeps_state or not replicas.averaged:
+        plans = list(zip(self._plans, self.param_groups, strict=True))
+        if self._keeps_state or not replicas.averaged or not all(self._is_shared(*each, replicas) for each in plans):
             return -1 - replicas.comm.rank
-        text = []
-        for plan, group in zip(self._plans, self.param_groups, strict=True):
-            if not plan.in_place(group["params"]):
-                return -1 - replicas.comm.rank
-            text.append([_exact(value) for name, value in group.items() if name != "params"])
-            for run in plan.runs:
-                if not (run.divided or replicas.twins(run.data)):
-                    return -1 - replicas.comm.rank
-                text.append([run.start, run.like.size, run.steps.item(0), run.divided])
-            if any(run.divided for run in plan.runs) and any(counter[2] > self._stamp for counter in plan.counters):
-                return -1 - replicas.comm.rank  # somebody has changed the parameters
-        return zlib.crc32(repr(text).encode())
+        options = [[_exact(value) for name, value in group.items() if name != "params"] for _, group in plans]
+        runs = [(run.start, run.like.size, run.steps.item(0), run.divided) for plan, _ in plans for run in plan.runs]
+        return zlib.crc32(repr((options, runs)).encode())
+
+    def _is_shared(self, plan: _Plan, group: dict[str, Any], replicas: Any) -> bool:
+        """Whether the other ranks reach all parameters of a group, and nobody has changed them since they did."""
+        if not plan.in_place(group["params"]):
+            return False
+        if any(run.divided for run in plan.runs) and any(counter[2] > self._stamp for counter in plan.counters):
+            return False
+        return all(run.divided or replicas.twins(run.data) for run in plan.runs)
 
     def _divide_state(self, replicas: Any) -> bool:
         """Keep one state for all ranks, of which this one updates its part; False if it differs, or parameters do, or

@@ -237,7 +237,7 @@ class Optimizer:
         return _through(self._after_saving, self, state_dict)
 
     def state_to_save(self) -> defaultdict[Any, dict[str, Any]]:
-        """`state` to be read: a copy, where the optimizer would have to work otherwise to give out its own."""
+        """`state` for who reads it now and keeps nothing: where data-parallel ranks share one, a copy of it."""
         return self.state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

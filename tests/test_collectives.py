@@ -1,13 +1,11 @@
 """Collectives that gradients flow through, against one process that has all ranks' tensors and against differences."""
 
-import sys
 
 import pytest
 from tables import collectives, comms
 
 import paceline as torch
 from paceline.distributed.nn import functional as F
-from paceline.launch.mpi import LaunchError, find_mpiexec
 from paceline.runtime.arrays import device_count
 from paceline.runtime.comm import CollectiveMismatchError, ReduceOp, world_comm
 from paceline.runtime.comm.threads import run_threads
@@ -36,13 +34,7 @@ def test_cuda_tensors(row):
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_mpi(size):
-    try:
-        mpiexec = find_mpiexec()
-    except LaunchError as error:
-        pytest.skip(str(error))
-    job = comms.finish_job(mpiexec.command(size, [sys.executable, collectives.__file__]), timeout=120)
-    assert job.returncode == 0, job.stderr
-    assert job.stdout.count("all checks passed") == size
+    comms.run_script_of_checks(collectives.__file__, size)
 
 
 def on_ranks(body):

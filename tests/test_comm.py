@@ -1,16 +1,13 @@
 """Communicators: the same checks on every backend, and what is particular to one."""
 
-import sys
 import threading
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tables import comms
 
-from paceline.launch.mpi import LaunchError, find_mpiexec
 from paceline.runtime import comm as comm_package
 from paceline.runtime.comm import CollectiveMismatchError, backend_class, register, world_comm, world_rank, world_size
 from paceline.runtime.comm.mpi import MpiComm
@@ -35,14 +32,7 @@ def test_threads(check, size):
 
 @pytest.mark.parametrize("size", comms.COMMS["mpi"])
 def test_mpi(size):
-    try:
-        mpiexec = find_mpiexec()
-    except LaunchError as error:
-        pytest.skip(str(error))
-    command = mpiexec.command(size, [sys.executable, str(Path(comms.__file__))])
-    job = comms.finish_job(command, timeout=120)
-    assert job.returncode == 0, job.stderr
-    assert job.stdout.count("all checks passed") == size
+    comms.run_script_of_checks(comms.__file__, size)
 
 
 def test_half_precision_is_summed_in_float32():

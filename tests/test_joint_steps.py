@@ -4,8 +4,6 @@ As a script (`mpiexec -n 2 python tests/test_joint_steps.py`) it runs the checks
 """
 
 import copy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ from tables import comms
 
 import paceline as torch
 from paceline import nn
-from paceline.launch.mpi import LaunchError, find_mpiexec
 from paceline.nn.parallel import DistributedDataParallel
 from paceline.optim import flat
 from paceline.runtime.comm import CollectiveMismatchError, world_comm
@@ -298,13 +295,7 @@ CHECKS = [value for name, value in list(globals().items()) if name.startswith("c
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_mpi(size):
-    try:
-        mpiexec = find_mpiexec()
-    except LaunchError as error:
-        pytest.skip(str(error))
-    job = comms.finish_job(mpiexec.command(size, [sys.executable, str(Path(__file__))]), timeout=120)
-    assert job.returncode == 0, job.stderr
-    assert job.stdout.count("all checks passed") == size
+    comms.run_script_of_checks(__file__, size)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ As a script (`mpiexec -n 2 python tests/test_parallel.py`) it runs the checks on
 import contextlib
 import copy
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from tables import comms
 import paceline as torch
 import paceline.distributed as dist
 from paceline import nn
-from paceline.launch.mpi import LaunchError, find_mpiexec
 from paceline.nn.parallel import DistributedDataParallel, average_gradients
 from paceline.nn.parallel import comm_hooks as hooks
 from paceline.nn.parallel.join import Join
@@ -727,13 +725,7 @@ def test_threads(check, size):
 
 
 def test_mpi():
-    try:
-        mpiexec = find_mpiexec()
-    except LaunchError as error:
-        pytest.skip(str(error))
-    job = comms.finish_job(mpiexec.command(2, [sys.executable, str(Path(__file__))]), timeout=120)
-    assert job.returncode == 0, job.stderr
-    assert job.stdout.count("all checks passed") == 2
+    comms.run_script_of_checks(__file__, 2)
 
 
 def test_a_world_of_one_needs_no_hooks():

@@ -117,18 +117,19 @@ class MpiComm(Comm):
 
     def share(self, array: Array) -> Region | None:
         pages = pages_of(array)
-        if self._window is None or self._across is not None:
-            return None
-        window, regions = self._window, []
-        self._start(call_of("share"), lambda: regions.append(window.share(pages)), None, False)
-        return regions[0]
+        return self._map("share", lambda window: window.share(pages))
 
     def common(self, nbytes: int) -> mmap.mmap | None:
+        return self._map(f"common({nbytes})", lambda window: window.common(nbytes))
+
+    def _map(self, kind: str, act: Callable[[Window], T]) -> T | None:
+        """What the window returns once all ranks have come; None if they are not all on one machine."""
         if self._window is None or self._across is not None:
             return None
-        window, memories = self._window, []
-        self._start(call_of(f"common({nbytes})"), lambda: memories.append(window.common(nbytes)), None, False)
-        return memories[0]
+        window: Window = self._window
+        found: list[T] = []
+        self._start(call_of(kind), lambda: found.append(act(window)), None, False)
+        return found[0]
 
     def _same_everywhere(self, tag: int) -> bool:
         if self._window is not None and self._across is None:

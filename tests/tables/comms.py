@@ -10,6 +10,7 @@ import importlib
 import os
 import signal
 import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -17,7 +18,9 @@ from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
+import pytest
 
+from paceline.launch.mpi import LaunchError, find_mpiexec
 from paceline.runtime.arrays import cupy, device_count, module_of, to_host
 from paceline.runtime.comm import CollectiveMismatchError, Comm, ReduceOp, Work, world_comm
 from paceline.runtime.shareable import shareable_zeros
@@ -62,6 +65,17 @@ def finish_job(command: list[str], timeout: float = 60.0, **options) -> subproce
         output, errors = process.communicate()
         raise AssertionError(f"{command} hung\n{output}\n{errors}") from None
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+def run_script_of_checks(path: str, size: int) -> None:
+    """Run a script of checks on so many ranks of a job; each rank says that all have passed."""
+    try:
+        mpiexec = find_mpiexec()
+    except LaunchError as error:
+        pytest.skip(str(error))
+    job = finish_job(mpiexec.command(size, [sys.executable, path]), timeout=120)
+    assert job.returncode == 0, job.stderr
+    assert job.stdout.count("all checks passed") == size
 
 
 def modules() -> Iterator[ModuleType]:
