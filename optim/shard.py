@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy
 
@@ -15,6 +12,7 @@ from ..runtime.arrays import Array, module_of
 from ..runtime.comm import Comm, ReduceOp
 from ..runtime.comm.work import Work
 from ..tensor.arena import ALIGNMENT, Arena
+from ..tensor.arriving import await_values, have_values
 
 
 class Shard(LeafGroup):
@@ -91,17 +89,14 @@ class Shard(LeafGroup):
             changed(p, "optimizer step")
         if asynchronous:
             for p in self.parameters:
-                vars(p)["shard"] = self
-                kind: Any = type(p)
-                p.__class__ = _arriving(kind)
+                await_values(p, self.arrive)
         else:
             self.arrive()
 
     def arrive(self) -> None:
         """Wait until the values of all ranks are there."""
         for p in self.parameters:
-            if vars(p).pop("shard", None) is not None:
-                p.__class__ = type(p).original  # type: ignore[attr-defined]
+            have_values(p)
         works, self._works = self._works, []
         for work in works:
             if work is not None:
@@ -168,35 +163,6 @@ class Shard(LeafGroup):
         for number, _, _, piece in self.parts:
             if not used[number]:
                 piece.gradient = None
-
-
-@functools.cache
-def _arriving(kind: type) -> type:
-    """For parameters of a class, the class of those whose values other ranks still send: to read them is to wait."""
-
-    class Arriving(kind):  # type: ignore[misc]
-        __slots__ = ()  # as instances of `kind` become its instances and the reverse
-        original = kind
-
-        @property
-        def array(self) -> Array:
-            self.shard.arrive()
-            return self.array  # the attribute, now that this is of its own class again
-
-        @array.setter
-        def array(self, value: Array) -> None:
-            self.shard.arrive()
-            self.array = value
-
-        def __deepcopy__(self, memo: dict) -> Any:
-            self.shard.arrive()
-            return copy.deepcopy(self, memo)
-
-        def __reduce_ex__(self, protocol: Any) -> Any:
-            self.shard.arrive()
-            return self.__reduce_ex__(protocol)
-
-    return Arriving
 
 
 def _ignore(shard: Shard) -> None:
