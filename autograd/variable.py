@@ -94,6 +94,9 @@ class LeafGroup:
     def replicas(self) -> Any:
         """The ranks that keep the leaves of the group equal, as `Replicas`; None if there are none."""
 
+    def close(self) -> None:
+        """Another group takes over the leaves."""
+
     def before_update(self, optimizer: Any) -> bool:
         """An optimizer is about to change the leaves; whether it need not say so again."""
         return True

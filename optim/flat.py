@@ -15,6 +15,7 @@ import numpy
 from ..autograd.variable import LAST_CHANGE, Variable, any_leaf, box, changed, counter_of, stamp
 from ..runtime import device as devices
 from ..runtime.arrays import Array, module_of
+from ..runtime.comm.reduction import ReduceOp, combine
 from ..tensor.arena import Arena, home_of, settle
 from ..tensor.kernels import sources, takes, usable
 from .optimizer import Optimizer, loss_of
@@ -27,7 +28,8 @@ _CHUNK_GPU = 64 * 1024 * 1024
 # Where each rank updates one part for all: bytes of parameters for which it is worth the ranks' waiting for each other,
 # and of those that are handed to the other ranks while they are in a cache.
 _JOINT_BYTES = 4 << 20
-_JOINT_CHUNK = 1 << 20
+_JOINT_CHUNK = 512 << 10
+_LOOKED = -(1 << 62)  # says, in place of a step, that a rank has read the mean of gradients that was deferred
 
 State = dict[str, Array]
 # Parameters, gradients, state, scratch, and the other ranks' parameters if they are to become the same; without scratch
@@ -67,6 +69,7 @@ class ElementwiseOptimizer(Optimizer):
     each step whether all are about to make this one. Once they are not, or somebody has looked at `state` or has
     changed parameters in place, each has a state of its own again, and steps for itself from then on. Gradients are not
     compared: who changes them after backward must do so in the same way on all ranks, or the ranks' steps differ.
+    As long as nobody reads gradients, their mean over the ranks is computed here, too, by each rank for its part.
     """
 
     _alone = False  # whether the ranks have found that each steps for itself
@@ -168,12 +171,13 @@ class ElementwiseOptimizer(Optimizer):
                     if p.gradient is not None:
                         changed(p, "optimizer step")
 
-    def _step_in_place(self, plan: _Plan, group: dict[str, Any]) -> None:
-        """The step of a group of which everything is in place."""
+    def _step_in_place(self, plan: _Plan, group: dict[str, Any], deferred: bool = False) -> None:
+        """The step of a group of which everything is in place; with a mean of gradients that is still to be computed if
+        it was deferred."""
         for run in plan.runs:
             if not run.state and not run.divided and (not run.chunks or self.needs_state(group)):
                 self._prepare(run, group)
-            self._update(run, group, 0, len(run.parameters), run.chunks)
+            self._update(run, group, 0, len(run.parameters), run.averaged_chunks() if deferred else run.chunks)
         stamp(plan.counters, "optimizer step")
 
     def _step_in_pieces(self, i: int, group: dict[str, Any]) -> None:
@@ -189,7 +193,7 @@ class ElementwiseOptimizer(Optimizer):
                 self._update(run, group, first, last, self._chunks(run.xp, p, g, state))
         self._plans[i].compare_steps()
 
-    def _update(self, run: _Run, group: dict[str, Any], first: int, last: int, chunks: list[Chunk]) -> None:
+    def _update(self, run: _Run, group: dict[str, Any], first: int, last: int, chunks: Iterable[Chunk]) -> None:
         """Update the parameters first..last of a run, all at the same step, given as chunks of flat arrays."""
         step, options = 1, group
         if run.state:
@@ -248,14 +252,15 @@ class ElementwiseOptimizer(Optimizer):
     def _step_jointly(self) -> bool:
         """Make the step together with the ranks that have the same parameters and gradients; whether it was made."""
         replicas = self._find_replicas()
-        if replicas is None or not (replicas.agree(self._intent(replicas)) and self._divide_state(replicas)):
+        if replicas is None or not (self._agree(replicas) and self._divide_state(replicas)):
             self._alone |= replicas is not None  # for good, as on all ranks: none may wait for one that does not ask
             self._keep_state()
             return False
         for plan, group in zip(self._plans, self.param_groups, strict=True):
-            self._step_in_place(plan, group)
+            self._step_in_place(plan, group, replicas.deferred.pending)
         self._stamp = LAST_CHANGE[0]
         replicas.comm.barrier()
+        replicas.deferred.want()
         return True
 
     def _find_replicas(self) -> Any:
@@ -269,8 +274,18 @@ class ElementwiseOptimizer(Optimizer):
             self._partners = (replicas, same and sum(p.array.nbytes for p in everything) >= _JOINT_BYTES)
         return replicas if self._partners[1] else None
 
+    def _agree(self, replicas: Any) -> bool:
+        """Whether all ranks are about to make the same step."""
+        numbers = replicas.gather(self._intent(replicas))
+        if _LOOKED in numbers:
+            replicas.deferred.settle(want=True)
+            numbers = replicas.gather(self._intent(replicas))
+        return bool((numbers == numbers[0]).all())
+
     def _intent(self, replicas: Any) -> int:
         """A number for the step that this rank is about to make; if it cannot do so with others, one of its own."""
+        if replicas.deferred.looked:
+            return _LOOKED
         plans = list(zip(self._plans, self.param_groups, strict=True))
         if self._keeps_state or not replicas.averaged or not all(self._is_shared(*each, replicas) for each in plans):
             return -1 - replicas.comm.rank
@@ -280,7 +295,7 @@ class ElementwiseOptimizer(Optimizer):
 
     def _is_shared(self, plan: _Plan, group: dict[str, Any], replicas: Any) -> bool:
         """Whether the other ranks reach all parameters of a group, and nobody has changed them since they did."""
-        if not plan.in_place(group["params"]):
+        if not plan.in_place(group["params"], replicas.deferred.pending):
             return False
         if any(run.divided for run in plan.runs) and any(counter[2] > self._stamp for counter in plan.counters):
             return False
@@ -311,6 +326,7 @@ class ElementwiseOptimizer(Optimizer):
                 array[own] = run.state[name][own]
             run.divided = True
             self._set_state(run, state, own, replicas.twins(run.data))
+            run.everybodys_gradients = [replicas.deferred.everybodys(g) for _, g, *_ in run.chunks]
         return True
 
     def _keep_state(self) -> None:
@@ -410,9 +426,11 @@ class _Run:
             whole parameter; float32, as PyTorch keeps them.
         chunks: the arrays of the whole run, cut for the update calls.
         divided: whether the state is one for several ranks, and chunks are those of this one.
+        everybodys_gradients: of divided ones, for each chunk the gradients of all ranks there.
     """
 
     divided = False
+    everybodys_gradients: Sequence[list[Array]] = ()
 
     def __init__(
         self, parameters: Sequence[Variable], home: tuple[Arena, int] | None, numbers: tuple[str, ...]
@@ -439,6 +457,14 @@ class _Run:
             self.places = list(zip(arena.views[first:last], arena.slots[first:last], strict=True))
             self.like = self.data
         self.xp = module_of(self.like)
+
+    def averaged_chunks(self) -> Iterator[Chunk]:
+        """The chunks with the mean of everybody's gradients, which is there until the next chunk is asked for."""
+        mean = None
+        for (p, g, *rest), gradients in zip(self.chunks, self.everybodys_gradients, strict=True):
+            mean = numpy.empty_like(g) if mean is None else mean[: g.size]
+            combine(ReduceOp.AVG, gradients, mean)
+            yield p, mean, *rest
 
     def pieces(self) -> Iterator[tuple[int, int, Array, Array]]:
         """(first, last, parameters, gradients) as flat arrays of what one update can take, those without gradient left
@@ -494,13 +520,19 @@ class _Plan:
         """Note whether the parameters of each run have made equally many steps."""
         self._level = all(run.is_level() for run in self.runs)
 
-    def in_place(self, parameters: list[Variable]) -> bool:
-        """Whether every parameter has its gradient and both are in the arena, so that each run takes one update."""
+    def in_place(self, parameters: list[Variable], deferred: bool = False) -> bool:
+        """Whether every parameter has its gradient and both are in the arena, so that each run takes one update.
+
+        Args:
+            deferred: whether gradients that have not been replaced are there, and must not be read.
+        """
         if not self._level or len(parameters) != len(self.expected):
             return False
         for i, p, data, grad, counter in self.expected:
             gradient = p.gradient
-            if gradient is None or p.array is not data or gradient.array is not grad() or p.counter is not counter:
+            if gradient is None or p.array is not data or p.counter is not counter:
+                return False
+            if gradient is not p.grad_slot if deferred else gradient.array is not grad():
                 return False
             if parameters[i] is not p:
                 return False

@@ -91,6 +91,11 @@ def align(comm: Comm) -> None:
     _line("clock", 0 if same else sorted(away)[_ALIGNMENTS // 2])
 
 
+def is_recording() -> bool:
+    """Whether a timeline is wanted."""
+    return _folder is not None
+
+
 def write_to(folder: str) -> None:
     """Have the files here, on a machine that does not see the launcher's."""
     global _folder

@@ -296,8 +296,8 @@ def check_buckets_travel_while_backward_runs(comm):
         loss(ddp(batch(comm)[1])).backward()
     del comm.all_reduce
     first, second = (" ".join(events).split("step")[1:])
-    assert first.split() == "ready 0 ready 1 ready 2 sent 16 sent 16 sent 16 sent 3".split()
-    assert second.split() == "ready 0 sent 16 ready 1 sent 16 ready 2 sent 16 sent 3".split()
+    assert first.split() == "ready 0 ready 1 ready 2 sent 16 sent 16 sent 16 sent 4".split()
+    assert second.split() == "ready 0 sent 16 ready 1 sent 16 ready 2 sent 16 sent 4".split()
 
 
 def check_a_failed_backward_leaves_nothing_behind(comm):

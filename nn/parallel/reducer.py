@@ -22,6 +22,7 @@ from ...tensor import Tensor
 from ...tensor.creation import zeros_like
 from ..parameter import Parameter
 from .checks import check_same_optimizer
+from .deferred import DeferredMean
 from .flat import common_home, cut, home_of_gradient, pack, places_of, unpack
 from .tuning import BucketTuner, MiB
 
@@ -116,6 +117,10 @@ class Bucket(LeafGroup):
     def replicas(self) -> Replicas | None:
         return None if self._reducer.uneven else self._reducer.replicas
 
+    def close(self) -> None:
+        """Another group takes over the leaves."""
+        self._reducer.settle()
+
     def before_update(self, optimizer: Any) -> bool:
         return self._reducer.compare_optimizers(optimizer)
 
@@ -146,6 +151,9 @@ class Reducer:
     def watch(self, tune: bool, check_nan: bool) -> None:
         """Take part in all backward passes from now on."""
         any_leaf.grouped = True
+        for group in dict.fromkeys(parameter.group for parameter in self.parameters):
+            if group is not None:
+                group.close()
         self._checks_nan = check_nan
         if tune:
             self._tuner = BucketTuner(self.comm, sum(parameter.nbytes for parameter in self.parameters))
@@ -163,7 +171,10 @@ class Reducer:
         self.started = False
         self.sent = 0
         self.completed: list[int] = []  # buckets, as their gradients became complete
-        self.used = numpy.zeros(len(self.parameters), numpy.uint8)
+        self._flags = numpy.zeros(len(self.parameters) + 1, numpy.uint8)  # the last: whether a mean cannot be deferred
+        self.used = self._flags[:-1]
+        self._defers = False  # whether the pass under way leaves it to others to compute the mean
+        self._deferred: list[tuple[Bucket, Array | None]] = []  # buckets of which it does, and their place in an arena
         self._under_way: list[Callable[[], None]] = []
         self._kept: KeptPass | None = None  # the pass under way, if its gradients are looked at for NaN
         if self._notes_lines:
@@ -184,8 +195,10 @@ class Reducer:
             self.replicas.averaged = False
         if self.enabled:
             if not self.started:
+                self.settle()
                 self.started = True
                 self._began = time.perf_counter()
+                self._defers = self._may_defer()
                 queue_callback(self.finish)
                 self._kept = KeptPass(seeds) if self._checks_nan else None
             bucket.pending = True
@@ -216,6 +229,15 @@ class Reducer:
                 else:
                     self.used[i] = 1
             flat = bucket.in_place()
+        if not self._defers:
+            self._average_where_it_is(bucket, flat)
+            return
+        self._deferred.append((bucket, flat))
+        if flat is None or not self.replicas.deferred.everybodys(flat):  # type: ignore[union-attr]
+            self._flags[-1] = 1
+
+    def _average_where_it_is(self, bucket: Bucket, flat: Array | None) -> None:
+        """Average the gradients of a bucket, `flat` if they are one piece of an arena."""
         if flat is not None:
             self._average(bucket, flat, _keep if self.hook is None else bucket.clear_gaps)
             return
@@ -266,7 +288,12 @@ class Reducer:
             self.send()
         for settle in self._under_way:
             settle()
-        self.comm.all_reduce(self.used, ReduceOp.MAX)
+        self.comm.all_reduce(self._flags, ReduceOp.MAX)
+        if self._flags[-1]:
+            self._defers = False
+            self.replicas.deferred.refuse()  # type: ignore[union-attr]
+            for bucket, flat in self._deferred:
+                self._average_where_it_is(bucket, flat)
         if not self.used.all():
             for i in numpy.flatnonzero(self.used == 0):
                 self.parameters[i].grad = None
@@ -275,9 +302,26 @@ class Reducer:
         elif self._tuner is not None and not self._tuner.done and self._tuner.record(time.perf_counter() - self._began):
             self.cap = self._tuner.cap
             self.plan(self._order, self.cap)
-        self.reset()
         if self.replicas is not None:
             self.replicas.averaged = self.hook is None  # which may do something else
+            if self._defers:
+                pieces = [(flat, bucket.parameters, bucket.places) for bucket, flat in self._deferred]
+                self.replicas.deferred.begin(pieces)
+        self.reset()
+
+    def _may_defer(self) -> bool:
+        """Whether the mean of this pass's gradients need not be computed; the same on all ranks.
+
+        It must be where it is free, on a thread with a core to spare, or shall be seen: in a timeline.
+        """
+        plain = self.hook is None and self.divisor is None and not (self.uneven or self._checks_nan)
+        wanted = self.replicas is not None and self.replicas.deferred.wanted
+        return wanted and plain and not self.asynchronous and not timeline.is_recording()
+
+    def settle(self) -> None:
+        """Let no other rank read this one's gradients any more; to be called by all."""
+        if self.replicas is not None and self.replicas.deferred.pending:
+            self.replicas.deferred.settle()
 
     def compare_optimizers(self, optimizer: Any) -> bool:
         """Raise the same error on all ranks if their optimizers differ; whether they have been compared.
@@ -294,6 +338,7 @@ class Reducer:
 
     def take_part(self) -> None:
         """Join the others' backward pass with gradients of zero, and keep none of its results."""
+        self.settle()
         before = [parameter.gradient for parameter in self.parameters]
         for parameter in self.parameters:
             parameter.gradient = None
@@ -319,8 +364,8 @@ class Reducer:
         if everybody.count(everybody[0]) == len(everybody):
             self._shared = [self.comm.share(arena.grad) for arena in arenas]
             regions = [self.comm.share(arena.data) for arena in arenas]
-            if None not in regions:
-                self.replicas = Replicas(self.comm, regions)
+            if None not in regions and None not in self._shared:
+                self.replicas = Replicas(self.comm, regions, DeferredMean(self.comm, self._shared))
 
     def _check_nan(self, bucket: Bucket) -> None:
         """Raise the same error on all ranks if one has NaN in its gradients of this bucket."""

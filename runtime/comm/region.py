@@ -34,11 +34,14 @@ class Region:
         """The arrays of all ranks at one offset."""
         return MappedArrays(self._arrays(offset, dtype, size))
 
+    def everybodys(self, array: np.ndarray) -> list[np.ndarray]:
+        """All ranks' arrays at the place where this one lies; none if it does not lie here."""
+        offset = self.offset_of(array)
+        return [] if offset is None else self._arrays(offset, array.dtype, array.size)
+
     def twins(self, array: np.ndarray) -> list[np.ndarray]:
         """The other ranks' arrays at the place where this one lies; none if it does not lie here."""
-        offset = self.offset_of(array)
-        everybody = [] if offset is None else self._arrays(offset, array.dtype, array.size)
-        return [each for rank, each in enumerate(everybody) if rank != self._rank]
+        return [each for rank, each in enumerate(self.everybodys(array)) if rank != self._rank]
 
     def _arrays(self, offset: int, dtype: np.dtype, size: int) -> list[np.ndarray]:
         return [pages[offset : offset + size * dtype.itemsize].view(dtype) for pages in self._bytes]

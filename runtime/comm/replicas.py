@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,13 +21,15 @@ class Replicas:
     Args:
         comm: the ranks.
         regions: what `comm.share()` returned.
+        deferred: what knows whether the gradients' mean is still to be computed.
 
     Attributes:
         averaged: whether the gradients are the mean over the ranks since the last backward pass.
     """
 
-    def __init__(self, comm: Comm, regions: Sequence[Region]) -> None:
+    def __init__(self, comm: Comm, regions: Sequence[Region], deferred: Any) -> None:
         self.comm = comm
+        self.deferred = deferred
         self.averaged = False
         self._regions = regions
 
@@ -45,18 +48,18 @@ class Replicas:
         start = min(self.comm.rank * width, array.size)
         return slice(start, min(start + width, array.size))
 
-    def agree(self, number: int) -> bool:
-        """Whether all ranks pass the same number; none returns before all have come."""
+    def gather(self, number: int) -> np.ndarray:
+        """The numbers of all ranks; none returns before all have come."""
         numbers = np.empty(self.comm.size, np.int64)
         self.comm.all_gather(numbers, np.array([number]))
-        return bool((numbers == number).all())
+        return numbers
 
     def agree_on(self, arrays: Iterable[np.ndarray]) -> bool:
         """Whether the arrays have the same bits on all ranks."""
         number = 0
         for array in arrays:
             number = zlib.crc32(array.view(np.uint8).data, number)
-        return self.agree(number)
+        return bool((self.gather(number) == number).all())
 
     def common(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray] | None:
         """Arrays of zeros like these flat ones that are the same memory for all ranks; None where it cannot be had."""
