@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Sequence
 from sys import getrefcount
 from typing import Any
@@ -69,7 +70,7 @@ class DeferredMean:
         for flat, leaves, places in pieces:
             for leaf, place in zip(leaves, places, strict=True):
                 slot = leaf.grad_slot
-                self._slots.append((slot, slot.array, len(self._flats), slice(*place)))
+                self._slots.append((weakref.ref(slot), slot.array, len(self._flats), slice(*place)))
                 await_values(slot, self.look)
             self._flats.append(flat)
 
@@ -81,9 +82,11 @@ class DeferredMean:
         means = [numpy.empty_like(flat) for flat in self._flats]
         for flat, mean in zip(self._flats, means, strict=True):
             combine(ReduceOp.AVG, self.everybodys(flat), mean)
-        for slot, array, number, place in self._slots:
-            have_values(slot)
-            slot.array = means[number][place].reshape(array.shape)
+        for reference, array, number, place in self._slots:
+            slot = reference()
+            if slot is not None:
+                have_values(slot)
+                slot.array = means[number][place].reshape(array.shape)
 
     def settle(self, want: bool = False) -> None:
         """Come together with all ranks: from now on no rank reads another one's gradients, and they may change.
@@ -97,11 +100,12 @@ class DeferredMean:
         self._comm.all_reduce(looked, ReduceOp.MAX)
         if looked[0]:
             self.refuse()
-        for slot, array, *_ in self._slots:
-            if self.looked:
+        for reference, array, *_ in self._slots:
+            slot = reference()
+            if slot is not None and self.looked:
                 array[...] = slot.array
                 slot.array = array
-            else:
+            elif slot is not None:
                 have_values(slot)
         self.pending = self.looked = False
         self._flats, self._slots = [], []
@@ -111,18 +115,20 @@ class DeferredMean:
         return any(references > _UNKEPT for references in _references(self._slots))
 
 
-_Slot = tuple[Any, Array, int, slice]  # a slot, its array, and where that is: number of a piece, place in it
+# A gradient, held weakly since backward writes to those that nobody else holds; its array, and the piece and the place
+# in it where that is.
+_Slot = tuple[weakref.ref, Array, int, slice]
 
 
 def _references(slots: Sequence[tuple]) -> list[int]:
-    return [getrefcount(slot) for slot, *_ in slots]
+    return [getrefcount(reference()) for reference, *_ in slots]
 
 
 def _unkept() -> int:
-    """The references to a slot of which only its leaf and a list of slots know; it depends on the Python version."""
+    """The references to a slot that only its leaf holds; it depends on the Python version."""
     leaf = Variable()
     leaf.grad_slot = Variable()
-    return _references([(leaf.grad_slot,)])[0]
+    return _references([(weakref.ref(leaf.grad_slot),)])[0]
 
 
 _UNKEPT = _unkept()
