@@ -232,3 +232,24 @@ def test_a_call_that_may_come_from_another_thread_is_waited_for(tmp_path):
     done, _ = run(LAUNCHERS["mpiexec"], PATIENT, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("through") == 3
+
+
+HOMELESS = """
+import shutil, time
+from paceline.runtime import recorder
+from paceline.runtime.comm import window, world_comm
+import numpy as np
+window.FIRST_LOOK_SECONDS = window._LOOK_SECONDS = 0.1
+world = world_comm()
+if world.rank == 1:
+    shutil.rmtree(world._recorder.folder)
+    time.sleep(1)
+world.all_reduce(np.ones(3))
+print("through")
+"""
+
+
+def test_who_waits_needs_no_folder(tmp_path):
+    """The launcher removes it at the end of a job, in which a rank may be a little longer."""
+    done, _ = run(LAUNCHERS["mpiexec"], HOMELESS, tmp_path)
+    assert done.stdout.count("through") == 3, done.stderr

@@ -66,7 +66,7 @@ class Lookout:
         """Make the text the verdict, unless another rank was quicker."""
         draft = self._path(f"{report.VERDICT}-{self._rank}")
         _write(draft, text)
-        with contextlib.suppress(FileExistsError):
+        with contextlib.suppress(FileExistsError, FileNotFoundError):
             os.link(draft, self._path(report.VERDICT))
 
     def _path(self, name: str) -> str:
@@ -113,7 +113,8 @@ def _is_only_caller() -> bool:
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w") as file:
+    """Nothing where the folder is gone: the launcher has removed it, since the job is at its end."""
+    with contextlib.suppress(FileNotFoundError), open(path, "w") as file:
         file.write(text)
 
 
