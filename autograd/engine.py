@@ -234,7 +234,9 @@ class Backward:
         if last:
             self.prepare_for_others()
         self.reports = {}
-        for group in sorted(last, key=lambda group: group.number):
+        # Groups begin in the order in which they will be complete, which follows from that of the operations in forward
+        # and so is the same on all ranks, and not in that in which the walk has met them.
+        for group in sorted(last, key=lambda group: (-last[group], group.number)):
             self.reports.setdefault(last[group], []).append(group)
             group.begin(seeds)
 
@@ -550,6 +552,13 @@ def _fill_slot(leaf: Variable, write: Callable, F: Any, g: Any, saved: tuple) ->
         into[...] = gradient
     leaf.gradient = slot
     return True
+
+
+def holds_alone(leaf: Variable) -> bool:
+    """Whether nobody but a leaf has its slot, a view of it or its array; the slot may be the leaf's gradient."""
+    slot = leaf.grad_slot
+    references = getrefcount(slot) + getrefcount(slot.array) + getrefcount(slot.counter)  # type: ignore[union-attr]
+    return references == _UNSHARED + (leaf.gradient is slot)
 
 
 def claim_slot(leaf: Variable) -> bool:

@@ -455,7 +455,7 @@ class Module(Hooks):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or set them to 0 if set_to_none is False."""
         for parameter in self.parameters():
-            gradient = parameter.grad
+            gradient = parameter.gradient
             if set_to_none:
                 parameter.grad = None
             elif gradient is not None:

@@ -278,7 +278,7 @@ class ElementwiseOptimizer(Optimizer):
         """Whether all ranks are about to make the same step."""
         numbers = replicas.gather(self._intent(replicas))
         if _LOOKED in numbers:
-            replicas.deferred.settle(want=True)
+            replicas.deferred.meet()
             numbers = replicas.gather(self._intent(replicas))
         return bool((numbers == numbers[0]).all())
 

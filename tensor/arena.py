@@ -9,6 +9,7 @@ the old memory when the parameter moves; build the optimizer first and take them
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import weakref
 from collections.abc import Iterable, Sequence
@@ -89,11 +90,17 @@ class Arena:
         """Let a leaf, whose array is a view of `data`, live here."""
         index = len(self.views)
         start, stop = self.ranges[index]
-        slot = box(self.grad[start:stop].reshape(p.array.shape))
-        counter_of(slot)
+        array = _apart(self.grad[start:stop].reshape(p.array.shape))
         self.views.append(p.array)
-        self.slots.append(weakref.ref(slot.array))
-        slot.home = p.home = (self, index)
+        self.slots.append(weakref.ref(array))
+        p.home = (self, index)
+        self.give_slot(p, array)
+
+    def give_slot(self, p: Variable, array: Array) -> None:
+        """Give a leaf a new slot, over its place in `grad`."""
+        slot = box(array)
+        counter_of(slot)
+        slot.home = p.home
         p.grad_slot = slot
 
     def section(self, start: int, stop: int) -> dict[int, Variable]:
@@ -162,6 +169,17 @@ def _aligned_zeros(xp: ModuleType, size: int, dtype: Any) -> Array:
     return memory[skip : skip + size * dtype.itemsize].view(dtype)
 
 
+def _apart(view: Array) -> Array:
+    """The same memory as an array that views of it refer to, so that its references tell whether there are any.
+
+    NumPy lets a view of a view refer to the array that owns the memory, but not beyond one that views something else.
+    """
+    if not isinstance(view, numpy.ndarray) or not view.size:
+        return view
+    memory = (ctypes.c_char * view.nbytes).from_buffer(view.reshape(-1).view(numpy.uint8).data)
+    return numpy.ndarray(view.shape, view.dtype, memory)  # type: ignore[arg-type]
+
+
 def home_of(p: Variable) -> tuple[Arena, int] | None:
     """The arena that a parameter lives in and its number there; None if it has none or `.data` was rebound."""
     if p.home is None:
@@ -205,7 +223,7 @@ def values_to_sum(parameters: Sequence[Variable]) -> list[Array]:
     Neighbours of which one lies elsewhere are copied. What is summed over them thus has bits that depend on where the
     parameters live alone: whether a gradient lies in its place may differ between ranks, which have to stay equal.
     """
-    if all(p.gradient is p.grad_slot for p in parameters):
+    if all(map(_is_in_place, parameters)):
         return flat_gradients(p.grad_slot for p in parameters)  # type: ignore[misc]
     runs: list[list[Variable]] = []
     before: tuple | None = None
@@ -219,10 +237,16 @@ def values_to_sum(parameters: Sequence[Variable]) -> list[Array]:
     return [array for run in runs for array in _as_laid_out(run)]
 
 
+def _is_in_place(p: Variable) -> bool:
+    """Whether a parameter's gradient lies in its arena."""
+    home = home_of(p)
+    return home is not None and p.gradient is p.grad_slot and p.gradient.array is home[0].slots[home[1]]()  # type: ignore[union-attr]
+
+
 def _as_laid_out(run: list[Variable]) -> list[Array]:
     """The gradients of neighbours in one array with the gaps of their arena."""
     gradients: list[Any] = [p.gradient for p in run]
-    if home_of(run[0]) is None or all(p.gradient is p.grad_slot for p in run):
+    if home_of(run[0]) is None or all(map(_is_in_place, run)):
         return flat_gradients(gradients)
     ranges = [p.home[0].ranges[p.home[1]] for p in run]  # type: ignore[index]
     origin = ranges[0][0]

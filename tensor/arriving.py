@@ -18,10 +18,21 @@ def await_values(tensor: Variable, bring: Callable[[], None]) -> None:
     tensor.__class__ = _arriving(kind)
 
 
+def is_awaited(tensor: Variable) -> bool:
+    """Whether the tensor's values have to be brought still."""
+    return "bring" in vars(tensor)
+
+
 def have_values(tensor: Variable) -> None:
     """The tensor's array has its values: reading it is no event any more."""
     if vars(tensor).pop("bring", None) is not None:
         tensor.__class__ = type(tensor).original  # type: ignore[attr-defined]
+
+
+def _bring(tensor: Variable) -> None:
+    bring = vars(tensor).get("bring")
+    if bring is not None:  # another thread may have been quicker
+        bring()
 
 
 @functools.cache
@@ -34,20 +45,20 @@ def _arriving(kind: type) -> type:
 
         @property
         def array(self) -> Array:
-            self.bring()
-            return self.array  # the attribute, now that this is of its own class again
+            _bring(self)
+            return self.__dict__["array"]  # also of a copy of what this was a moment ago
 
         @array.setter
         def array(self, value: Array) -> None:
-            self.bring()
-            self.array = value
+            _bring(self)
+            self.__dict__["array"] = value
 
         def __deepcopy__(self, memo: dict) -> Any:
-            self.bring()
+            _bring(self)
             return copy.deepcopy(self, memo)
 
         def __reduce_ex__(self, protocol: Any) -> Any:
-            self.bring()
+            _bring(self)
             return self.__reduce_ex__(protocol)
 
     return Arriving

@@ -201,7 +201,10 @@ class TensorBase(Variable):
     def grad(self) -> Any:
         """The gradient that backward has accumulated, None before."""
         refuse_if_recording("it takes the gradient of a tensor")
-        return self.gradient
+        gradient = self.gradient
+        if gradient is not None:
+            gradient.array  # noqa: B018  # where gradients are computed when they are read, they are now
+        return gradient
 
     @grad.setter
     def grad(self, value: Any) -> None:

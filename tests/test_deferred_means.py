@@ -5,7 +5,9 @@ As a script (`mpiexec -n 2 python tests/test_deferred_means.py`) it runs the che
 
 import contextlib
 import copy
+import importlib
 import pickle
+import threading
 import time
 
 import numpy as np
@@ -17,6 +19,7 @@ from paceline import nn
 from paceline.nn.parallel import DistributedDataParallel
 from paceline.optim import flat
 from paceline.runtime.comm import world_comm
+from paceline.tensor.arena import values_to_sum
 
 STEPS = 6
 BUCKET_MB = 0.03  # so that there are three buckets
@@ -52,6 +55,8 @@ class Training:
         self.optimizer = getattr(torch.optim, optimizer)(self.ddp.parameters(), **options)
         self.stream = torch.Generator().manual_seed(comm.rank)
         self.seen = []
+        self.kept = None  # what a check holds of gradients
+        self.hooked = [{}]  # and what its hooks do
 
     @property
     def parameters(self):
@@ -103,6 +108,7 @@ def check_same(comm, work, deferred=None, steps=STEPS, **options):
     for theirs in comm.all_gather_object(training.values()[: len(training.parameters)]):
         for a, b in zip(training.values(), theirs, strict=False):
             np.testing.assert_array_equal(a, b)
+    training.kept, training.hooked[0] = None, {}
     training.step()
     if not training.replicas.deferred.pending:  # gradients are back in the arenas, where they can be summed in place
         for p in training.parameters:
@@ -239,29 +245,28 @@ def check_gradients_that_are_clipped(comm):
 
 
 def check_clipping_by_the_norm(comm):
-    """The norm of the step in which it begins is summed in other pieces; all ranks have the same one."""
-    norms = []
+    """The norm is summed in the same pieces wherever gradients lie, also if one was replaced by its copy."""
+    for only in (None, 0):
 
-    def work(training, step):
-        training.optimizer.zero_grad()
-        training.backward()
-        if step >= 2:
-            norms.append(float(nn.utils.clip_grad_norm_(training.ddp.parameters(), 1e-2)))
-        training.optimizer.step()
+        def work(training, step, only=only):
+            training.optimizer.zero_grad()
+            training.backward()
+            if step >= 2:
+                if comm.rank == only:
+                    p = training.parameters[1]
+                    p.grad = p.grad.clone()
+                training.seen.append(np.array(nn.utils.clip_grad_norm_(training.ddp.parameters(), 1e-2).item()))
+            training.optimizer.step()
 
-    training = Training(comm, True)
-    for step in range(STEPS):
-        work(training, step)
-    found, norms = norms, []
-    expected = Training(comm, False)
-    for step in range(STEPS):
-        work(expected, step)
-    np.testing.assert_allclose(found, norms, 1e-5)
-    for a, b in zip(training.values(), expected.values(), strict=True):
-        np.testing.assert_allclose(a, b, 1e-4, 1e-6)
-    for theirs in comm.all_gather_object(training.values()):
-        for a, b in zip(training.values(), theirs, strict=True):
-            np.testing.assert_array_equal(a, b)
+        check_same(comm, work)
+    sums = []
+    for deferred in (False, True):
+        training = Training(comm, deferred)
+        for _ in range(3):
+            training.step()
+        sums.append(values_to_sum([p for p in training.parameters if p.grad is not None]))
+    for a, b in zip(*sums, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def check_gradients_that_add_up(comm):
@@ -322,6 +327,254 @@ def check_a_gradient_that_is_kept(comm):
                 training.kept = None
 
         check_same(comm, work, until(3))
+
+
+def check_other_names_of_the_same_memory(comm):
+    """Whoever has one, taken before the mean was deferred, sees the mean: then it is not."""
+
+    def rebound(training, step):
+        training.optimizer.zero_grad()
+        with training.ddp.no_sync():
+            training.backward()
+        for p in training.parameters:
+            p.grad = p.grad.detach()
+        training.backward()
+        training.optimizer.step()
+
+    def kept_from_the_first_step(training, step, take):
+        training.backward()
+        if step == 0:
+            training.kept = [take(p.grad) for p in training.parameters]
+        training.seen += [np.array(kept) for kept in training.kept]
+        for kept in training.kept:
+            kept *= 0.5
+        training.optimizer.step()
+        for kept in training.kept:
+            kept *= 0
+
+    def kept_within_a_step(training, step):
+        training.optimizer.zero_grad()
+        with training.ddp.no_sync():
+            training.backward()
+        kept = [p.grad.detach() for p in training.parameters]
+        training.backward()
+        training.seen += [np.array(each.numpy()) for each in kept]
+        training.optimizer.step()
+
+    def kept_by_hooks(training, step):
+        kept = {}
+        if step == 0:
+            for i, p in enumerate(training.parameters):
+                p.register_post_accumulate_grad_hook(
+                    lambda p, i=i: training.hooked[0].__setitem__(i, p.grad.detach())
+                )
+        training.hooked[0] = kept
+        training.optimizer.zero_grad()
+        training.backward()
+        training.seen += [np.array(kept[i].numpy()) for i in sorted(kept)]
+        training.optimizer.step()
+
+    check_same(comm, rebound, [False] * STEPS)
+    check_same(comm, kept_within_a_step, [False] * STEPS)
+    for take in (
+        lambda gradient: gradient.numpy(),
+        lambda gradient: gradient.numpy()[:1],
+        lambda gradient: gradient.detach(),
+        lambda gradient: gradient[:1],
+    ):
+        check_same(comm, lambda training, step, take=take: kept_from_the_first_step(training, step, take))
+    check_same(comm, kept_by_hooks, [False] * STEPS)
+
+
+def check_names_taken_while_the_mean_was_deferred(comm):
+    """They stay names of the same gradient, also when gradients live in the arenas again."""
+    for take in (lambda gradient: gradient.numpy(), lambda gradient: gradient.detach(), lambda gradient: gradient):
+        for after in (False, True):
+
+            def work(training, step, take=take, after=after):
+                if step != 3:
+                    training.optimizer.zero_grad()
+                training.backward()
+                if step == 2 and not after:
+                    training.kept = [take(p.grad) for p in training.parameters]
+                training.optimizer.step()
+                if step == 2 and after:
+                    training.kept = [take(p.grad) for p in training.parameters]
+                if step == 2:
+                    for kept in training.kept:
+                        kept *= 0.5
+                    training.see()
+                if step == 3:
+                    training.see()
+                    training.seen += [np.array(kept) for kept in training.kept]
+                    training.kept = None
+
+            check_same(comm, work, until(3 if after else 2))
+
+
+def check_a_gradient_kept_from_another_arena(comm):
+    def work(training, step):
+        if step == 3:
+            kept = [p.grad for p in training.parameters]
+            training.optimizer.zero_grad()
+            for p in training.parameters:
+                p.data = p.data.clone()
+            training.optimizer = torch.optim.SGD(training.parameters, lr=0.1)
+        training.step()
+        if step == 3:
+            training.seen += [np.array(each.numpy()) for each in kept]
+
+    training = Training(comm, True)
+    expected = Training(comm, False)
+    for step in range(STEPS):
+        work(training, step)
+        work(expected, step)
+    for a, b in zip(training.values(), expected.values(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def check_a_gradient_whose_parameter_is_gone(comm):
+    """Its bucket joins in with it still."""
+
+    def work(training, step):
+        if step == 2:
+            p = training.parameters[-1]
+            p.requires_grad_(False)
+            p.data = torch.zeros(0, dtype=torch.float64)
+            net = training.ddp.module
+            net.forward = lambda x: net.second(net.first(x)).square().mean()
+        for p in training.parameters[:-2]:
+            p.grad = None
+        training.backward()
+        if step < 2:
+            training.optimizer.step()
+        training.see()
+
+    found = []
+    for deferred in (False, True):
+        training = Training(comm, deferred)
+        training.ddp = DistributedDataParallel(training.ddp.module, bucket_cap_mb=1e-6)
+        for step in range(4):
+            work(training, step)
+        found.append(training.seen)
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def check_changes_of_shape(comm):
+    for name in ("squeeze_", "t_", "unsqueeze_"):
+
+        def work(training, step, name=name):
+            training.step()
+            if step == 2:
+                gradient = training.parameters[2].grad
+                getattr(gradient, name)(*[0] * (name == "unsqueeze_"))
+                training.seen.append(np.array(gradient.numpy()))
+
+        check_same(comm, work)
+
+
+def check_what_a_gradient_is(comm):
+    training = Training(comm, True)
+    for _ in range(3):
+        training.step()
+    assert training.replicas.deferred.pending
+    assert type(training.parameters[0].grad) is torch.Tensor
+    assert type(training.parameters[1].gradient) is torch.Tensor  # all of them are read at once
+
+
+def check_threads_that_read_at_once(comm):
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(500, 500) for _ in range(4))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x).tanh()
+            return x.square().mean()
+
+    found = {}
+    for deferred in (False, True):
+        flat._JOINT_BYTES = 0 if deferred else 1 << 60
+        torch.manual_seed(3)
+        model = DistributedDataParallel(Wide())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        stream = torch.Generator().manual_seed(comm.rank)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.randn(4, 500, generator=stream)).backward()
+            optimizer.step()
+        sums = found[deferred] = {}
+
+        def read(i, p, sums=sums):
+            sums[i] = p.grad.sum().item()
+
+        threads = [threading.Thread(target=read, args=each) for each in enumerate(model.parameters())]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert found[True] == found[False]
+    assert len(found[True]) == 8
+
+
+def check_gradients_that_others_wait_for(comm):
+    """A rank whose backward another rank waits for before it begins its own goes on, soon."""
+    deferred = importlib.import_module("paceline.nn.parallel.deferred")
+    before, deferred._PATIENCE_SECONDS = deferred._PATIENCE_SECONDS, 0.2
+
+    def work(training, step):
+        training.optimizer.zero_grad()
+        out = training.ddp(torch.randn(8, 101, generator=training.stream))
+        if comm.rank == 0:
+            out.register_hook(lambda g: [torch.distributed.send(g, other) for other in range(1, comm.size)] and None)
+            out.backward()
+        else:
+            g = torch.zeros((), dtype=torch.float64)
+            torch.distributed.recv(g, 0)
+            out.backward(g)
+        if step == STEPS - 1:
+            training.see()
+        training.optimizer.step()
+
+    check_same(comm, work, until(2))
+    deferred._PATIENCE_SECONDS = before
+
+
+def check_two_models_whose_order_differs(comm):
+    """In one backward pass, where the sums of the losses were built in other orders."""
+    found = []
+    for deferred in (False, True):
+        flat._JOINT_BYTES = 0 if deferred else 1 << 60
+        torch.manual_seed(3)
+        models = [DistributedDataParallel(nn.Linear(20, 30)) for _ in range(2)]
+        optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in models]
+        stream = torch.Generator().manual_seed(comm.rank)
+        for step in range(12):
+            losses = [model(torch.randn(2, 20, generator=stream)).square().mean() for model in models]
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            (losses[0] + losses[1] if comm.rank == 0 else losses[1] + losses[0]).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+            if step == 5 and comm.rank == 0:
+                models[0].module.weight.grad.sum()
+        found.append([p.detach().numpy().copy() for model in models for p in model.parameters()])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def check_a_parameter_without_elements(comm):
+    flat._JOINT_BYTES = 0
+    model = nn.Linear(20, 30)
+    model.empty = nn.Parameter(torch.zeros(0, dtype=torch.float16))
+    ddp = DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(ddp.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (ddp(torch.ones(2, 20)).sum() + model.empty.sum()).backward()
+        optimizer.step()
 
 
 def check_gradients_that_are_made_zero(comm):

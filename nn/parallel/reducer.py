@@ -119,7 +119,7 @@ class Bucket(LeafGroup):
 
     def close(self) -> None:
         """Another group takes over the leaves."""
-        self._reducer.settle()
+        self._reducer.leave()
 
     def before_update(self, optimizer: Any) -> bool:
         return self._reducer.compare_optimizers(optimizer)
@@ -195,7 +195,7 @@ class Reducer:
             self.replicas.averaged = False
         if self.enabled:
             if not self.started:
-                self.settle()
+                self.leave()
                 self.started = True
                 self._began = time.perf_counter()
                 self._defers = self._may_defer()
@@ -224,7 +224,7 @@ class Reducer:
             self.used[bucket.members] = 1
         else:
             for i, parameter in zip(bucket.members, bucket.parameters, strict=True):
-                if parameter.grad is None:
+                if parameter.gradient is None:
                     accumulate(parameter, zeros_like(parameter).array, True, False)
                 else:
                     self.used[i] = 1
@@ -234,7 +234,7 @@ class Reducer:
             return
         self._deferred.append((bucket, flat))
         if flat is None or not self.replicas.deferred.everybodys(flat):  # type: ignore[union-attr]
-            self._flags[-1] = 1
+            self._flags[-1] = True
 
     def _average_where_it_is(self, bucket: Bucket, flat: Array | None) -> None:
         """Average the gradients of a bucket, `flat` if they are one piece of an arena."""
@@ -288,12 +288,11 @@ class Reducer:
             self.send()
         for settle in self._under_way:
             settle()
+        if self._defers and not all(map(DeferredMean.may_wait, self.parameters)):
+            self._flags[-1] = True
         self.comm.all_reduce(self._flags, ReduceOp.MAX)
         if self._flags[-1]:
-            self._defers = False
-            self.replicas.deferred.refuse()  # type: ignore[union-attr]
-            for bucket, flat in self._deferred:
-                self._average_where_it_is(bucket, flat)
+            self._average_after_all()
         if not self.used.all():
             for i in numpy.flatnonzero(self.used == 0):
                 self.parameters[i].grad = None
@@ -304,10 +303,17 @@ class Reducer:
             self.plan(self._order, self.cap)
         if self.replicas is not None:
             self.replicas.averaged = self.hook is None  # which may do something else
+            self.replicas.deferred.come_home()
             if self._defers:
-                pieces = [(flat, bucket.parameters, bucket.places) for bucket, flat in self._deferred]
-                self.replicas.deferred.begin(pieces)
+                self.replicas.deferred.begin(self.parameters)
         self.reset()
+
+    def _average_after_all(self) -> None:
+        """Compute the mean, if it was to be deferred, and always at once from now on."""
+        for bucket, flat in self._deferred:
+            self._average_where_it_is(bucket, flat)
+        self._defers = False
+        self.replicas.deferred.refuse()  # type: ignore[union-attr]
 
     def _may_defer(self) -> bool:
         """Whether the mean of this pass's gradients need not be computed; the same on all ranks.
@@ -318,10 +324,10 @@ class Reducer:
         wanted = self.replicas is not None and self.replicas.deferred.wanted
         return wanted and plain and not self.asynchronous and not timeline.is_recording()
 
-    def settle(self) -> None:
-        """Let no other rank read this one's gradients any more; to be called by all."""
-        if self.replicas is not None and self.replicas.deferred.pending:
-            self.replicas.deferred.settle()
+    def leave(self) -> None:
+        """Let go of gradients whose mean is still to be computed."""
+        if self.replicas is not None and not self.replicas.deferred.leave():
+            self._flags[-1] = True
 
     def compare_optimizers(self, optimizer: Any) -> bool:
         """Raise the same error on all ranks if their optimizers differ; whether they have been compared.
@@ -338,7 +344,7 @@ class Reducer:
 
     def take_part(self) -> None:
         """Join the others' backward pass with gradients of zero, and keep none of its results."""
-        self.settle()
+        self.leave()
         before = [parameter.gradient for parameter in self.parameters]
         for parameter in self.parameters:
             parameter.gradient = None

@@ -26,7 +26,9 @@ class Region:
         self._stop = self._start + self._bytes[rank].nbytes
 
     def offset_of(self, array: np.ndarray) -> int | None:
-        """Where an array begins in this rank's pages, if it lies there."""
+        """Where an array begins in this rank's pages, if it lies there, and there is any of it."""
+        if not array.size:
+            return None
         start = address_of(array)
         return start - self._start if self._start <= start and start + array.nbytes <= self._stop else None
 
