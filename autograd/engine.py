@@ -562,7 +562,12 @@ def holds_alone(leaf: Variable) -> bool:
 
 
 def claim_slot(leaf: Variable) -> bool:
-    """Let a leaf's place in its arena be its gradient, for the caller to fill; False where `_fill_slot` would not."""
+    """Let a leaf's place in its arena be its gradient, for the caller to fill; False where `_fill_slot` would not, or
+    where the slot has other memory for a while."""
+    slot, home = leaf.grad_slot, leaf.home
+    if slot is None or home is None or slot.array is not home[0].slots[home[1]]():
+        return False
+    del slot  # or somebody would hold it
     return _fill_slot(leaf, _left_alone, None, None, ())
 
 

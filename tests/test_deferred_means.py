@@ -742,6 +742,33 @@ def check_a_model_that_is_wrapped_anew(comm):
     check_same(comm, work, until(3))  # the parameters were broadcast, so that ranks step alone
 
 
+def check_lanes_afterwards(comm):
+    """They add up in the arena if gradients are there again: not if another rank is late."""
+    module = importlib.import_module("paceline.nn.parallel.deferred")
+    before = module._PATIENCE_SECONDS
+    for read, module._PATIENCE_SECONDS in ((False, before), (True, before), (True, -1)):
+        found = []
+        for deferred in (False, True):
+            training = Training(comm, deferred)
+            for _ in range(3):
+                training.step()
+            if read:
+                training.see()
+            if comm.rank == 0:
+                time.sleep(0.05)
+            model = DistributedDataParallel(training.ddp.module, lanes=2 * comm.size)
+            for _ in range(3):
+                training.optimizer.zero_grad()
+                for part in model.lanes(torch.ones(8 * comm.size, 101)):
+                    model(part).backward()
+                training.see()
+                training.optimizer.step()
+            found.append(training.values())
+        for a, b in zip(*found, strict=True):
+            np.testing.assert_array_equal(a, b)
+    module._PATIENCE_SECONDS = before
+
+
 def check_an_exception_in_backward(comm):
     def work(training, step):
         if step == 3:

@@ -112,6 +112,8 @@ class DistributedDataParallel(Module, Joinable):
                 "DistributedDataParallel is not needed when a module doesn't have any parameters that require a "
                 "gradient."
             )
+        for group in dict.fromkeys(p.group for p in parameters.values() if p.group is not None):
+            group.close()
         self._buffer_sync = BufferSync(self.module, self.process_group, self.broadcast_buffers == "average")
         self._reducer = Reducer(self.process_group, parameters, self._cap)
         self._lanes: Lanes | None = None

@@ -91,7 +91,9 @@ class DeferredMean:
     def look(self) -> None:
         """Let this rank's gradients be the mean, in memory of their own."""
         with self._lock:
-            for _, reference, array in () if self.looked else self._slots:
+            if self.looked or not self._slots:
+                return
+            for _, reference, array in self._slots:
                 slot = reference()
                 if slot is not None and is_awaited(slot):
                     mean = numpy.empty_like(array)
@@ -108,10 +110,11 @@ class DeferredMean:
         """
         if not self.pending:
             return True
-        if any(leaf.gradient is reference() for leaf, reference, _ in self._slots):
-            self.look()  # they are still there, to be read or added to
-        self.pending, unread = False, not self.looked
-        self._left[self._comm.rank] = self._generation
+        with self._lock:
+            if any(leaf.gradient is reference() for leaf, reference, _ in self._slots):
+                self.look()  # they are still there, to be read or added to
+            self.pending, unread = False, not self.looked
+            self._left[self._comm.rank] = self._generation
         if self._have_all_left():
             self.come_home()
         else:
@@ -140,14 +143,15 @@ class DeferredMean:
 
     def come_home(self) -> None:
         """Let gradients live in the arenas again, once no rank reads what is there."""
-        for leaf, reference, array in self._slots:
-            if reference() is None:
-                continue
-            if not self.looked:
-                have_values(reference())  # type: ignore[arg-type]
-            elif leaf.grad_slot is reference():
-                _bring_home(leaf, array)
-        self._slots, self.looked = [], False
+        with self._lock:
+            for leaf, reference, array in self._slots:
+                if reference() is None:
+                    continue
+                if not self.looked:
+                    have_values(reference())  # type: ignore[arg-type]
+                elif leaf.grad_slot is reference():
+                    _bring_home(leaf, array)
+            self._slots, self.looked = [], False
 
 
 _Slot = tuple[Any, weakref.ref, Array]  # a leaf, its gradient, and the gradient's array in the arena

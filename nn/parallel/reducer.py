@@ -151,9 +151,6 @@ class Reducer:
     def watch(self, tune: bool, check_nan: bool) -> None:
         """Take part in all backward passes from now on."""
         any_leaf.grouped = True
-        for group in dict.fromkeys(parameter.group for parameter in self.parameters):
-            if group is not None:
-                group.close()
         self._checks_nan = check_nan
         if tune:
             self._tuner = BucketTuner(self.comm, sum(parameter.nbytes for parameter in self.parameters))
