@@ -15,7 +15,7 @@ from ...autograd.engine import holds_alone
 from ...runtime.arrays import Array
 from ...runtime.comm import Comm, ReduceOp
 from ...runtime.comm.reduction import combine
-from ...runtime.comm.region import Region
+from ...runtime.comm.region import Region, everybodys
 from ...tensor.arriving import await_values, have_values, is_awaited
 
 _LINE_BYTES = 64  # of a cache line: each rank's word has one of its own
@@ -68,11 +68,7 @@ class DeferredMean:
 
     def everybodys(self, flat: Array) -> list[Array]:
         """All ranks' gradients at the place where these are; none if the ranks do not reach them."""
-        for region in self._regions:
-            found = region.everybodys(flat)
-            if found:
-                return found
-        return []
+        return everybodys(self._regions, flat)
 
     def begin(self, leaves: Iterable[Any]) -> None:
         """All ranks have computed the gradients of these leaves, which `may_wait`."""

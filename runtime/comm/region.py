@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -20,7 +20,6 @@ class Region:
 
     def __init__(self, number: int, pages: Sequence[mmap.mmap], rank: int) -> None:
         self.number = number
-        self._rank = rank
         self._bytes = [np.frombuffer(each, np.uint8) for each in pages]
         self._start = address_of(self._bytes[rank])
         self._stop = self._start + self._bytes[rank].nbytes
@@ -41,12 +40,13 @@ class Region:
         offset = self.offset_of(array)
         return [] if offset is None else self._arrays(offset, array.dtype, array.size)
 
-    def twins(self, array: np.ndarray) -> list[np.ndarray]:
-        """The other ranks' arrays at the place where this one lies; none if it does not lie here."""
-        return [each for rank, each in enumerate(self.everybodys(array)) if rank != self._rank]
-
     def _arrays(self, offset: int, dtype: np.dtype, size: int) -> list[np.ndarray]:
         return [pages[offset : offset + size * dtype.itemsize].view(dtype) for pages in self._bytes]
+
+
+def everybodys(regions: Iterable[Region], array: np.ndarray) -> list[np.ndarray]:
+    """All ranks' arrays, in rank order, at the place where this one lies; none if it lies in no region."""
+    return next(filter(None, (region.everybodys(array) for region in regions)), [])
 
 
 class MappedArrays:
